@@ -1,0 +1,26 @@
+"""The embedded demo: a small base model and a data set that work on a fresh, offline machine.
+
+Only paths and metadata live here, so importing this package costs nothing (no torch). `README.md` in this folder is
+the card of the model: where its text came from, what it was measured to do, and what it cannot do.
+"""
+
+from pathlib import Path
+
+_HERE = Path(__file__).resolve().parent
+
+DEMO_MODEL: Path = _HERE / "model"
+"""Folder of the base model and its tokenizer, in the Hugging Face layout (`from_pretrained` takes it as it is)."""
+
+DEMO_DATA: Path = _HERE / "reviews.csv"
+"""About 600 short reviews with the columns `text` and `label` (`positive` or `negative`)."""
+
+HANDWRITTEN: Path = _HERE / "handwritten.csv"
+"""100 ordinary sentences, same columns, written by hand apart from everything the model was trained on."""
+
+DEMO_TEMPLATE: str = "{text} [P*8][ANSWER:label]"
+"""The text, eight virtual tokens, then the answer word."""
+
+DEMO_LABELS: dict[str, str] = {"positive": " great", "negative": " terrible"}
+"""Label -> answer word. The leading space belongs to the word: both are single tokens of the demo tokenizer."""
+
+__all__ = ["DEMO_DATA", "DEMO_LABELS", "DEMO_MODEL", "DEMO_TEMPLATE", "HANDWRITTEN"]
