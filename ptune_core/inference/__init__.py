@@ -1,0 +1,1 @@
+"""Classify and chat in a process of their own."""

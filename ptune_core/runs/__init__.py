@@ -1,0 +1,1 @@
+"""A run from Start to finished, whatever happens between."""

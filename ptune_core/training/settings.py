@@ -1,0 +1,253 @@
+"""RunSettings: the only declaration of every option of a run.
+
+The form takes its labels, bounds and help from here, the command line its flags, `init-settings` its comments and the
+worker its values. No torch is imported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from ptune_core.errors import PTuneError, SettingsError
+from ptune_core.prompt.template import Template, parse_template
+
+DEMO = "demo"
+"""The value of `base_model` and `data` that means the embedded ones."""
+
+MAX_VIRTUAL_TOKENS = 512
+
+
+class EncoderType(StrEnum):
+    """The two prompt encoders of PEFT's `PromptEncoderReparameterizationType`."""
+
+    MLP = "MLP"
+    LSTM = "LSTM"
+
+
+class PromptInit(StrEnum):
+    """Where the prompt embeddings start; a group with its own text always starts from that text."""
+
+    RANDOM = "random"
+    VOCABULARY = "vocabulary"
+
+
+class Precision(StrEnum):
+    """Number format of the base model; the prompt encoder, the head and the loss are always fp32."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+class Device(StrEnum):
+    """Where the base model runs."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+Text = Annotated[str, Field(max_length=4000)]
+
+
+class RunSettings(BaseModel):
+    """Everything a person can choose about one run. Immutable; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, str_max_length=20_000)
+
+    name: str = Field("", max_length=80, description="Name of the run, shown in lists. Empty: made from model and data.")
+    base_model: str = Field(
+        DEMO, min_length=1, max_length=400, description="'demo', a Hub id such as openai-community/gpt2, or a local folder."
+    )
+    revision: str | None = Field(None, max_length=100, description="Branch, tag or commit of a Hub base model.")
+    data: str = Field(
+        DEMO,
+        min_length=1,
+        max_length=1000,
+        description="'demo', a file (CSV, TSV, JSON, JSONL, Parquet, XLSX, TXT), or hf://datasets/OWNER/NAME/FILE.",
+    )
+    validation_data: str | None = Field(
+        None, max_length=1000, description="A second file to validate on. Empty: a share of `data` is set aside."
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="Template column -> data column, where their names differ, such as {text: headline}.",
+    )
+    template: Text = Field(
+        "{text~} [P*8][ANSWER:label]",
+        min_length=1,
+        description="Where text, virtual tokens [P*8] and the target stand: [ANSWER:column] for words, [HEAD:column] "
+        "for a classification head.",
+    )
+    labels: dict[str, str] | None = Field(
+        None,
+        description="Verbalizer: label -> answer words, such as {0: ' No', 1: ' Yes'}. Empty: the label itself is the "
+        "answer if the column has few different values, else the column is text to generate.",
+    )
+    encoder_reparameterization_type: EncoderType = Field(
+        EncoderType.MLP, description="Prompt encoder. MLP is smaller and faster; LSTM ties neighbouring virtual tokens."
+    )
+    encoder_hidden_size: int | None = Field(
+        None, ge=1, le=8192, description="Width of the prompt encoder; more is slower. Empty: the base model's, at most 768."
+    )
+    encoder_num_layers: int = Field(2, ge=1, le=8, description="LSTM layers; the MLP always has its three linear layers.")
+    encoder_dropout: float = Field(0.0, ge=0.0, lt=1.0, description="Dropout between LSTM layers; more regularises more.")
+    prompt_init: PromptInit = Field(
+        PromptInit.VOCABULARY,
+        description="Start of the virtual tokens: sampled from the vocabulary, or random as in PEFT.",
+    )
+    learning_rate: float = Field(
+        3e-3, gt=0.0, le=1.0, description="Peak step size. Raising it learns faster, until the loss jumps."
+    )
+    weight_decay: float = Field(0.0, ge=0.0, le=1.0, description="AdamW weight decay; more pulls the weights to zero.")
+    warmup_ratio: float = Field(0.06, ge=0.0, le=0.9, description="Share of the steps over which the step size grows.")
+    max_grad_norm: float = Field(1.0, gt=0.0, le=1000.0, description="Gradients longer than this are cut to it.")
+    batch_size: int = Field(16, ge=1, le=4096, description="Examples per forward pass; more needs more memory.")
+    gradient_accumulation_steps: int = Field(
+        1, ge=1, le=1024, description="Batches per optimizer step; raises the effective batch without more memory."
+    )
+    max_steps: int = Field(300, ge=1, le=1_000_000, description="Optimizer steps, unless `epochs` is given.")
+    epochs: float | None = Field(None, gt=0.0, le=1000.0, description="Passes over the data; replaces `max_steps`.")
+    eval_every: int | None = Field(
+        None, ge=1, le=1_000_000, description="Steps between evaluations. Empty: about 20 evaluations a run."
+    )
+    eval_batch_size: int = Field(64, ge=1, le=4096, description="Examples per forward pass of an evaluation.")
+    patience: int = Field(
+        6, ge=0, le=1000, description="Evaluations without a better result before stopping early; 0 never stops early."
+    )
+    checkpoint_every: int = Field(25, ge=1, le=1_000_000, description="Steps between resumable checkpoints.")
+    validation_fraction: float = Field(0.15, gt=0.0, le=0.9, description="Share of the rows set aside for validation.")
+    max_validation_rows: int = Field(1000, ge=1, le=1_000_000, description="At most this many rows are set aside.")
+    max_length: int | None = Field(
+        None, ge=8, le=131_072, description="Tokens per example, virtual tokens included. Empty: what fits, at most 512."
+    )
+    max_new_tokens: int = Field(64, ge=1, le=1024, description="Longest text generated for a sample or a reply.")
+    precision: Precision = Field(Precision.AUTO, description="Base model numbers: auto is bf16 where the device has it.")
+    device: Device = Field(Device.AUTO, description="auto takes a GPU if there is one.")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Decides the split, the order and the start; same seed, same run.")
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        template = self.parsed_template
+        if template.num_virtual_tokens > MAX_VIRTUAL_TOKENS:
+            raise SettingsError(
+                "The template has too many virtual tokens",
+                got=str(template.num_virtual_tokens),
+                needed=f"at most {MAX_VIRTUAL_TOKENS}",
+            )
+        return self
+
+    @property
+    def parsed_template(self) -> Template:
+        """The template as segments.
+
+        Raises:
+            TemplateError: The text breaks the grammar.
+        """
+        return parse_template(self.template)
+
+    def steps_for(self, num_examples: int) -> int:
+        """Optimizer steps of a run over `num_examples` training examples."""
+        if self.epochs is None:
+            return self.max_steps
+        per_epoch = num_examples / (self.batch_size * self.gradient_accumulation_steps)
+        return max(1, math.ceil(self.epochs * per_epoch))
+
+    def eval_every_for(self, steps: int) -> int:
+        """Steps between evaluations in a run of `steps` steps."""
+        return self.eval_every or max(1, round(steps / 20))
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> RunSettings:
+        """Check `values` and build the settings.
+
+        Raises:
+            SettingsError: With every problem of every field, one line each. A template that breaks the grammar is one.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise SettingsError(_describe(error)) from None
+        except PTuneError as error:
+            raise SettingsError(str(error)) from error
+
+    @classmethod
+    def from_yaml(cls, text: str) -> RunSettings:
+        """Read settings from YAML text (`init-settings` writes such a file).
+
+        Raises:
+            SettingsError: The text is not YAML, not a mapping, or holds wrong values.
+        """
+        return cls.parse(load_mapping(text))
+
+    def to_yaml(self) -> str:
+        """Every option with its help as a comment; `from_yaml` reads it back unchanged."""
+        values = self.model_dump(mode="json")
+        lines = ["# Settings of a PTune run. Train with: python -m ptune_core train SETTINGS.yaml --out DIR"]
+        for field_name, field in type(self).model_fields.items():
+            lines += ["", f"# {field.description}"]
+            if bounds := bounds_text(field):
+                lines.append(f"# {bounds}")
+            lines.append(yaml.safe_dump({field_name: values[field_name]}, allow_unicode=True, width=10_000).rstrip())
+        return "\n".join(lines) + "\n"
+
+
+def load_mapping(text: str) -> dict[str, Any]:
+    """The mapping that YAML `text` holds.
+
+    Raises:
+        SettingsError: It is not YAML, or not a mapping.
+    """
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SettingsError("The settings are not valid YAML", got=" ".join(str(error).split())) from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise SettingsError("The settings must be a mapping of option to value", got=type(values).__name__)
+    return values
+
+
+def bounds_text(field: FieldInfo) -> str:
+    """The allowed values of one option in words, such as ``1 to 4096``; empty if anything goes."""
+    if isinstance(field.annotation, type) and issubclass(field.annotation, StrEnum):
+        return "One of: " + ", ".join(field.annotation)
+    low, high = field_bounds(field)
+    if low is None or high is None:
+        return ""
+    return f"{low:g} to {high:g}" if isinstance(low, float) or isinstance(high, float) else f"{low} to {high}"
+
+
+def field_bounds(field: FieldInfo) -> tuple[float | None, float | None]:
+    """Lowest and highest allowed number of an option (None: unbounded); exclusive bounds are given as they are."""
+    low = high = None
+    for constraint in field.metadata:
+        low = getattr(constraint, "ge", getattr(constraint, "gt", low))
+        high = getattr(constraint, "le", getattr(constraint, "lt", high))
+    return low, high
+
+
+def _describe(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        place = ".".join(str(part) for part in problem["loc"]) or "settings"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{place}: there is no such option. `python -m ptune_core init-settings` lists them all")
+        elif problem["type"] == "value_error":
+            lines.append(problem["msg"].removeprefix("Value error, "))
+        else:
+            lines.append(f"{place}: {problem['msg']} (got {_short(problem['input'])})")
+    return lines[0] if len(lines) == 1 else "\n".join(f"{i}. {line}" for i, line in enumerate(lines, start=1))
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
