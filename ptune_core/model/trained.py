@@ -1,0 +1,46 @@
+"""What a training run hands over: a trained prompt, everything needed to use it again, and the run's numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from ptune_core.prompt.config import PromptEncoderConfig
+
+
+@dataclass(frozen=True)
+class TrainedPrompt:
+    """A trained prompt without its base model.
+
+    Attributes:
+        prompt_embeddings: `[P, H]` fp32, the rows of all vector groups in the order of their first appearance.
+        template: Template text with every group's count written out. A chat template stays in its `role: …` form.
+        verbalizer: Label -> answer words. None: the target is a classification head, or free text to generate.
+        labels: Class names in the order of the logits; empty if the target is free text.
+        columns: Template column -> data column, as used by the run.
+        base_model: Hub id or local folder of the base model.
+        revision: Branch, tag or commit of the base model; None for the default one.
+        head: Classification head by parameter name in the base model (`score.weight`; `classifier.weight`,
+            `classifier.bias`); empty unless the target is a head.
+        encoder_state: State dict of the prompt (`encoder.*`, `start`), so that training can go on. May be empty.
+        prompt_config: Configuration of the prompt encoder.
+        max_length: Tokens per example, virtual tokens included; what an example is cut to.
+        metrics: The run's numbers, as in `result.json`.
+        settings: The run's `RunSettings` as plain values.
+    """
+
+    prompt_embeddings: Tensor
+    template: str
+    verbalizer: dict[str, str] | None
+    labels: tuple[str, ...]
+    columns: dict[str, str]
+    base_model: str
+    revision: str | None
+    head: dict[str, Tensor]
+    encoder_state: dict[str, Tensor]
+    prompt_config: PromptEncoderConfig
+    max_length: int
+    metrics: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
