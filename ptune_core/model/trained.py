@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ptune_core.prompt.config import PromptEncoderConfig
+from ptune_core.prompt.template import Segment
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class TrainedPrompt:
 
     Attributes:
         prompt_embeddings: `[P, H]` fp32, the rows of all vector groups in the order of their first appearance.
-        template: Template text with every group's count written out. A chat template stays in its `role: …` form.
+        template: Template text as the user wrote it.
         verbalizer: Label -> answer words. None: the target is a classification head, or free text to generate.
         labels: Class names in the order of the logits; empty if the target is free text.
         columns: Template column -> data column, as used by the run.
@@ -29,6 +30,8 @@ class TrainedPrompt:
         max_length: Tokens per example, virtual tokens included; what an example is cut to.
         metrics: The run's numbers, as in `result.json`.
         settings: The run's `RunSettings` as plain values.
+        segments: The template as it was trained: every group's count known, a chat expanded. May stay empty when
+            parsing `template` gives just that.
     """
 
     prompt_embeddings: Tensor
@@ -44,3 +47,4 @@ class TrainedPrompt:
     max_length: int
     metrics: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    segments: tuple[Segment, ...] = ()
