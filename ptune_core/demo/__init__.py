@@ -8,6 +8,9 @@ from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
 
+DEMO: str = "demo"
+"""What `base_model` and `data` say when they mean the embedded ones."""
+
 DEMO_MODEL: Path = _HERE / "model"
 """Folder of the base model and its tokenizer, in the Hugging Face layout (`from_pretrained` takes it as it is)."""
 
@@ -23,4 +26,4 @@ DEMO_TEMPLATE: str = "{text} [P*8][ANSWER:label]"
 DEMO_LABELS: dict[str, str] = {"positive": " great", "negative": " terrible"}
 """Label -> answer word. The leading space belongs to the word: both are single tokens of the demo tokenizer."""
 
-__all__ = ["DEMO_DATA", "DEMO_LABELS", "DEMO_MODEL", "DEMO_TEMPLATE", "HANDWRITTEN"]
+__all__ = ["DEMO", "DEMO_DATA", "DEMO_LABELS", "DEMO_MODEL", "DEMO_TEMPLATE", "HANDWRITTEN"]
