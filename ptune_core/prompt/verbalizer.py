@@ -1,0 +1,110 @@
+"""Verbalizer: label <-> answer words. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from ptune_core.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Verbalizer:
+    """The answer words of every label; the order of `answers` is the order of the label indices."""
+
+    answers: dict[str, str]
+
+    @classmethod
+    def from_labels(cls, labels: Sequence[str], answers: Mapping[str, str] | None = None) -> Self:
+        """The verbalizer of `labels`, in their order.
+
+        Args:
+            labels: Labels of the data.
+            answers: Label -> answer words. None: every label, after a space, is its own answer.
+
+        Raises:
+            SettingsError: `answers` lacks labels, names labels that are not there, or holds answers without words; or
+                there are fewer than two labels. All of it at once.
+        """
+        problems = []
+        if len(set(labels)) < 2:
+            problems.append(f"there are {len(set(labels))} labels, and it takes two to choose from")
+        if answers is None:
+            answers = {label: f" {label}" for label in labels}
+        if missing := [label for label in labels if label not in answers]:
+            problems.append(f"no answer for {_listed(missing)}")
+        if unknown := [label for label in answers if label not in labels]:
+            problems.append(f"the data has no label {_listed(unknown)}")
+        if empty := [label for label in labels if label in answers and not answers[label].strip()]:
+            problems.append(f"the answer for {_listed(empty)} is empty")
+        if problems:
+            raise SettingsError(
+                "The labels and their answers do not fit together",
+                got="; ".join(problems),
+                needed=f"one answer for each of {_listed(list(labels))}",
+            )
+        return cls({label: answers[label] for label in labels})
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels; their places are the label indices."""
+        return tuple(self.answers)
+
+    def token_ids(self, encode: Callable[[str], list[int]]) -> dict[str, list[int]]:
+        """Label -> token ids of its answer.
+
+        Args:
+            encode: Token ids of a text, without special tokens.
+        """
+        return {label: encode(answer) for label, answer in self.answers.items()}
+
+    def first_ids(self, encode: Callable[[str], list[int]]) -> list[int]:
+        """The token by which each answer is told from the others, [C]: its first one.
+
+        Raises:
+            SettingsError: Answers that begin with the same token or have none; all of them are named.
+        """
+        ids = self.token_ids(encode)
+        problems = [f"the answer {self.answers[label]!r} has no token" for label, tokens in ids.items() if not tokens]
+        first = {label: tuple(tokens[:1]) for label, tokens in ids.items()}
+        problems += self._clashes(first, "begin with the same token")
+        self._raise(problems, "answers that differ in their first token", "Choose other words for these labels")
+        return [tokens[0] for tokens in ids.values()]
+
+    def mask_ids(self, encode: Callable[[str], list[int]], count: int) -> list[list[int]]:
+        """The tokens that fill `count` mask tokens for each label, [C][count].
+
+        Raises:
+            SettingsError: Answers of more or fewer tokens, or answers that are the same; all of them are named.
+        """
+        ids = self.token_ids(encode)
+        problems = [
+            f"the answer {self.answers[label]!r} has {len(tokens)} tokens, the template {count} mask tokens"
+            for label, tokens in ids.items()
+            if len(tokens) != count
+        ]
+        problems += self._clashes({label: tuple(tokens) for label, tokens in ids.items()}, "have the same tokens")
+        self._raise(problems, f"different answers of {count} tokens", "Choose other words, or write [MASK*n:column]")
+        return list(ids.values())
+
+    def _clashes(self, keys: Mapping[str, tuple[int, ...]], how: str) -> list[str]:
+        by_key: dict[tuple[int, ...], list[str]] = {}
+        for label, key in keys.items():
+            if key:
+                by_key.setdefault(key, []).append(label)
+        return [
+            f"the answers {', '.join(repr(self.answers[label]) for label in labels)} {how} {key}"
+            for key, labels in by_key.items()
+            if len(labels) > 1
+        ]
+
+    def _raise(self, problems: list[str], needed: str, remedy: str) -> None:
+        if problems:
+            what = "The answers cannot be told apart with the tokenizer of the base model"
+            raise SettingsError(what, got="; ".join(problems), needed=needed, remedy=remedy)
+
+
+def _listed(labels: Sequence[str], most: int = 20) -> str:
+    shown = ", ".join(repr(label) for label in labels[:most])
+    return shown if len(labels) <= most else f"{shown} and {len(labels) - most} more"
