@@ -1,0 +1,204 @@
+"""What the page and the inference process say to each other: one JSON object a line, over the child's stdin and stdout.
+
+Down go requests, each in an `Envelope` with a number; up come replies with the same number: any number of parts, then
+one `done` or one `error`. A `Cancel` with a request's number ends it without a reply. No torch is imported here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypedDict, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ptune_core import errors
+from ptune_core.errors import InferenceError, PTuneError
+
+MAX_ROWS = 1_000
+"""Rows of one classify request; `batch.py` sends more in several."""
+
+MAX_VALUE_CHARACTERS = 200_000
+MAX_REQUEST_CHARACTERS = 4_000_000
+
+Value = Annotated[str, Field(max_length=MAX_VALUE_CHARACTERS)]
+Values = Annotated[dict[str, Value], Field(max_length=100)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class _AdapterRequest(_Strict):
+    adapter: str = Field(min_length=1, max_length=4096, description="Folder or zip of the adapter.")
+
+
+class Describe(_AdapterRequest):
+    """What an adapter is for. Answered without loading the base model."""
+
+    op: Literal["describe"] = "describe"
+
+
+class Preview(_AdapterRequest):
+    """What the model sees for these values. Loads the tokenizer only."""
+
+    op: Literal["preview"] = "preview"
+    values: Values
+
+
+class PreviewTemplate(_Strict):
+    """What a model would see, before there is an adapter. Loads the tokenizer only."""
+
+    op: Literal["preview_template"] = "preview_template"
+    base_model: str = Field(min_length=1, max_length=400)
+    revision: str | None = Field(None, max_length=100)
+    template: str = Field(min_length=1, max_length=4000)
+    labels: dict[str, str] | None = None
+    max_length: int | None = Field(None, ge=8, le=131_072)
+    values: Values
+
+
+class Classify(_AdapterRequest):
+    """Probabilities of the labels for each row, in parts of some rows."""
+
+    op: Literal["classify"] = "classify"
+    rows: Annotated[list[Values], Field(min_length=1, max_length=MAX_ROWS)]
+    compare: bool = True
+
+    @model_validator(mode="after")
+    def _check_size(self) -> Self:
+        if sum(len(text) for row in self.rows for text in row.values()) > MAX_REQUEST_CHARACTERS:
+            raise ValueError(f"all rows together may have at most {MAX_REQUEST_CHARACTERS:,} characters")
+        return self
+
+
+class Generate(_AdapterRequest):
+    """Text after the template, token by token; the base model's and the tuned model's interleaved."""
+
+    op: Literal["generate"] = "generate"
+    values: Values
+    max_new_tokens: int = Field(64, ge=1, le=1024)
+    temperature: float = Field(0.0, ge=0.0, le=5.0, description="0 takes the likeliest token each time.")
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+    compare: bool = True
+
+
+class Cancel(_Strict):
+    """Ends the request that has the envelope's number."""
+
+    op: Literal["cancel"] = "cancel"
+
+
+Request = Describe | Preview | PreviewTemplate | Classify | Generate
+RequestT = TypeVar("RequestT", bound=_Strict)
+
+
+class Envelope(_Strict):
+    """A request and its number."""
+
+    id: int
+    request: Annotated[Request | Cancel, Field(discriminator="op")]
+
+    def to_line(self) -> bytes:
+        return self.model_dump_json().encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Envelope:
+        return cls.model_validate_json(line)
+
+
+class Classification(TypedDict):
+    """Label probabilities, one list a row in the order of `labels`.
+
+    `base` is None where it was not asked for, or where the base model has no answer of its own; `note` then says why.
+    """
+
+    labels: list[str]
+    tuned: list[list[float]]
+    base: list[list[float]] | None
+    note: str
+
+
+class Generated(TypedDict):
+    """The text so far. `base` is None where it was not asked for."""
+
+    tuned: str
+    base: str | None
+
+
+class Piece(TypedDict):
+    """One token as the model sees it.
+
+    `kind` is `text`, `special`, `virtual` (`v1`, `v2`, ...), `target`, or `cut` (left out: the input is too long).
+    """
+
+    text: str
+    kind: Literal["text", "special", "virtual", "target", "cut"]
+
+
+class Seen(TypedDict):
+    """All that the model sees: `length` tokens, virtual ones included, of at most `max_length`."""
+
+    pieces: list[Piece]
+    length: int
+    max_length: int
+    num_virtual_tokens: int
+
+
+class Description(TypedDict):
+    """What an adapter is for: `task` is `classify` or `generate`; `columns` are the template's, to be filled."""
+
+    task: Literal["classify", "generate"]
+    columns: list[str]
+    labels: list[str]
+    template: str
+    base_model: str
+    revision: str | None
+    num_virtual_tokens: int
+    is_chat: bool
+
+
+class Reply(TypedDict):
+    """One line of the child. `value` is the part's content, or the error's fields; None in a `done`."""
+
+    id: int
+    kind: Literal["part", "done", "error"]
+    value: Any
+
+
+def encode_reply(reply: Reply) -> bytes:
+    return json.dumps(reply, allow_nan=False).encode() + b"\n"
+
+
+def decode_reply(line: bytes) -> Reply:
+    return json.loads(line)
+
+
+def build_request(kind: type[RequestT], fields: Mapping[str, object]) -> RequestT:
+    """A checked request.
+
+    Raises:
+        InferenceError: With every field that is out of bounds.
+    """
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        problems = [f"{_place(problem['loc'])}: {problem['msg']}" for problem in error.errors(include_input=False)[:10]]
+        raise InferenceError("The input cannot be used", got="; ".join(problems)) from None
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """``('rows', 3, 'text')`` -> ``row 4, text``: people count from one."""
+    if location[:1] == ("rows",) and len(location) > 1:
+        return ", ".join([f"row {int(location[1]) + 1}", *map(str, location[2:])])
+    return ", ".join(map(str, location)) or "request"
+
+
+def error_fields(error: PTuneError) -> dict[str, Any]:
+    """An error as JSON values; `rebuild_error` makes an equal one of the same type."""
+    return {"type": type(error).__name__, **vars(error)}
+
+
+def rebuild_error(fields: Mapping[str, Any]) -> PTuneError:
+    kind: type[PTuneError] = getattr(errors, fields["type"])
+    return kind(**{name: value for name, value in fields.items() if name != "type"})
