@@ -1,0 +1,134 @@
+"""The rules of the house: what may import what, and how large things may grow."""
+
+from __future__ import annotations
+
+import ast
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "ptune_core"
+TOP_LEVEL = {
+    "app.py", "ptune_core", "tests", "benchmarks", "docs", "requirements.txt", "requirements-dev.txt", "README.md",
+    "Spacefile", "pyproject.toml", "LICENSE", "CHANGELOG.md",
+}  # fmt: skip
+
+# Part -> the parts it may import. `demo` holds paths only; `errors` is free for all.
+BELOW: dict[str, set[str]] = {"demo": set(), "prompt": set(), "deploy": set()}
+BELOW["data"] = BELOW["prompt"] | {"prompt", "demo"}
+BELOW["model"] = BELOW["data"] | {"data"}
+BELOW["training"] = BELOW["model"] | {"model"}
+BELOW["adapters"] = BELOW["model"] | {"model"}
+BELOW["inference"] = BELOW["adapters"] | {"adapters"}
+BELOW["runs"] = BELOW["training"] | {"training", "adapters"}
+BELOW["ui"] = BELOW["runs"] | {"runs", "inference"}
+BELOW["__main__"] = BELOW["ui"] | {"ui", "deploy"}
+
+# Library -> where it may be imported, as path prefixes relative to the repository.
+ONLY_IN = {
+    "gradio": ("app.py", "ptune_core/ui/", "tests/"),
+    "peft": ("tests/", "benchmarks/"),
+    "transformers": (
+        "ptune_core/model/base.py",
+        "ptune_core/data/batching.py",  # text is tokenised here
+        "ptune_core/demo/build/",  # makes the embedded base model
+        "tests/",
+        "benchmarks/",
+    ),
+}
+NO_TORCH = ("app.py", "ptune_core/ui/", "ptune_core/__main__.py", "ptune_core/deploy.py")
+
+
+def sources(*places: str) -> list[Path]:
+    found = [path for place in places for path in [ROOT / place, *(ROOT / place).rglob("*.py")] if path.is_file()]
+    return found
+
+
+CODE = sources("app.py", "ptune_core", "tests", "benchmarks")
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that `path` imports, at its top or inside a function."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)}: imports are absolute"
+            yield node.module or ""
+
+
+def test_imports_point_one_way() -> None:
+    wrong = []
+    for path in sources("ptune_core"):
+        part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        for module in imports(path):
+            other = module.removeprefix("ptune_core.").split(".")[0]
+            known = {part, "errors", *BELOW.get(part, ())}
+            if module.startswith("ptune_core.") and part != "__init__" and other not in known:
+                wrong.append(f"{name_of(path)}: {part} must not know {module}")
+    assert wrong == []
+
+
+def test_libraries_stay_where_they_belong() -> None:
+    wrong = []
+    for path in CODE:
+        for module in imports(path):
+            library = module.split(".")[0]
+            allowed = name_of(path).startswith(ONLY_IN.get(library, ""))
+            if not allowed or (library == "torch" and name_of(path).startswith(NO_TORCH)):
+                wrong.append(f"{name_of(path)} imports {module}")
+    assert wrong == []
+
+
+def test_the_page_loads_no_torch() -> None:
+    """Not even through something it imports: the page must be up in seconds and survive a crash in training."""
+    modules = [name_of(path).removesuffix(".py").replace("/", ".") for path in sources("app.py", "ptune_core/ui")]
+    code = f"import importlib, sys\nfor m in {modules}: importlib.import_module(m)\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_sizes() -> None:
+    wrong = [name_of(path) for path in CODE if path.read_text(encoding="utf-8").count("\n") > 400]
+    for path in CODE:
+        for function in functions(path):
+            longest = 100 if name_of(path) == "ptune_core/training/loop.py" else 80
+            if length(function) > longest:
+                wrong.append(f"{name_of(path)}: {function.name} has {length(function)} lines")
+            given = [argument for argument in arguments(function) if argument not in ("self", "cls")]
+            if len(given) > 6 and not name_of(path).startswith("tests/"):
+                wrong.append(f"{name_of(path)}: {function.name} has {len(given)} parameters")
+    assert wrong == []
+
+
+def test_nearly_all_functions_fit_on_a_screen() -> None:
+    lengths = [length(function) for path in CODE for function in functions(path)]
+    assert statistics.quantiles(lengths, n=20)[-1] <= 50
+
+
+def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    return [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def arguments(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    lists = function.args.posonlyargs, function.args.args, function.args.kwonlyargs
+    return [argument.arg for arguments in lists for argument in arguments]
+
+
+def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    return (function.end_lineno or function.lineno) - function.lineno + 1
+
+
+def test_nothing_else_at_the_top() -> None:
+    git = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = git.stdout.splitlines()
+    top = {path.split("/")[0] for path in listed}
+    assert {name for name in top if not name.startswith(".")} <= TOP_LEVEL
+    assert not [path for path in listed if path.endswith("utils.py")]
