@@ -15,11 +15,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from ptune_core.demo import DEMO
 from ptune_core.errors import PTuneError, SettingsError
-from ptune_core.prompt.template import Template, parse_template
-
-DEMO = "demo"
-"""The value of `base_model` and `data` that means the embedded ones."""
+from ptune_core.prompt.template import TargetKind, Template, parse_template
 
 MAX_VIRTUAL_TOKENS = 512
 
@@ -62,9 +60,14 @@ class RunSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, str_max_length=20_000)
 
-    name: str = Field("", max_length=80, description="Name of the run, shown in lists. Empty: made from model and data.")
+    name: str = Field(
+        "", max_length=80, description="Name of the run, shown in lists. Empty: made from model and data."
+    )
     base_model: str = Field(
-        DEMO, min_length=1, max_length=400, description="'demo', a Hub id such as openai-community/gpt2, or a local folder."
+        DEMO,
+        min_length=1,
+        max_length=400,
+        description="'demo', a Hub id such as openai-community/gpt2, or a local folder.",
     )
     revision: str | None = Field(None, max_length=100, description="Branch, tag or commit of a Hub base model.")
     data: str = Field(
@@ -95,10 +98,17 @@ class RunSettings(BaseModel):
         EncoderType.MLP, description="Prompt encoder. MLP is smaller and faster; LSTM ties neighbouring virtual tokens."
     )
     encoder_hidden_size: int | None = Field(
-        None, ge=1, le=8192, description="Width of the prompt encoder; more is slower. Empty: the base model's, at most 768."
+        None,
+        ge=1,
+        le=8192,
+        description="Width of the prompt encoder; more is slower. Empty: the base model's, at most 768.",
     )
-    encoder_num_layers: int = Field(2, ge=1, le=8, description="LSTM layers; the MLP always has its three linear layers.")
-    encoder_dropout: float = Field(0.0, ge=0.0, lt=1.0, description="Dropout between LSTM layers; more regularises more.")
+    encoder_num_layers: int = Field(
+        2, ge=1, le=8, description="LSTM layers; the MLP always has its three linear layers."
+    )
+    encoder_dropout: float = Field(
+        0.0, ge=0.0, lt=1.0, description="Dropout between LSTM layers; more regularises more."
+    )
     prompt_init: PromptInit = Field(
         PromptInit.VOCABULARY,
         description="Start of the virtual tokens: sampled from the vocabulary, or random as in PEFT.",
@@ -126,12 +136,19 @@ class RunSettings(BaseModel):
     validation_fraction: float = Field(0.15, gt=0.0, le=0.9, description="Share of the rows set aside for validation.")
     max_validation_rows: int = Field(1000, ge=1, le=1_000_000, description="At most this many rows are set aside.")
     max_length: int | None = Field(
-        None, ge=8, le=131_072, description="Tokens per example, virtual tokens included. Empty: what fits, at most 512."
+        None,
+        ge=8,
+        le=131_072,
+        description="Tokens per example, virtual tokens included. Empty: what fits, at most 512.",
     )
     max_new_tokens: int = Field(64, ge=1, le=1024, description="Longest text generated for a sample or a reply.")
-    precision: Precision = Field(Precision.AUTO, description="Base model numbers: auto is bf16 where the device has it.")
+    precision: Precision = Field(
+        Precision.AUTO, description="Base model numbers: auto is bf16 where the device has it."
+    )
     device: Device = Field(Device.AUTO, description="auto takes a GPU if there is one.")
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="Decides the split, the order and the start; same seed, same run.")
+    seed: int = Field(
+        0, ge=0, le=2**31 - 1, description="Decides the split, the order and the start; same seed, same run."
+    )
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -141,6 +158,12 @@ class RunSettings(BaseModel):
                 "The template has too many virtual tokens",
                 got=str(template.num_virtual_tokens),
                 needed=f"at most {MAX_VIRTUAL_TOKENS}",
+            )
+        if template.target.kind is TargetKind.MASK:
+            raise SettingsError(
+                "The template's target is a [MASK], which cannot be trained yet",
+                got=f"[MASK:{template.target.column}]",
+                needed="[ANSWER:column] for a decoder, or [HEAD:column] for a classification head",
             )
         return self
 

@@ -1,0 +1,253 @@
+"""Load a base model, freeze it, and know what it can do. The only module that imports transformers' model classes."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import is_bf16_available
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils import validate_repo_id
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from ptune_core.demo import DEMO, DEMO_MODEL
+from ptune_core.errors import BaseModelError, SettingsError
+from ptune_core.prompt.template import TargetKind
+
+HEAD_NAMES = ("score", "classifier")
+"""Attribute of the classification head, as PEFT looks for it: `score` on decoders, `classifier` on encoders."""
+
+_POSITION_LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len")
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A frozen base model in eval mode, and its tokenizer.
+
+    Attributes:
+        model: All parameters frozen; a classification head, if there is one, is fp32 and trainable.
+        tokenizer: The model's tokenizer.
+        id: What the person wrote: `demo`, a Hub id or a folder.
+        revision: Commit of a Hub model, else None.
+        pads_left: True for decoders. Their rows are padded on the left, so that every target stands at the end.
+        head_name: Name of the classification head, or None for a language model.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    id: str
+    revision: str | None
+    pads_left: bool
+    head_name: str | None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    @property
+    def word_embeddings(self) -> nn.Module:
+        """The input embedding, `[V, H]`."""
+        return self.model.get_input_embeddings()
+
+    @property
+    def embedding_weight(self) -> Tensor:
+        """`[V, H]` in the model's precision."""
+        weight: Any = self.word_embeddings.weight
+        return weight
+
+    @property
+    def hidden_size(self) -> int:
+        """H, the width of the input embeddings (for OPT-350m and ALBERT not the same as `config.hidden_size`)."""
+        return int(self.embedding_weight.shape[1])
+
+    @property
+    def head(self) -> nn.Module | None:
+        """The trainable classification head, or None."""
+        return None if self.head_name is None else self.model.get_submodule(self.head_name)
+
+    @property
+    def max_positions(self) -> int | None:
+        """Longest sequence in tokens; None if the model has no limit."""
+        config = self.model.config.get_text_config()
+        limit = next((value for name in _POSITION_LIMITS if (value := getattr(config, name, None))), None)
+        padding = getattr(_position_embedding(self.model), "padding_idx", None)
+        # RoBERTa counts positions from padding_idx + 1, so that many rows of its table are never reached.
+        return limit if limit is None or padding is None else limit - padding - 1
+
+    def accepts(self, argument: str) -> bool:
+        """Whether the model's forward takes `argument` (`position_ids`, `logits_to_keep`)."""
+        return argument in inspect.signature(self.model.forward).parameters
+
+
+def load_base_model(
+    id: str,
+    *,
+    target: TargetKind,
+    num_labels: int | None = None,
+    revision: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> BaseModel:
+    """Load and freeze a base model through transformers' Auto classes, from safetensors only, never with remote code.
+
+    Args:
+        id: `demo`, a Hub id, or a local folder.
+        target: ANSWER loads a causal language model, HEAD a sequence classifier (its head is new and trainable,
+            initialised from torch's global random state).
+        num_labels: Classes of the head; needed for HEAD.
+        revision: Branch, tag or commit of a Hub model.
+        device: `auto`, `cpu` or `cuda`.
+        precision: `auto` (bf16 where the device computes in it), `fp32` or `bf16`.
+
+    Raises:
+        BaseModelError: It does not exist, is gated, has no safetensors, needs remote code, is not of a kind that
+            works here, or cannot be fetched.
+        SettingsError: `device` is cuda and there is none.
+    """
+    place = _place(id)
+    where = _device(device)
+    dtype = _dtype(precision, where)
+    common: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+    with _explained(id):
+        config = AutoConfig.from_pretrained(place, **common)
+        if config.is_encoder_decoder:
+            raise BaseModelError(
+                f"The base model {id!r} is an encoder-decoder model",
+                got=config.model_type,
+                needed="a decoder such as GPT-2, Llama or Qwen, or for [HEAD] also an encoder such as BERT",
+            )
+        tokenizer = AutoTokenizer.from_pretrained(place, **common)
+        if target is TargetKind.HEAD:
+            assert num_labels is not None, "a head has classes"
+            model_class, more = AutoModelForSequenceClassification, {"num_labels": num_labels}
+        else:
+            model_class, more = AutoModelForCausalLM, {"is_decoder": True} if config.model_type == "bert" else {}
+        model = model_class.from_pretrained(place, dtype=dtype, use_safetensors=True, **common, **more)
+    model = model.to(where).eval().requires_grad_(False)
+    head_name = _prepare_head(model, id) if target is TargetKind.HEAD else None
+    return BaseModel(
+        model=model,
+        tokenizer=tokenizer,
+        id=id,
+        revision=getattr(config, "_commit_hash", None),
+        pads_left=head_name != "classifier",
+        head_name=head_name,
+    )
+
+
+def _place(id: str) -> str:
+    """Folder or Hub id to load from."""
+    if id == DEMO:
+        return str(DEMO_MODEL)
+    if os.path.isdir(id):
+        return str(Path(id).resolve())
+    try:
+        validate_repo_id(id)
+    except HFValidationError:
+        raise BaseModelError(
+            f"There is no base model {id!r}",
+            needed="'demo', a Hub id such as openai-community/gpt2, or a local folder",
+        ) from None
+    return id
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise SettingsError("There is no GPU here", got="device: cuda", remedy="Set device to auto or cpu")
+    return Accelerator(cpu=wanted == "cpu").device
+
+
+def _dtype(wanted: str, device: torch.device) -> torch.dtype:
+    if wanted == "auto":
+        return torch.bfloat16 if _computes_in_bf16(device) else torch.float32
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[wanted]
+
+
+def _computes_in_bf16(device: torch.device) -> bool:
+    """Whether bf16 is native. Accelerate says yes for every CPU, but without these instructions bf16 is the slower."""
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") or capabilities.get("bf16"))
+    return bool(is_bf16_available())
+
+
+def _prepare_head(model: PreTrainedModel, id: str) -> str:
+    """Make the classification head trainable in fp32; returns its name."""
+    name = next((name for name in HEAD_NAMES if isinstance(getattr(model, name, None), nn.Module)), None)
+    if name is None:
+        raise BaseModelError(
+            f"The base model {id!r} has no classification head that an adapter could carry",
+            got=type(model).__name__,
+            needed="a model whose head is called " + " or ".join(HEAD_NAMES),
+        )
+    head = model.get_submodule(name).float().requires_grad_(True)
+    head.register_forward_pre_hook(lambda module, inputs: tuple(tensor.float() for tensor in inputs))
+    return name
+
+
+def _position_embedding(model: PreTrainedModel) -> nn.Module | None:
+    return next((m for name, m in model.named_modules() if name.endswith("embeddings.position_embeddings")), None)
+
+
+@contextmanager
+def _explained(id: str) -> Iterator[None]:
+    """Turn what transformers and the Hub raise while loading into a `BaseModelError` that says what to do."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise _explain(id, error) from error
+
+
+def _explain(id: str, error: Exception) -> BaseModelError:
+    causes = set()
+    cause: BaseException | None = error
+    while cause is not None:
+        causes.add(type(cause).__name__)
+        cause = cause.__cause__ or cause.__context__
+    text = " ".join(str(error).split())
+    if GatedRepoError.__name__ in causes:
+        return BaseModelError(
+            f"The base model {id!r} asks for acceptance on its page",
+            remedy=f"Accept at https://huggingface.co/{id}, then set HF_TOKEN to a token of yours",
+        )
+    if RevisionNotFoundError.__name__ in causes:
+        return BaseModelError(f"The base model {id!r} has no such revision", remedy="Leave revision empty")
+    if RepositoryNotFoundError.__name__ in causes:
+        return BaseModelError(
+            f"There is no base model {id!r} on the Hub",
+            needed="'demo', a Hub id such as openai-community/gpt2, or a local folder",
+            remedy="Check the spelling; a private model needs HF_TOKEN",
+        )
+    if causes & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError", "Timeout"}:
+        return BaseModelError(
+            f"The base model {id!r} is not on this machine and the Hub cannot be reached",
+            remedy="Check the connection and try again, use 'demo', or give a local folder",
+        )
+    if "safetensors" in text:
+        return BaseModelError(
+            f"The base model {id!r} has no safetensors weights",
+            needed="model.safetensors; other weight files can run code when they are opened, so they are never read",
+            remedy="Choose another base model, or convert it with transformers' save_pretrained",
+        )
+    if "trust_remote_code" in text or "custom code" in text:
+        return BaseModelError(
+            f"The base model {id!r} needs code from its repository, which is never run here",
+            remedy="Choose a base model that transformers supports itself",
+        )
+    return BaseModelError(f"The base model {id!r} cannot be loaded", got=text[:400])

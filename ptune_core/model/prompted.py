@@ -1,0 +1,263 @@
+"""The prompted model: a frozen base model with virtual tokens in its input.
+
+B examples, T positions, P virtual tokens, A answer tokens, C labels, H hidden size, V vocabulary. Prompt embeddings are
+an argument everywhere, so one base model serves training, the baseline without them, and any number of adapters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ptune_core.data.batching import IGNORED, Batch, Row, RowMaker, make_batch
+from ptune_core.errors import SettingsError
+from ptune_core.model.base import BaseModel
+from ptune_core.prompt.template import TargetKind, Template
+from ptune_core.prompt.verbalizer import Verbalizer
+
+DEFAULT_MAX_LENGTH = 512
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How text is generated.
+
+    Attributes:
+        max_new_tokens: Longest text in tokens.
+        temperature: 0 takes the likeliest token; higher is more varied.
+        top_p: Only the likeliest tokens that together have this probability are drawn from.
+        seed: The same seed gives the same text.
+    """
+
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+class PromptedModel:
+    """Base model + template + verbalizer; the prompt embeddings come with each call.
+
+    Args:
+        base: The frozen base model.
+        template: As parsed; text initialisers and chat messages are resolved here with the model's tokenizer.
+        verbalizer: Label -> answer words; None for a free text answer. With a HEAD target only its labels are used.
+        max_length: Longest row in tokens, virtual tokens included; None: what the model has, at most 512.
+
+    Raises:
+        SettingsError: The template, verbalizer or `max_length` does not fit this base model.
+        BaseModelError: Its tokenizer cannot be used.
+    """
+
+    def __init__(
+        self, base: BaseModel, template: Template, verbalizer: Verbalizer | None, *, max_length: int | None = None
+    ) -> None:
+        self.base, self.verbalizer = base, verbalizer
+        self.template = resolve_template(template, base)
+        self.max_length = _max_length(max_length, base.max_positions)
+        special_tokens = not template.messages
+        self.rows = RowMaker(base.tokenizer, self.template, self.max_length, special_tokens=special_tokens)
+        without = replace(self.template, segments=self.template.without_virtual_tokens())
+        self.base_rows = RowMaker(base.tokenizer, without, self.max_length, special_tokens=special_tokens)
+        self.answer_ids: Tensor | None = None
+        if verbalizer is not None and self.template.target.kind is TargetKind.ANSWER:
+            first_ids = verbalizer.first_ids(self.rows.encode_answer)
+            self.answer_ids = torch.tensor(first_ids, device=base.device)
+
+    @property
+    def num_virtual_tokens(self) -> int:
+        """P."""
+        return self.template.num_virtual_tokens
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the target is one of C labels, not free text."""
+        return self.verbalizer is not None
+
+    def make_rows(self, examples: Sequence[Mapping[str, str]], *, prompted: bool = True) -> list[Row]:
+        """Tokenise examples for classification or as the start of a text to generate.
+
+        Args:
+            examples: Template column -> text, without the target column.
+            prompted: False leaves the virtual tokens out: the base model alone, with the same template.
+        """
+        maker = self.rows if prompted else self.base_rows
+        return [maker.row(values) for values in examples]
+
+    def label_batch(self, rows: Sequence[Row], labels: Sequence[int] | None = None) -> Batch:
+        """A batch for `label_logits`; `labels` are class indices, `[B]`."""
+        batch = make_batch(rows, pad_left=self.base.pads_left)
+        if labels is not None:
+            batch = Batch(**{**vars(batch), "labels": torch.tensor(labels, dtype=torch.long)})
+        return batch.to(self.base.device)
+
+    def text_batch(self, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> Batch:
+        """A batch for `text_loss`; `answers` are token ids, one list per row."""
+        return make_batch(rows, answers=answers, pad_left=self.base.pads_left).to(self.base.device)
+
+    def label_logits(self, batch: Batch, prompt_embeddings: Tensor | None) -> Tensor:
+        """Score every label, `[B, C]` fp32: the logits of the answers' first tokens, or of the classification head.
+
+        Args:
+            batch: From `label_batch`.
+            prompt_embeddings: `[P, H]`; None if the rows have no virtual tokens.
+        """
+        if self.base.head is None:
+            assert self.answer_ids is not None, "labels are scored through a verbalizer"
+            return self._logits(batch, prompt_embeddings, keep=1)[:, -1].index_select(1, self.answer_ids)
+        inputs = self._inputs(batch, prompt_embeddings)
+        if not self.base.pads_left:
+            return self.base.model(**inputs).logits.float()
+        # transformers pools a decoder's last position whatever stands there; the mask says where the text ends.
+        hidden = self.base.model.base_model(**inputs).last_hidden_state
+        last = batch.attention_mask.shape[1] - 1 - batch.attention_mask.flip(1).argmax(dim=1)
+        return self.base.head(hidden[torch.arange(len(last), device=last.device), last]).float()
+
+    def text_loss(self, batch: Batch, prompt_embeddings: Tensor | None) -> tuple[Tensor, int]:
+        """Sum of the answer tokens' cross entropy (fp32 scalar), and their number.
+
+        Args:
+            batch: From `text_batch`; its labels are shifted here, as transformers does.
+            prompt_embeddings: `[P, H]`; None if the rows have no virtual tokens.
+        """
+        assert batch.labels is not None, "a text batch has labels"
+        targets = batch.labels[:, 1:]
+        with_loss = (targets != IGNORED).any(dim=0).nonzero()
+        first = int(with_loss[0])
+        keep = batch.labels.shape[1] - first
+        logits = self._logits(batch, prompt_embeddings, keep=keep)[:, :-1]
+        targets = targets[:, first:]
+        total = functional.cross_entropy(
+            logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=IGNORED, reduction="sum"
+        )
+        return total, int((targets != IGNORED).sum())
+
+    @torch.no_grad()
+    def stream(self, row: Row, prompt_embeddings: Tensor | None, sampling: Sampling) -> Iterator[str]:
+        """Generate a continuation; yields the whole text so far each time it grows.
+
+        Args:
+            row: From `make_rows`, with or without virtual tokens as `prompt_embeddings` is given or None.
+            prompt_embeddings: `[P, H]` or None.
+            sampling: Length, temperature, seed.
+        """
+        base = self.base
+        limit = sampling.max_new_tokens
+        if base.max_positions is not None:
+            limit = min(limit, base.max_positions - len(row.ids))
+        generator = torch.Generator(device=base.device).manual_seed(sampling.seed)
+        batch = make_batch([row], pad_left=base.pads_left).to(base.device)
+        output = base.model(**self._inputs(batch, prompt_embeddings), use_cache=True)
+        token_ids: list[int] = []
+        shown = ""
+        while len(token_ids) < limit:
+            token_id = draw_token(output.logits[0, -1].float(), sampling, generator)
+            if token_id in self._end_ids:
+                return
+            token_ids.append(token_id)
+            text = base.tokenizer.decode(token_ids, skip_special_tokens=True)
+            # A trailing replacement character is a word whose remaining bytes are still to come.
+            if text != shown and not text.endswith("\ufffd"):
+                shown = text
+                yield text
+            step = torch.tensor([[token_id]], device=base.device)
+            output = base.model(input_ids=step, past_key_values=output.past_key_values, use_cache=True)
+
+    def complete(self, row: Row, prompt_embeddings: Tensor | None, sampling: Sampling) -> str:
+        """The whole text that `stream` ends with."""
+        texts = ["", *self.stream(row, prompt_embeddings, sampling)]
+        return texts[-1]
+
+    @property
+    def _end_ids(self) -> frozenset[int]:
+        configured = getattr(self.base.model.generation_config, "eos_token_id", None)
+        ids = configured if isinstance(configured, list) else [configured]
+        return frozenset(id for id in [*ids, self.base.tokenizer.eos_token_id] if id is not None)
+
+    def _logits(self, batch: Batch, prompt_embeddings: Tensor | None, *, keep: int) -> Tensor:
+        """Vocabulary logits of the last `keep` positions, `[B, keep, V]` fp32."""
+        inputs = self._inputs(batch, prompt_embeddings)
+        if self.base.accepts("logits_to_keep"):
+            return self.base.model(**inputs, logits_to_keep=keep).logits.float()
+        return self.base.model(**inputs).logits[:, -keep:].float()
+
+    def _inputs(self, batch: Batch, prompt_embeddings: Tensor | None) -> dict[str, Any]:
+        embeddings = self.base.word_embeddings(batch.token_ids)
+        inputs: dict[str, Any] = {
+            "inputs_embeds": combine(embeddings, batch.virtual_index, prompt_embeddings),
+            "attention_mask": batch.attention_mask,
+        }
+        # Encoders are padded on the right, where their own position ids (RoBERTa's start at 2) are right.
+        if self.base.pads_left and self.base.accepts("position_ids"):
+            inputs["position_ids"] = batch.position_ids
+        return inputs
+
+
+def combine(text_embeddings: Tensor, virtual_index: Tensor, prompt_embeddings: Tensor | None) -> Tensor:
+    """Put virtual tokens in their places.
+
+    Args:
+        text_embeddings: `[B, T, H]`.
+        virtual_index: `[B, T]`, the row of `prompt_embeddings` to put there, or -1.
+        prompt_embeddings: `[P, H]`, or None to leave the text as it is.
+
+    Returns:
+        `[B, T, H]` in the precision of the text embeddings.
+    """
+    if prompt_embeddings is None:
+        return text_embeddings
+    placed = prompt_embeddings.to(text_embeddings.dtype)[virtual_index.clamp(min=0)]
+    return torch.where((virtual_index >= 0).unsqueeze(-1), placed, text_embeddings)
+
+
+def draw_token(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+    """One token id from `[V]` logits: the likeliest, or drawn at a temperature from the top of the distribution."""
+    if sampling.temperature <= 0:
+        return int(logits.argmax())
+    probabilities = torch.softmax(logits / sampling.temperature, dim=-1)
+    ordered, order = probabilities.sort(descending=True)
+    # The first token always stays, so that top_p = 0 is the likeliest token and not an empty distribution.
+    outside = ordered.cumsum(dim=-1) - ordered > sampling.top_p
+    ordered = ordered.masked_fill(outside, 0.0)
+    return int(order[torch.multinomial(ordered, 1, generator=generator)])
+
+
+def resolve_template(template: Template, base: BaseModel) -> Template:
+    """Give every text-initialised group its count, and turn chat messages into the model's own chat format.
+
+    Raises:
+        SettingsError: A chat template is used with a base model that has none.
+    """
+    tokenizer = base.tokenizer
+    if template.messages:
+        if tokenizer.chat_template is None:
+            raise SettingsError(
+                "The template has chat messages, but the base model is not a chat model",
+                got=base.id,
+                needed="a base model with a chat template",
+                remedy="Write the template as plain text, without system:, user: and assistant:",
+            )
+
+        def render(messages: list[dict[str, str]]) -> str:
+            return str(tokenizer.apply_chat_template(messages, tokenize=False))
+
+        template = template.expand_chat(render)
+    return template.resolve(lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]))
+
+
+def _max_length(wanted: int | None, max_positions: int | None) -> int:
+    if wanted is None:
+        return min(DEFAULT_MAX_LENGTH, max_positions or DEFAULT_MAX_LENGTH)
+    if max_positions is not None and wanted > max_positions:
+        raise SettingsError(
+            "max_length is more than the base model has positions",
+            got=str(wanted),
+            needed=f"at most {max_positions}",
+            remedy="Lower max_length or leave it empty",
+        )
+    return wanted

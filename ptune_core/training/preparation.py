@@ -1,0 +1,91 @@
+"""From settings to what the loop needs: the task, the schedule, the prompt encoder and its start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ptune_core.data.examples import Examples
+from ptune_core.model.base import BaseModel
+from ptune_core.model.prompted import PromptedModel
+from ptune_core.prompt.config import PromptEncoderConfig
+from ptune_core.prompt.init import from_token_ids, sample_vocabulary
+from ptune_core.prompt.template import TargetKind, Template
+from ptune_core.training.loop import Schedule
+from ptune_core.training.settings import PromptInit, RunSettings
+from ptune_core.training.tasks import LabelTask, TextTask
+
+DEFAULT_ENCODER_HIDDEN_SIZE = 768
+"""Widest prompt encoder unless asked for: PEFT takes the base model's width, which at 3072 makes an LSTM of 434 M."""
+
+
+def make_task(model: PromptedModel, examples: Examples, settings: RunSettings) -> LabelTask | TextTask:
+    """The task these examples are: labels if there is a verbalizer, else text to generate."""
+    kind = LabelTask if model.classifies else TextTask
+    return kind(
+        model,
+        examples.train,
+        examples.validation,
+        batch_size=settings.batch_size,
+        eval_batch_size=settings.eval_batch_size,
+        seed=settings.seed,
+    )
+
+
+def make_schedule(settings: RunSettings, num_examples: int) -> Schedule:
+    """Count steps and batches for `num_examples` training examples."""
+    steps = settings.steps_for(num_examples)
+    return Schedule(
+        steps=steps,
+        eval_every=settings.eval_every_for(steps),
+        checkpoint_every=settings.checkpoint_every,
+        batches_per_step=settings.gradient_accumulation_steps,
+        batches_per_epoch=-(-num_examples // settings.batch_size),
+        learning_rate=settings.learning_rate,
+        warmup_steps=round(settings.warmup_ratio * steps),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        patience=settings.patience,
+        seed=settings.seed,
+    )
+
+
+def prompt_config(settings: RunSettings, base: BaseModel, template: Template) -> PromptEncoderConfig:
+    """The prompt encoder's configuration for this base model; `template` is resolved."""
+    text_config = base.model.config.get_text_config()
+    return PromptEncoderConfig(
+        task_type="SEQ_CLS" if template.target.kind is TargetKind.HEAD else "CAUSAL_LM",
+        base_model_name_or_path=base.id,
+        revision=base.revision,
+        num_virtual_tokens=template.num_virtual_tokens,
+        token_dim=base.hidden_size,
+        num_transformer_submodules=1,
+        num_attention_heads=text_config.num_attention_heads,
+        num_layers=text_config.num_hidden_layers,
+        encoder_reparameterization_type=str(settings.encoder_reparameterization_type),
+        encoder_hidden_size=settings.encoder_hidden_size or min(base.hidden_size, DEFAULT_ENCODER_HIDDEN_SIZE),
+        encoder_num_layers=settings.encoder_num_layers,
+        encoder_dropout=settings.encoder_dropout,
+    )
+
+
+def initial_prompt_embeddings(settings: RunSettings, base: BaseModel, template: Template) -> Tensor | None:
+    """`[P, H]` fp32 to start from, or None to start from the random encoder alone, as PEFT does."""
+    groups = template.groups
+    if settings.prompt_init is PromptInit.RANDOM and not any(group.init_text for group in groups):
+        return None
+    generator = torch.Generator().manual_seed(settings.seed)
+    weight = base.embedding_weight.detach().float().cpu()
+    parts: list[Tensor] = []
+    for group in groups:
+        assert group.count is not None, "the template is resolved"
+        if group.init_text:
+            ids: Sequence[int] = base.tokenizer(group.init_text, add_special_tokens=False)["input_ids"]
+            parts.append(from_token_ids(weight, ids, group.count))
+        elif settings.prompt_init is PromptInit.VOCABULARY:
+            parts.append(sample_vocabulary(weight, group.count, generator))
+        else:
+            parts.append(torch.randn(group.count, weight.shape[1], generator=generator) * weight.std())
+    return torch.cat(parts)

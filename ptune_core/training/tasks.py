@@ -1,0 +1,248 @@
+"""What the loop trains on: rows of a prompted model with labels, or with texts to generate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ptune_core.data.batching import Row, batch_indices
+from ptune_core.data.examples import Example
+from ptune_core.errors import DataError
+from ptune_core.model.prompted import PromptedModel, Sampling
+from ptune_core.training.metrics import Evaluation, accuracy
+
+SAMPLES = 12
+TEXT_SAMPLES = 3
+
+
+class LabelTask:
+    """Classification: cross entropy over the labels' scores.
+
+    Args:
+        model: With a verbalizer.
+        train: Examples that carry the target column.
+        validation: Likewise.
+        batch_size: Examples per training batch.
+        eval_batch_size: Examples per evaluation batch.
+        seed: Decides the order of training.
+    """
+
+    def __init__(
+        self,
+        model: PromptedModel,
+        train: Sequence[Example],
+        validation: Sequence[Example],
+        *,
+        batch_size: int,
+        eval_batch_size: int,
+        seed: int,
+    ) -> None:
+        assert model.verbalizer is not None, "labels need a verbalizer"
+        self.model, self.batch_size, self.eval_batch_size, self.seed = model, batch_size, eval_batch_size, seed
+        self.labels = model.verbalizer.labels
+        self.validation = validation
+        self.train_rows = model.make_rows([example.values for example in train])
+        self.train_gold = self._gold(train)
+        self.validation_rows = model.make_rows([example.values for example in validation])
+        self.validation_gold = self._gold(validation)
+
+    @property
+    def num_examples(self) -> int:
+        """Training examples."""
+        return len(self.train_rows)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a person should know about how the examples fit."""
+        cut = sum(row.num_cut > 0 for row in self.train_rows)
+        return [f"{cut} of {len(self.train_rows)} texts were cut to {self.model.max_length} tokens"] if cut else []
+
+    def loss(self, position: int, prompt_embeddings: Tensor) -> tuple[Tensor, int]:
+        """See `loop.Task`."""
+        chosen = batch_indices(self.num_examples, self.batch_size, self.seed, position)
+        batch = self.model.label_batch([self.train_rows[i] for i in chosen], [self.train_gold[i] for i in chosen])
+        assert batch.labels is not None
+        logits = self.model.label_logits(batch, prompt_embeddings)
+        return functional.cross_entropy(logits, batch.labels, reduction="sum"), len(chosen)
+
+    def evaluate(self, prompt_embeddings: Tensor) -> Evaluation:
+        """See `loop.Task`; the metric is accuracy."""
+        return self._evaluate(self.validation_rows, prompt_embeddings)
+
+    @torch.no_grad()
+    def evaluate_zero_shot(self) -> Evaluation | None:
+        """The base model alone, same template; None with a classification head, which is new and knows nothing."""
+        if self.model.base.head is not None:
+            return None
+        rows = self.model.make_rows([example.values for example in self.validation], prompted=False)
+        return self._evaluate(rows, None)
+
+    def samples(self, evaluation: Evaluation, prompt_embeddings: Tensor) -> list[dict[str, Any]]:
+        """Some validation rows with what was predicted, wrong ones first."""
+        order = sorted(range(len(self.validation)), key=lambda i: evaluation.predicted[i] == self.validation_gold[i])
+        return [
+            {
+                "row": self.validation[i].row,
+                "text": _shown_text(self.model, self.validation[i]),
+                "label": self.labels[self.validation_gold[i]],
+                "predicted": self.labels[evaluation.predicted[i]],
+                "p": round(evaluation.confidence[i], 4),
+            }
+            for i in order[:SAMPLES]
+        ]
+
+    def _evaluate(self, rows: Sequence[Row], prompt_embeddings: Tensor | None) -> Evaluation:
+        probabilities = classify_rows(self.model, rows, prompt_embeddings, self.eval_batch_size)
+        gold = torch.tensor(self.validation_gold)
+        confidence, predicted = probabilities.max(dim=1)
+        right = probabilities[torch.arange(len(gold)), gold].clamp(min=torch.finfo(torch.float32).tiny)
+        indices = tuple(predicted.tolist())
+        return Evaluation(
+            loss=float(-right.log().mean()),
+            value=accuracy(self.validation_gold, indices),
+            predicted=indices,
+            confidence=tuple(confidence.tolist()),
+        )
+
+    def _gold(self, examples: Sequence[Example]) -> list[int]:
+        target = self.model.template.target.column
+        index = {label: i for i, label in enumerate(self.labels)}
+        return [index[example.values[target]] for example in examples]
+
+
+class TextTask:
+    """Generation: cross entropy over the tokens of the answer.
+
+    Examples whose answer does not fit beside the template are left out and told in `warnings`.
+
+    Args:
+        model: Without a verbalizer.
+        train: Examples that carry the target column.
+        validation: Likewise.
+        batch_size: Examples per training batch.
+        eval_batch_size: Examples per evaluation batch.
+        seed: Decides the order of training.
+
+    Raises:
+        DataError: No example of a split fits.
+    """
+
+    def __init__(
+        self,
+        model: PromptedModel,
+        train: Sequence[Example],
+        validation: Sequence[Example],
+        *,
+        batch_size: int,
+        eval_batch_size: int,
+        seed: int,
+    ) -> None:
+        self.model, self.batch_size, self.eval_batch_size, self.seed = model, batch_size, eval_batch_size, seed
+        self.warnings: list[str] = []
+        _, self.train_pairs = self._pairs(train, "training")
+        self.validation, self.validation_pairs = self._pairs(validation, "validation")
+
+    @property
+    def num_examples(self) -> int:
+        """Training examples that fit."""
+        return len(self.train_pairs)
+
+    def loss(self, position: int, prompt_embeddings: Tensor) -> tuple[Tensor, int]:
+        """See `loop.Task`."""
+        chosen = batch_indices(self.num_examples, self.batch_size, self.seed, position)
+        return self._loss([self.train_pairs[i] for i in chosen], prompt_embeddings)
+
+    def evaluate(self, prompt_embeddings: Tensor) -> Evaluation:
+        """See `loop.Task`; the metric is the loss per answer token."""
+        return self._evaluate(self.validation_pairs, prompt_embeddings)
+
+    @torch.no_grad()
+    def evaluate_zero_shot(self) -> Evaluation:
+        """The base model alone, same template."""
+        pairs = [
+            (row, answer)
+            for (_, answer), row in zip(
+                self.validation_pairs,
+                self.model.make_rows([example.values for example in self.validation], prompted=False),
+                strict=True,
+            )
+        ]
+        return self._evaluate(pairs, None)
+
+    def samples(self, evaluation: Evaluation, prompt_embeddings: Tensor) -> list[dict[str, Any]]:
+        """The first validation rows with the text generated for them."""
+        sampling = Sampling(max_new_tokens=32)
+        target = self.model.template.target.column
+        shown = []
+        for example in self.validation[:TEXT_SAMPLES]:
+            row = self.model.make_rows([example.values])[0]
+            text = self.model.complete(row, prompt_embeddings, sampling)
+            shown.append(
+                {
+                    "row": example.row,
+                    "text": _shown_text(self.model, example),
+                    "label": example.values[target],
+                    "predicted": text.strip(),
+                    "p": None,
+                }
+            )
+        return shown
+
+    def _pairs(self, examples: Sequence[Example], split: str) -> tuple[list[Example], list[tuple[Row, list[int]]]]:
+        target = self.model.template.target.column
+        kept, pairs, too_long = [], [], []
+        for example in examples:
+            answer = self.model.rows.answer_ids(example.values[target])
+            try:
+                pairs.append((self.model.rows.row(example.values, reserve=len(answer)), answer))
+                kept.append(example)
+            except DataError:
+                too_long.append(example.row)
+        if not pairs:
+            raise DataError(
+                f"No {split} example fits the base model",
+                got=f"every answer is longer than what the template leaves of {self.model.max_length} tokens",
+                remedy="Shorten the answers or the template, or raise max_length",
+            )
+        if too_long:
+            named = ", ".join(map(str, too_long[:10])) + (" …" if len(too_long) > 10 else "")
+            self.warnings.append(f"{len(too_long)} {split} examples have too long an answer (rows {named}), left out")
+        return kept, pairs
+
+    def _evaluate(self, pairs: Sequence[tuple[Row, list[int]]], prompt_embeddings: Tensor | None) -> Evaluation:
+        total, targets = 0.0, 0
+        for start in range(0, len(pairs), self.eval_batch_size):
+            loss, count = self._loss(pairs[start : start + self.eval_batch_size], prompt_embeddings)
+            total, targets = total + float(loss), targets + count
+        return Evaluation(loss=total / targets, value=total / targets)
+
+    def _loss(self, pairs: Sequence[tuple[Row, list[int]]], prompt_embeddings: Tensor | None) -> tuple[Tensor, int]:
+        batch = self.model.text_batch([row for row, _ in pairs], [answer for _, answer in pairs])
+        return self.model.text_loss(batch, prompt_embeddings)
+
+
+@torch.no_grad()
+def classify_rows(
+    model: PromptedModel, rows: Sequence[Row], prompt_embeddings: Tensor | None, batch_size: int
+) -> Tensor:
+    """Probability of every label, `[N, C]` fp32 on the CPU, in the order of `rows`.
+
+    Rows of like length share a batch; padding changes no result, only the time.
+    """
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
+    scored = []
+    for start in range(0, len(order), batch_size):
+        batch = model.label_batch([rows[i] for i in order[start : start + batch_size]])
+        scored.append(model.label_logits(batch, prompt_embeddings).softmax(dim=1).cpu())
+    place = torch.empty(len(order), dtype=torch.long)
+    place[torch.tensor(order)] = torch.arange(len(order))
+    return torch.cat(scored)[place]
+
+
+def _shown_text(model: PromptedModel, example: Example) -> str:
+    """The example's input columns as one short line."""
+    return " · ".join(example.values[column] for column in model.template.columns)[:500]
