@@ -1,0 +1,372 @@
+"""The command line: ``python -m ptune_core COMMAND``. The same functions as the page, without it.
+
+Commands import what they need when they run, so `--help`, `init-settings` and `deploy` are there at once. An error made
+for people goes to stderr and the exit code is 2; results go to stdout, progress to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+import types
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+import ptune_core
+from ptune_core.errors import PTuneError, RunError, SettingsError
+from ptune_core.training.settings import RunSettings, load_mapping
+
+USER_ERROR = 2
+INTERRUPTED = 128 + signal.SIGINT
+EXAMPLE_SPACE = "OWNER/ptune"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 2 an error made for people, 130 broken off by Ctrl-C."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except PTuneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader, such as `head`, has left; Python's own flush at exit must not complain again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; `run` of its result is the function to call."""
+    parser = argparse.ArgumentParser(prog="python -m ptune_core", description=ptune_core.__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"PTune {ptune_core.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train a prompt; resumes if DIR holds a run that did not finish")
+    train.add_argument("settings", nargs="?", type=Path, metavar="SETTINGS.yaml",
+                       help="see init-settings; without it: the settings of the run in DIR, else the demo")  # fmt: skip
+    train.add_argument("--out", required=True, type=Path, metavar="DIR", help="the run directory, made if missing")
+    train.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", dest="overrides",
+                       help="change one option; the value is YAML, or plain text where the option is text")  # fmt: skip
+    train.set_defaults(run=train_command)
+
+    classify = commands.add_parser("classify", help="label the rows of a file")
+    add_adapter(classify)
+    classify.add_argument("--input", required=True, type=Path, metavar="F", help="rows, in any format of `data`")
+    classify.add_argument("--output", required=True, type=Path, metavar="G", help="the same rows, label and p_… added")
+    classify.set_defaults(run=classify_command)
+
+    chat = commands.add_parser("chat", help="type text, read what the tuned model says")
+    add_adapter(chat)
+    chat.add_argument("--base", action="store_true", help="show the base model's answer too")
+    chat.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="longest answer (default: 64)")
+    chat.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0, the default: the likeliest token")
+    chat.add_argument("--seed", type=int, default=0, metavar="N", help="decides what a temperature leaves to chance")
+    chat.set_defaults(run=chat_command)
+
+    export = commands.add_parser("export", help="pack an adapter as a zip")
+    add_adapter(export)
+    export.add_argument("--out", required=True, type=Path, metavar="FILE.zip", help="must not exist yet")
+    export.set_defaults(run=export_command)
+
+    init = commands.add_parser("init-settings", help="print settings with every option, its help and its bounds")
+    init.set_defaults(run=init_settings_command)
+
+    deploy = commands.add_parser("deploy", help="explain what the Spacefile would make of a Hugging Face Space")
+    deploy.add_argument("--dry-run", action="store_true", help="needed for now: explain the plan and send nothing")
+    deploy.add_argument("--repo-id", default=EXAMPLE_SPACE, metavar="OWNER/NAME", help="the Space")
+    deploy.set_defaults(run=deploy_command)
+
+    serve = commands.add_parser("serve", help="open the page", add_help=False)
+    serve.add_argument("flags", nargs=argparse.REMAINDER)
+    serve.set_defaults(run=serve_command)
+    return parser
+
+
+def add_adapter(command: argparse.ArgumentParser) -> None:
+    """Declare the argument that names an adapter."""
+    command.add_argument(
+        "adapter", type=Path, metavar="ADAPTER", help="folder or zip of an adapter, or a run directory"
+    )
+
+
+def find_adapter(given: Path) -> Path:
+    """The adapter that `given` means: itself, or the one in it if it is a run directory.
+
+    Raises:
+        RunError: It is a run directory without an adapter yet.
+    """
+    if not (given / "run.json").is_file():
+        return given
+    adapter = given / "adapter"
+    if not adapter.is_dir():
+        raise RunError("This run has no adapter", got=str(given), remedy="Train it first; train with --out resumes it")
+    return adapter
+
+
+def read_settings(path: Path | None, overrides: Sequence[str]) -> RunSettings:
+    """The settings of a file, or the defaults, with `overrides` (OPTION=VALUE) on top.
+
+    Raises:
+        SettingsError: The file cannot be read, an override has no `=`, or any value is wrong.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = load_mapping(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError("The settings cannot be read", got=f"{path}: {error}") from None
+    for override in overrides:
+        option, equals, text = override.partition("=")
+        if not equals:
+            raise SettingsError("--set needs an option and a value", got=override, needed="OPTION=VALUE")
+        values[option] = override_value(option, text)
+    return RunSettings.parse(values)
+
+
+def override_value(option: str, text: str) -> object:
+    """The value of ``--set option=text``: `text` itself where the option holds text, else what it is as YAML.
+
+    A template would be broken YAML (``[P*8] {text}``), and a revision of digits a number.
+
+    Raises:
+        SettingsError: It is not YAML.
+    """
+    field = RunSettings.model_fields.get(option)
+    kinds = {field.annotation, *typing.get_args(field.annotation)} if field else set()
+    if str in kinds and not any(typing.get_origin(kind) is dict for kind in kinds):
+        return None if text == "" and types.NoneType in kinds else text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"The value of --set {option} is not YAML", got=" ".join(str(error).split())) from None
+
+
+def train_command(arguments: argparse.Namespace) -> int:
+    """Train in the run directory `--out`, with live progress; Ctrl-C stops at the next step and keeps the result."""
+    from ptune_core.runs.directory import RunDirectory
+    from ptune_core.runs.worker import train_here
+
+    directory = RunDirectory(arguments.out)
+    given = arguments.settings is not None or arguments.overrides
+    if not given and (arguments.out / "run.json").is_file():
+        settings = directory.settings()
+    else:
+        settings = read_settings(arguments.settings, arguments.overrides)
+    progress = Progress(sys.stderr)
+    with stop_on_interrupt() as should_stop:
+        try:
+            result = train_here(settings, arguments.out, report=progress.show, should_stop=should_stop)
+        finally:
+            progress.end_line()
+    if result["state"] == "failed":
+        print(f"error: {result['error']['text']}", file=sys.stderr)
+        return USER_ERROR
+    print(summary(result, arguments.out))
+    return 0
+
+
+@contextlib.contextmanager
+def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """Make the first Ctrl-C ask to stop, which is what the yielded function tells; the second breaks off as usual."""
+    stop = threading.Event()
+
+    def request(_signal: int, _frame: types.FrameType | None) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    previous = signal.signal(signal.SIGINT, request)
+    try:
+        yield stop.is_set
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+class Progress:
+    """Says where a run stands: on a terminal in one line that changes, elsewhere only what is worth keeping."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._is_terminal = stream.isatty()
+        self._line_open = False
+        self._steps = 0
+        self._metric = "value"
+        self._first: tuple[int, float] | None = None
+
+    def show(self, line: dict[str, Any]) -> None:
+        """Show one line of `metrics.jsonl`."""
+        match line["kind"]:
+            case "phase":
+                self._keep(line["phase"])
+            case "plan":
+                self._steps, self._metric = line["steps"], line["metric"]
+                self._keep(line["data"])
+                for warning in line["warnings"]:
+                    self._keep(f"warning: {warning}")
+            case "resume":
+                self._keep(f"resuming after step {line['step']}")
+            case "baseline":
+                self._keep("baseline: " + _numbers(majority=line["majority"], zero_shot=line["zero_shot"]))
+            case "eval":
+                star = ", best so far" if line["best"] else ""
+                numbers = _numbers(**{"loss": line["loss"], self._metric: line["value"]})
+                self._keep(f"step {line['step']}/{self._steps}: validation {numbers}{star}")
+            case "step":
+                self._step(line["step"], line["loss"])
+
+    def end_line(self) -> None:
+        """Leave the changing line, so that what follows stands on its own."""
+        if self._line_open:
+            print(file=self._stream)
+        self._line_open = False
+
+    def _step(self, step: int, loss: float) -> None:
+        if not self._is_terminal:
+            return
+        now = time.monotonic()
+        first_step, started = self._first = self._first or (step, now)
+        rate = (step - first_step) / (now - started) if step > first_step else 0.0
+        left = f" · {rate:.1f} steps/s · {duration((self._steps - step) / rate)} left" if rate else ""
+        self._write(f"step {step}/{self._steps} · loss {loss:.3f}{left}")
+        self._line_open = True
+
+    def _keep(self, text: str) -> None:
+        self._write(text)
+        print(file=self._stream, flush=True)
+        self._line_open = False
+
+    def _write(self, text: str) -> None:
+        start, rest = ("\r", "\x1b[K") if self._is_terminal else ("", "")
+        print(start + text + rest, end="", file=self._stream, flush=True)
+
+
+def _numbers(**values: float | None) -> str:
+    return ", ".join(f"{name.replace('_', '-')} {value:.3f}" for name, value in values.items() if value is not None)
+
+
+def duration(seconds: float) -> str:
+    """`seconds` for people: ``45 s``, ``1 m 10 s``, ``2 h 5 m``."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    return f"{minutes} m {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} m"
+
+
+def summary(result: dict[str, Any], directory: Path) -> str:
+    """What a run came to, in a few lines."""
+    lines = [f"{result['state']} after {result['steps']} steps and {duration(result['seconds'])}: {result['reason']}"]
+    baselines = _numbers(majority=result["baseline_majority"], zero_shot=result["baseline_zero_shot"])
+    lines.append(f"{result['metric']} {result['value']:.3f} at step {result['best_step']}; baseline: {baselines}")
+    lines.append(f"adapter: {directory / 'adapter.zip'}")
+    return "\n".join(lines)
+
+
+def classify_command(arguments: argparse.Namespace) -> int:
+    """Write the rows of `--input` with a label and one probability per label to `--output`."""
+    from ptune_core.inference.batch import classify_file
+
+    print(classify_file(find_adapter(arguments.adapter), arguments.input, arguments.output))
+    return 0
+
+
+def chat_command(arguments: argparse.Namespace) -> int:
+    """Answer line by line until the end of input."""
+    from ptune_core.inference.client import InferenceClient
+    from ptune_core.runs.directory import data_directory
+
+    directory = data_directory()
+    adapter = find_adapter(arguments.adapter)
+    with InferenceClient(directory / "chat.log", directory) as client:
+        about = client.describe(adapter)
+        print(f"{about['base_model']} · {about['template']}\nCtrl-D ends.", file=sys.stderr)
+        while (values := ask(about["columns"])) is not None:
+            if about["task"] == "classify":
+                found = client.classify(adapter, [values], compare=arguments.base)
+                print(_shares("", found["labels"], found["tuned"][0]))
+                if arguments.base:
+                    print(_shares("base: ", found["labels"], found["base"][0]) if found["base"] else found["note"])
+                continue
+            options = {"max_new_tokens": arguments.max_new_tokens, "temperature": arguments.temperature}
+            stream(client.generate(adapter, values, compare=arguments.base, seed=arguments.seed, **options))
+    return 0
+
+
+def ask(columns: Sequence[str]) -> dict[str, str] | None:
+    """One text for each column, typed by a person or read from a pipe; None at the end of input."""
+    try:
+        return {column: input(f"{column}> " if sys.stdin.isatty() else "") for column in columns}
+    except EOFError:
+        return None
+
+
+def stream(parts: Any) -> None:
+    """Print a growing answer as it grows, then the base model's if it was asked for. Ctrl-C ends this answer only."""
+    shown, base = "", None
+    try:
+        for part in parts:
+            print(part["tuned"][len(shown) :], end="", flush=True)
+            shown, base = part["tuned"], part["base"]
+    except KeyboardInterrupt:
+        parts.close()
+    print()
+    if base is not None:
+        print(f"base: {base}")
+
+
+def _shares(start: str, labels: Sequence[str], probabilities: Sequence[float]) -> str:
+    ranked = sorted(zip(probabilities, labels, strict=True), key=lambda pair: -pair[0])
+    return start + " · ".join(f"{label} {probability:.2f}" for probability, label in ranked)
+
+
+def export_command(arguments: argparse.Namespace) -> int:
+    """Check an adapter and pack it."""
+    from ptune_core.adapters.export import export_zip
+    from ptune_core.adapters.format import load_adapter
+
+    adapter = find_adapter(arguments.adapter)
+    load_adapter(adapter)
+    export_zip(adapter, arguments.out)
+    print(arguments.out)
+    return 0
+
+
+def init_settings_command(arguments: argparse.Namespace) -> int:
+    """Print the default settings, commented."""
+    print(RunSettings().to_yaml(), end="")
+    return 0
+
+
+def deploy_command(arguments: argparse.Namespace) -> int:
+    """Explain what a deployment would do."""
+    from ptune_core.deploy import explain, read_spacefile
+
+    if not arguments.dry_run:
+        raise SettingsError(
+            "This version plans a deployment but does not carry it out",
+            needed="--dry-run",
+            remedy="Make the calls it prints yourself, or wait for a later version",
+        )
+    folder = Path.cwd()
+    print(explain(read_spacefile(folder / "Spacefile"), folder, arguments.repo_id, os.environ))
+    return 0
+
+
+def serve_command(arguments: argparse.Namespace) -> int:
+    """Open the page; the flags are those of app.py."""
+    from ptune_core.ui.page import serve
+
+    serve(arguments.flags)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
