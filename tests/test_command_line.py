@@ -1,0 +1,259 @@
+"""The command line: what it prints, what it leaves behind, and how it fails."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ptune_core.__main__ import Progress, build_parser, duration, main, override_value, read_settings, stop_on_interrupt
+from ptune_core.errors import SettingsError
+from ptune_core.training.settings import RunSettings
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 rows of two classes that a word decides."""
+    path = tmp_path_factory.mktemp("data") / "reviews.csv"
+    lines = [f"the film was {word} and {word} again ,{label}" for word, label in [("great", "pos"), ("bad", "neg")]]
+    path.write_text("text,label\n" + "\n".join(lines * 12) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tiny_gpt2: Path, reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a short finished run. Tests only read it."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    options = {"base_model": tiny_gpt2, "data": reviews, "max_steps": 4, "eval_every": 2, "device": "cpu"}
+    arguments = [part for option, value in options.items() for part in ("--set", f"{option}={value}")]
+    assert main(["train", "--out", str(out), *arguments, "--set", "template={text~} [P*2][ANSWER:label]"]) == 0
+    return out
+
+
+def test_no_torch_is_loaded_until_it_is_needed() -> None:
+    code = """if True:
+        import contextlib, io, sys
+        from ptune_core.__main__ import main
+        with contextlib.redirect_stdout(io.StringIO()):
+            main(["init-settings"]), main(["deploy", "--dry-run"])
+            with contextlib.suppress(SystemExit): main(["--help"])
+        assert "torch" not in sys.modules and "gradio" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_init_settings_is_read_back_unchanged(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["init-settings"]) == 0
+    path = tmp_path / "settings.yaml"
+    path.write_text(capsys.readouterr().out)
+    assert read_settings(path, []) == RunSettings()
+    options = set(re.findall(r"^(\w+):", path.read_text(), re.MULTILINE))
+    assert options == set(RunSettings.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "value"),
+    [
+        ("max_steps", "150", 150),
+        ("learning_rate", "1e-3", 1e-3),
+        ("epochs", "null", None),
+        ("template", "[P*8] {text} [HEAD:label]", "[P*8] {text} [HEAD:label]"),  # broken YAML
+        ("revision", "1234567", "1234567"),  # a number as YAML
+        ("revision", "", None),
+        ("name", "no", "no"),  # false as YAML
+        ("labels", "{bad: ' No', good: ' Yes'}", {"bad": " No", "good": " Yes"}),
+        ("columns", "{text: headline}", {"text": "headline"}),
+        ("device", "cpu", "cpu"),
+    ],
+)
+def test_set_reads_each_kind_of_option(option: str, text: str, value: Any) -> None:
+    settings = read_settings(None, [f"{option}={text}"])
+    assert getattr(settings, option) == value
+
+
+def test_set_wins_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("max_steps: 7\nseed: 3\n")
+    settings = read_settings(path, ["max_steps=9"])
+    assert (settings.max_steps, settings.seed) == (9, 3)
+
+
+def test_every_wrong_value_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read_settings(None, ["max_steps=many", "lerning_rate=1", "batch_size=0"])
+    assert all(option in str(caught.value) for option in ("max_steps", "lerning_rate", "batch_size"))
+
+
+def test_a_value_that_is_no_yaml_is_told() -> None:
+    with pytest.raises(SettingsError, match="--set labels"):
+        override_value("labels", "{a: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train", "missing.yaml", "--out", "x"], "missing.yaml"),
+        (["train", "--out", "x", "--set", "max_steps"], "OPTION=VALUE"),
+        (["train", "--out", "x", "--set", "template=no target [P]"], "target"),
+        (["deploy"], "--dry-run"),
+        (["classify", "missing", "--input", "a.csv", "--output", "b.csv"], "missing"),
+        (["export", "missing", "--out", "a.zip"], "missing"),
+    ],
+)
+def test_an_error_is_a_message_and_not_a_traceback(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert errors.startswith("error: ") and told in errors and "Traceback" not in errors
+    assert list(tmp_path.glob("*")) == []
+
+
+def test_train_leaves_the_promised_files(run: Path) -> None:
+    result = json.loads((run / "result.json").read_text())
+    assert result["state"] == "finished" and result["metric"] == "accuracy" and result["steps"] == 4
+    assert 0.0 <= result["value"] <= 1.0 and result["baseline_majority"] == 0.5
+    assert result["baseline_zero_shot"] is not None and result["seconds"] > 0
+    kinds = [json.loads(line)["kind"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert kinds.count("step") == 4 and kinds.count("eval") == 3
+    names = set(zipfile.ZipFile(run / "adapter.zip").namelist())
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= names
+    assert (run / "adapter" / "adapter_config.json").is_file()
+
+
+def test_train_says_how_it_went(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(json.dumps(json.loads((run / "run.json").read_text())["settings"]))
+    assert main(["train", str(settings), "--out", str(tmp_path / "again")]) == 0
+    output, errors = capsys.readouterr()
+    assert "Using 24 of 24 rows" in errors
+    assert re.search(r"^step 4/4: validation loss [\d.]+, accuracy [\d.]+", errors, re.MULTILINE)
+    assert output.startswith("finished after 4 steps")
+    assert re.search(r"^accuracy [\d.]+ at step \d; baseline: majority 0.500, zero-shot [\d.]+$", output, re.MULTILINE)
+    assert f"adapter: {tmp_path / 'again' / 'adapter.zip'}" in output
+
+
+def test_classify_adds_label_and_probabilities(run: Path, tmp_path: Path) -> None:
+    source, target = tmp_path / "new.csv", tmp_path / "labelled.csv"
+    source.write_text('id,text\n007,"the film was great , truly"\n008,NA\n')
+    assert main(["classify", str(run / "adapter"), "--input", str(source), "--output", str(target)]) == 0
+    rows = list(csv.DictReader(target.open()))
+    assert list(rows[0]) == ["id", "text", "label", "p_neg", "p_pos"]
+    assert [(row["id"], row["text"]) for row in rows] == [("007", "the film was great , truly"), ("008", "NA")]
+    for row in rows:
+        shares = {label: float(row[f"p_{label}"]) for label in ("neg", "pos")}
+        assert sum(shares.values()) == pytest.approx(1.0, abs=1e-4)
+        assert row["label"] == max(shares, key=shares.__getitem__)
+
+
+def test_a_run_directory_stands_for_its_adapter(run: Path, tmp_path: Path) -> None:
+    assert main(["export", str(run), "--out", str(tmp_path / "a.zip")]) == 0
+    assert main(["export", str(run / "adapter"), "--out", str(tmp_path / "b.zip")]) == 0
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    assert (tmp_path / "a.zip").read_bytes() == (run / "adapter.zip").read_bytes()
+
+
+def test_a_run_without_adapter_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    assert main(["chat", str(tmp_path)]) == 2
+    assert "has no adapter" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [[], ["--base"]])
+def test_chat_answers_each_line(
+    run: Path, flags: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the film was great\nthe film was bad\n"))
+    assert main(["chat", str(run), *flags]) == 0
+    answers = capsys.readouterr().out.splitlines()
+    assert len(answers) == (4 if flags else 2)
+    assert re.fullmatch(r"(pos|neg) [\d.]+ · (pos|neg) [\d.]+", answers[0])
+    if flags:
+        assert answers[1].startswith("base: ")
+
+
+def test_the_first_interrupt_asks_and_the_second_breaks_off() -> None:
+    with stop_on_interrupt() as should_stop:
+        assert not should_stop()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert should_stop()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+LINES: list[dict[str, Any]] = [
+    {"kind": "phase", "phase": "training", "seconds": 1.0},
+    {"kind": "plan", "steps": 3, "metric": "accuracy", "data": "Using 312 of 320 rows", "warnings": ["few rows"]},
+    {"kind": "baseline", "majority": None, "zero_shot": 0.5},
+    {"kind": "step", "step": 1, "loss": 0.75},
+    {"kind": "step", "step": 2, "loss": 0.5},
+    {"kind": "eval", "step": 2, "loss": 0.25, "value": 0.9, "best": True},
+    {"kind": "sample", "step": 2, "rows": []},
+]
+
+
+def test_progress_is_one_changing_line_on_a_terminal() -> None:
+    stream = Terminal()
+    progress = Progress(stream)
+    for line in LINES:
+        progress.show(line)
+    assert "\rstep 1/3 · loss 0.750\x1b[K\rstep 2/3 · loss 0.500 · " in stream.getvalue()
+    assert stream.getvalue().endswith("\rstep 2/3: validation loss 0.250, accuracy 0.900, best so far\x1b[K\n")
+
+
+def test_progress_in_a_file_keeps_only_what_stays_true() -> None:
+    stream = io.StringIO()
+    progress = Progress(stream)
+    for line in LINES:
+        progress.show(line)
+    progress.end_line()
+    assert stream.getvalue().splitlines() == [
+        "training",
+        "Using 312 of 320 rows",
+        "warning: few rows",
+        "baseline: zero-shot 0.500",
+        "step 2/3: validation loss 0.250, accuracy 0.900, best so far",
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59.6, "1 m 0 s"), (70, "1 m 10 s"), (7500, "2 h 5 m")])
+def test_durations_are_for_people(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_the_readme_names_only_real_commands() -> None:
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("python -m ptune_core ")]
+    commands = {shlex.split(line, comments=True)[3] for line in lines}
+    for line in lines:
+        words = shlex.split(line.split(">")[0], comments=True)[3:]
+        assert build_parser().parse_args(words).run
+    assert commands == {"train", "classify", "chat", "export", "init-settings", "serve", "deploy"}
+
+
+def test_ci_runs_the_line_that_the_readme_names() -> None:
+    readme, ci = (ROOT / "README.md").read_text(encoding="utf-8"), (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    line = "bash .ci/test"
+    assert f"```sh\n{line}\n```" in readme
+    assert ci.rstrip().endswith(f"exec {line}")
