@@ -1,0 +1,356 @@
+"""Write and read adapters: PEFT's two files, and beside them what PEFT has no place for.
+
+An adapter whose virtual tokens stand in front of everything is a standard PEFT P_TUNING adapter. Any other placement
+is written under another `peft_type` and other tensor names, so that PEFT, which always puts the prompt in front,
+refuses it instead of computing something else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import safetensors.torch
+from pydantic import BaseModel, ValidationError
+from torch import Tensor
+
+from ptune_core import __version__
+from ptune_core.adapters import tensors
+from ptune_core.adapters.archive import PICKLE_SUFFIXES, read_files, write_files
+from ptune_core.adapters.sidecar import (
+    FORMAT_VERSION,
+    FRONT,
+    TASK_TYPES,
+    TEMPLATE,
+    PeftConfig,
+    Sidecar,
+    dump_json,
+    parse_json,
+    parts_from,
+    problems_of,
+    segments_from,
+)
+from ptune_core.errors import AdapterError, TemplateError
+from ptune_core.model.trained import TrainedPrompt
+from ptune_core.prompt.config import CONFIG_NAME, PEFT_VERSION, PromptEncoderConfig
+from ptune_core.prompt.template import Literal, Segment, TargetKind, Template, VirtualTokens, parse_template
+
+CONFIG_FILE = CONFIG_NAME
+TENSOR_FILE = "adapter_model.safetensors"
+SIDECAR_FILE = "ptune.json"
+ENCODER_FILE = "prompt_encoder.safetensors"
+
+FILE_LIMITS = {CONFIG_FILE: 2**16, SIDECAR_FILE: 2**22, TENSOR_FILE: 2**28, ENCODER_FILE: 2**30}
+"""The files that are read, and the most bytes each may hold."""
+
+PEFT_MAX_LENGTH = 512
+"""Tokens per example for a PEFT adapter, which does not say."""
+
+Checked = TypeVar("Checked", bound=BaseModel)
+
+
+def template_of(trained: TrainedPrompt) -> Template:
+    """The template as it was trained: every group's count known, a chat expanded.
+
+    Raises:
+        AdapterError: `trained.segments` is empty where the template text does not say everything.
+    """
+    parsed = parse_template(trained.template)
+    segments = trained.segments or parsed.segments
+    unresolved = any(isinstance(segment, VirtualTokens) and segment.count is None for segment in segments)
+    if unresolved or (parsed.messages and not trained.segments):
+        raise AdapterError(
+            "The trained prompt does not say where everything stands",
+            got="a chat or an initial text without a count, and no segments",
+            needed="the segments of the resolved and expanded template",
+        )
+    return Template(trained.template, segments, parsed.messages)
+
+
+def is_peft_compatible(template: Template) -> bool:
+    """Whether stock PEFT can express a resolved, expanded template: one group, before everything, answer or head."""
+    return template.is_front and template.target.kind in TASK_TYPES
+
+
+def save_adapter(trained: TrainedPrompt, directory: Path) -> None:
+    """Write the files of an adapter into `directory` and read them back.
+
+    Raises:
+        AdapterError: What was trained cannot be written as an adapter, or would not load again.
+        DiskFull: There is no room.
+    """
+    template = template_of(trained)
+    if template.target.kind not in TASK_TYPES:
+        raise AdapterError(f"An adapter with a [{template.target.kind}] target cannot be written yet")
+    config = _config_of(trained, template)
+    files = {
+        CONFIG_FILE: dump_json(config.model_dump(), sort_keys=True),
+        TENSOR_FILE: _tensor_file(trained, config.peft_type),
+        SIDECAR_FILE: dump_json(_sidecar_of(trained, template), sort_keys=False),
+    }
+    if trained.encoder_state:
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.encoder_state.items()}
+        files[ENCODER_FILE] = safetensors.torch.save(state, metadata={"format": "pt"})
+    write_files(directory, files)
+    if not trained.encoder_state:
+        (directory / ENCODER_FILE).unlink(missing_ok=True)
+    load_adapter(directory)
+
+
+def load_adapter(path: Path) -> TrainedPrompt:
+    """Read an adapter that PTune or PEFT wrote, trusting nothing in it.
+
+    A PEFT adapter has no sidecar: its template becomes `[P*N] {text}[ANSWER:answer]` or `[P*N] {text} [HEAD:label]`,
+    its labels `0`, `1`, …, and `base_model` is empty if its config names none.
+
+    Args:
+        path: A folder or a zip file.
+
+    Raises:
+        AdapterError: Anything that is missing, unknown, damaged or contradictory, all of it at once.
+    """
+    path = Path(path)
+    if path.name.lower().endswith(PICKLE_SUFFIXES):
+        raise AdapterError(
+            f"{path.name} is not opened, because such a file can run code",
+            needed=f"a folder or a zip file with {CONFIG_FILE} and {TENSOR_FILE}",
+            remedy="Save the adapter as safetensors; PEFT does so by default",
+        )
+    files = read_files(path, FILE_LIMITS)
+    problems = [f"{name} is missing" for name in (CONFIG_FILE, TENSOR_FILE) if name not in files]
+    config = _checked(PeftConfig, CONFIG_FILE, files, problems)
+    sidecar = _checked(Sidecar, SIDECAR_FILE, files, problems)
+    if config is not None and config.peft_type == TEMPLATE and SIDECAR_FILE not in files:
+        problems.append(f"{SIDECAR_FILE} is missing, which says where the virtual tokens stand")
+    if config and sidecar:
+        _check_agreement(config, sidecar, problems)
+    found = _checked_tensors(files[TENSOR_FILE], config, sidecar, problems) if TENSOR_FILE in files else {}
+    encoder_state = _checked_encoder(files[ENCODER_FILE], config, problems) if ENCODER_FILE in files else {}
+    if problems:
+        raise AdapterError(
+            f"The adapter {path.name} cannot be used",
+            got="\n" + "\n".join(f"{number}. {problem}" for number, problem in enumerate(problems, start=1)),
+            needed="an adapter that PTune exported, or a P_TUNING adapter of PEFT for CAUSAL_LM or SEQ_CLS",
+        )
+    assert config is not None
+    return _trained(config, sidecar or _assumed_sidecar(config, found), found, encoder_state)
+
+
+def _config_of(trained: TrainedPrompt, template: Template) -> PeftConfig:
+    count, token_dim = trained.prompt_embeddings.shape
+    heads = sorted({name.split(".")[0] for name in trained.head})
+    own = trained.prompt_config
+    values = {
+        "base_model_name_or_path": trained.base_model,
+        "encoder_dropout": float(own.encoder_dropout),
+        "encoder_hidden_size": own.encoder_hidden_size,
+        "encoder_num_layers": own.encoder_num_layers,
+        "encoder_reparameterization_type": own.encoder_type.value,
+        "modules_to_save": heads or None,
+        "num_attention_heads": own.num_attention_heads,
+        "num_layers": own.num_layers,
+        "num_transformer_submodules": 1,
+        "num_virtual_tokens": count,
+        "peft_type": FRONT if is_peft_compatible(template) else TEMPLATE,
+        "peft_version": PEFT_VERSION,
+        "revision": trained.revision,
+        "task_type": TASK_TYPES[template.target.kind],
+        "token_dim": token_dim,
+    }
+    try:
+        return PeftConfig.model_validate(values)
+    except ValidationError as error:
+        raise _unwritable(problems_of(error, CONFIG_FILE)) from None
+
+
+def _sidecar_of(trained: TrainedPrompt, template: Template) -> dict[str, object]:
+    values = {
+        "format_version": FORMAT_VERSION,
+        "ptune_version": __version__,
+        "base_model": trained.base_model,
+        "revision": trained.revision,
+        "template": trained.template,
+        "segments": parts_from(template.segments),
+        # A chat template writes the special tokens of a conversation itself.
+        "special_tokens": not parse_template(trained.template).messages,
+        "labels": list(trained.labels),
+        "verbalizer": trained.verbalizer,
+        "columns": trained.columns,
+        "max_length": trained.max_length,
+        "metrics": trained.metrics,
+        "settings": trained.settings,
+    }
+    try:
+        Sidecar.model_validate(values)
+    except ValidationError as error:
+        raise _unwritable(problems_of(error, SIDECAR_FILE)) from None
+    return values
+
+
+def _unwritable(problems: list[str]) -> AdapterError:
+    return AdapterError("The trained prompt cannot be written as an adapter", got="; ".join(problems))
+
+
+def _tensor_file(trained: TrainedPrompt, peft_type: str) -> bytes:
+    prompt_key, head_prefix = _keys(peft_type)
+    named = {prompt_key: trained.prompt_embeddings}
+    named |= {head_prefix + name: tensor for name, tensor in trained.head.items()}
+    on_cpu = {name: tensor.detach().to("cpu").float().contiguous() for name, tensor in named.items()}
+    return safetensors.torch.save(on_cpu, metadata={"format": "pt"})
+
+
+def _keys(peft_type: str) -> tuple[str, str]:
+    """Name of the prompt embeddings and prefix of the head's tensors."""
+    return ("prompt_embeddings", "base_model.") if peft_type == FRONT else ("ptune.prompt_embeddings", "ptune.head.")
+
+
+def _checked(kind: type[Checked], name: str, files: dict[str, bytes], problems: list[str]) -> Checked | None:
+    if name not in files:
+        return None
+    try:
+        return kind.model_validate(parse_json(files[name], name))
+    except ValidationError as error:
+        problems += problems_of(error, name)
+    except ValueError as error:
+        problems.append(str(error))
+    return None
+
+
+def _check_agreement(config: PeftConfig, sidecar: Sidecar, problems: list[str]) -> None:
+    """Whether the sidecar agrees with itself and with the config."""
+    try:
+        parsed = parse_template(sidecar.template)
+    except TemplateError as error:
+        problems.append(f"{SIDECAR_FILE}: {error}")
+        return
+    segments = segments_from(sidecar.segments)
+    if parts_from(segments) != [part.model_dump(exclude_none=True) for part in sidecar.segments]:
+        problems.append(f"{SIDECAR_FILE}: the first rows of the virtual token groups are wrong")
+    if _skeleton(segments, parsed) != _skeleton(parsed.segments, parsed):
+        problems.append(f"{SIDECAR_FILE}: the segments are not those of the template")
+        return
+    template = Template(sidecar.template, segments, parsed.messages)
+    target = template.target
+    named = set(template.columns) | {target.column}
+    has_answers = sidecar.verbalizer is not None
+    rules = {
+        "the peft_type does not fit the place of the virtual tokens": (config.peft_type == FRONT)
+        == is_peft_compatible(template),
+        "the task_type does not fit the target": TASK_TYPES[target.kind] == config.task_type,
+        "num_virtual_tokens does not fit the template": template.num_virtual_tokens == config.num_virtual_tokens,
+        "the base models differ": sidecar.base_model == config.base_model_name_or_path,
+        "the revisions differ": sidecar.revision == config.revision,
+        "special_tokens does not fit the template": sidecar.special_tokens == (not parsed.messages),
+        "labels occur twice": len(set(sidecar.labels)) == len(sidecar.labels),
+        "the verbalizer has other labels": not has_answers or list(sidecar.verbalizer or ()) == sidecar.labels,
+        "the labels do not fit the target": (len(sidecar.labels) >= 2 and not has_answers)
+        if target.kind is TargetKind.HEAD
+        else has_answers == bool(sidecar.labels),
+        "columns names some that the template has not": sidecar.columns.keys() <= named,
+    }
+    problems += [f"{SIDECAR_FILE} and {CONFIG_FILE}: {rule}" for rule, holds in rules.items() if not holds]
+
+
+def _skeleton(segments: tuple[Segment, ...], parsed: Template) -> list[Segment]:
+    """What of `segments` the template text decides: neither counts taken from an initial text, nor a chat's literals."""
+    open_groups = {group.group for group in parsed.groups if group.count is None}
+    return [
+        replace(segment, count=None) if isinstance(segment, VirtualTokens) and segment.group in open_groups else segment
+        for segment in segments
+        if not (parsed.messages and isinstance(segment, Literal))
+    ]
+
+
+def _checked_tensors(
+    content: bytes, config: PeftConfig | None, sidecar: Sidecar | None, problems: list[str]
+) -> dict[str, Tensor]:
+    """`prompt_embeddings` and the head's tensors under their names in the base model."""
+    try:
+        names = tensors.tensor_names(content, TENSOR_FILE)
+        peft_type = config.peft_type if config else FRONT
+        prompt_key, head_prefix = _keys(peft_type)
+        expected: dict[str, tensors.Shape] = {prompt_key: ("P", "H")}
+        if config is None or config.task_type == TASK_TYPES[TargetKind.HEAD]:
+            layout = tensors.head_layout(name.removeprefix(head_prefix) for name in names)
+            if layout is None and config is not None:
+                problems.append(f"{TENSOR_FILE}: there is no classification head (score or classifier)")
+            expected |= {head_prefix + name: shape for name, shape in (layout or {}).items()}
+        sizes = {"P": config.num_virtual_tokens} if config else {}
+        if config and config.token_dim:
+            sizes["H"] = config.token_dim
+        if sidecar and sidecar.labels:
+            sizes["C"] = len(sidecar.labels)
+        read = tensors.read_tensors(content, TENSOR_FILE, expected, sizes)
+    except ValueError as error:
+        problems += str(error).split("\n")
+        return {}
+    return {name.removeprefix("ptune.").removeprefix(head_prefix): tensor for name, tensor in read.items()}
+
+
+def _checked_encoder(content: bytes, config: PeftConfig | None, problems: list[str]) -> dict[str, Tensor]:
+    """State of the prompt encoder, and of its start if it has one."""
+    if config is None:
+        return {}
+    try:
+        names = tensors.tensor_names(content, ENCODER_FILE)
+        expected = tensors.encoder_shapes(_prompt_config(config, inference_mode=False))
+        if "start" in names:
+            expected["start"] = (config.num_virtual_tokens, config.token_dim or "H")
+        return tensors.read_tensors(content, ENCODER_FILE, expected)
+    except ValueError as error:
+        problems += str(error).split("\n")
+        return {}
+
+
+def _prompt_config(config: PeftConfig, *, inference_mode: bool) -> PromptEncoderConfig:
+    return PromptEncoderConfig.from_dict(config.model_dump() | {"peft_type": FRONT, "inference_mode": inference_mode})
+
+
+def _trained(
+    config: PeftConfig, sidecar: Sidecar, found: dict[str, Tensor], encoder_state: dict[str, Tensor]
+) -> TrainedPrompt:
+    prompt_embeddings = found["prompt_embeddings"]
+    sized = config.model_copy(update={"token_dim": prompt_embeddings.shape[1]})
+    return TrainedPrompt(
+        prompt_embeddings=prompt_embeddings,
+        template=sidecar.template,
+        verbalizer=sidecar.verbalizer,
+        labels=tuple(sidecar.labels),
+        columns=sidecar.columns,
+        base_model=sidecar.base_model,
+        revision=sidecar.revision,
+        head={name: tensor for name, tensor in found.items() if name != "prompt_embeddings"},
+        encoder_state=encoder_state,
+        prompt_config=_prompt_config(sized, inference_mode=not encoder_state),
+        max_length=sidecar.max_length,
+        metrics=sidecar.metrics,
+        settings=sidecar.settings,
+        segments=segments_from(sidecar.segments),
+    )
+
+
+def _assumed_sidecar(config: PeftConfig, head: dict[str, Tensor]) -> Sidecar:
+    """What a plain PEFT adapter does not say, as its users use it."""
+    labels: list[str] = []
+    template = f"[P*{config.num_virtual_tokens}] {{text}}[ANSWER:answer]"
+    if config.task_type == TASK_TYPES[TargetKind.HEAD]:
+        template = f"[P*{config.num_virtual_tokens}] {{text}} [HEAD:label]"
+        num_labels = next(len(tensor) for name, tensor in head.items() if name in tensors.LAST_LAYERS)
+        labels = [str(index) for index in range(num_labels)]
+    values = {
+        "format_version": FORMAT_VERSION,
+        "ptune_version": __version__,
+        "base_model": config.base_model_name_or_path or "",
+        "revision": config.revision,
+        "template": template,
+        "segments": parts_from(parse_template(template).segments),
+        "special_tokens": True,
+        "labels": labels,
+        "verbalizer": None,
+        "columns": {},
+        "max_length": PEFT_MAX_LENGTH,
+        "metrics": {},
+        "settings": {},
+    }
+    return Sidecar.model_validate(values)

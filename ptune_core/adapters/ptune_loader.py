@@ -1,0 +1,195 @@
+"""Use a PTune adapter without PTune: needs torch, transformers and safetensors, and the files beside this one.
+
+    from ptune_loader import Adapter
+
+    adapter = Adapter("folder of the adapter")
+    adapter.classify({"text": "What a film!"})     # {"negative": 0.03, "positive": 0.97}
+    adapter.generate({"text": "Once upon a time"})  # for adapters that write text
+
+`ptune.json` lists the segments of the template in order: literals, columns, virtual tokens, special tokens, target. The
+model's input is made of them as in training: text that stands together is tokenised as one string, a virtual token is
+one row of the prompt embeddings, and if the input is too long only columns are cut.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+Row = dict[str, str]
+Piece = tuple[list[int], dict[str, Any] | None]
+"""Token ids (virtual token i is -(i + 1)), and the column they come from, if any."""
+
+FILTERS = {
+    "strip_punct": lambda value: value.rstrip(".,;:!?…。，、；：！？ \t\n"),
+    "lower_first": lambda value: value[:1].lower() + value[1:],
+    "upper_first": lambda value: value[:1].upper() + value[1:],
+    "lower": str.lower,
+    "strip": str.strip,
+}
+
+
+class Rows:
+    """Turns the columns of one example into token ids, as the adapter in `folder` was trained.
+
+    Args:
+        folder: Where `ptune.json` and `adapter_config.json` are.
+        tokenizer: The base model's tokenizer.
+    """
+
+    def __init__(self, folder: str | Path, tokenizer: Any) -> None:
+        self.info = json.loads((Path(folder) / "ptune.json").read_text(encoding="utf-8"))
+        config = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
+        self.is_front = config["peft_type"] == "P_TUNING"
+        self.tokenizer = tokenizer
+        self.has_answer = any(segment.get("target") == "ANSWER" for segment in self.info["segments"])
+        # Some tokenizers put a word boundary before a text themselves: a space in front would be a token of its own.
+        self.drops_space = len(self.encode(" a")) > len(self.encode("a"))
+        self.prefix, self.suffix = self._special_affixes()
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids without special tokens."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def answer_id(self, answer: str) -> int:
+        """The token that tells an answer from the others: its first one."""
+        return self.encode(answer.removeprefix(" ") if self.drops_space else answer)[0]
+
+    def ids(self, row: Row) -> list[int]:
+        """One row of the input: token ids, and -(i + 1) for virtual token i; not longer than in training."""
+        pieces = self._pieces(row)
+        excess = sum(len(ids) for ids, _ in pieces) - self.info["max_length"]
+        while excess > 0:
+            cuttable = [i for i, (ids, column) in enumerate(pieces) if column and ids]
+            where = max(cuttable, key=lambda i: (bool(pieces[i][1]["shorten_first"]), len(pieces[i][0])))  # type: ignore[index]
+            ids, column = pieces[where]
+            kept = max(0, len(ids) - excess)
+            excess -= len(ids) - kept
+            pieces[where] = (ids[:kept], column)
+        return [number for ids, _ in pieces for number in ids]
+
+    def _pieces(self, row: Row) -> list[Piece]:
+        pieces: list[Piece] = []
+        run: list[tuple[str, dict[str, Any] | None]] = []
+        for segment in [*self.info["segments"], {"kind": "end"}]:
+            if segment["kind"] == "literal":
+                run.append((segment["text"], None))
+            elif segment["kind"] == "column":
+                value = row[segment["name"]]
+                for name in segment["filters"]:
+                    value = FILTERS[name](value)
+                run.append((value, segment))
+            else:
+                pieces += self._tokenise(run)
+                run = []
+                if segment["kind"] == "virtual_tokens":
+                    first = segment["first_row"]
+                    pieces.append(([-(i + 1) for i in range(first, first + segment["count"])], None))
+                elif segment["kind"] == "special":
+                    pieces.append(([getattr(self.tokenizer, segment["token"].lower() + "_token_id")], None))
+        # PEFT puts the prompt before everything, so before the tokenizer's own first special token too.
+        pieces.insert(1 if self.is_front else 0, (self.prefix, None))
+        return [*pieces, (self.suffix, None)]
+
+    def _tokenise(self, run: list[tuple[str, dict[str, Any] | None]]) -> list[Piece]:
+        """Tokenise text that stands together as one string; every token belongs to the part it ends in."""
+        text = "".join(part for part, _ in run)
+        dropped = 1 if self.drops_space and text.startswith(" ") else 0
+        encoded = self.tokenizer(text[dropped:], add_special_tokens=False, return_offsets_mapping=True)
+        pieces: list[Piece] = [([], column) for _, column in run]
+        ends = [sum(len(part) for part, _ in run[: i + 1]) - dropped for i in range(len(run))]
+        at = 0
+        for token_id, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            while max(start, end - 1) >= ends[at]:
+                at += 1
+            pieces[at][0].append(token_id)
+        return pieces
+
+    def _special_affixes(self) -> tuple[list[int], list[int]]:
+        """The tokenizer's own special tokens before and after a text, where the template does not write its own."""
+        if not self.info["special_tokens"]:
+            return [], []
+        plain, full = self.encode("a"), list(self.tokenizer("a")["input_ids"])
+        starts = [i for i in range(len(full) - len(plain) + 1) if full[i : i + len(plain)] == plain]
+        if not starts:
+            return [], []
+        written = [s.get("token") for s in self.info["segments"] if s["kind"] not in ("virtual_tokens", "target")]
+        prefix = [] if written[:1] in (["CLS"], ["BOS"]) else full[: starts[0]]
+        suffix = [] if self.has_answer or written[-1:] in (["SEP"], ["EOS"]) else full[starts[0] + len(plain) :]
+        return prefix, suffix
+
+
+class Adapter:
+    """A base model with the adapter in `folder`.
+
+    Args:
+        folder: Where the adapter's files are.
+        base_model: Hub id or folder; None takes the one the adapter was trained on.
+        device: Such as `cpu` or `cuda`.
+        dtype: Number format of the base model.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        base_model: str | Path | None = None,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        tensors = load_file(Path(folder) / "adapter_model.safetensors", device=device)
+        info = json.loads((Path(folder) / "ptune.json").read_text(encoding="utf-8"))
+        where = {"revision": info["revision"]} if base_model is None else {}
+        base_model = base_model or info["base_model"]
+        self.rows = Rows(folder, AutoTokenizer.from_pretrained(base_model, **where))
+        self.labels: list[str] = info["labels"]
+        self.prompt_embeddings = tensors.pop("prompt_embeddings" if self.rows.is_front else "ptune.prompt_embeddings")
+        if self.rows.has_answer:
+            self.model = AutoModelForCausalLM.from_pretrained(base_model, dtype=dtype, **where)
+            self.answer_ids = [self.rows.answer_id(answer) for answer in (info["verbalizer"] or {}).values()]
+        else:
+            self.model = AutoModelForSequenceClassification.from_pretrained(
+                base_model, dtype=dtype, num_labels=len(self.labels), **where
+            )
+            head = {name.removeprefix("ptune.head.").removeprefix("base_model."): t for name, t in tensors.items()}
+            if self.model.load_state_dict(head, strict=False).unexpected_keys:
+                raise ValueError(f"the adapter's classification head {sorted(head)} does not fit the base model")
+        self.model = self.model.to(device).eval()
+
+    def inputs(self, row: Row) -> dict[str, Tensor]:
+        """What the model is given for one row: `inputs_embeds` [1, T, H] and `attention_mask` [1, T]."""
+        ids = torch.tensor([self.rows.ids(row)], device=self.model.device)
+        text = self.model.get_input_embeddings()(ids.clamp(min=0))
+        prompt = self.prompt_embeddings.to(text.dtype)[(-ids - 1).clamp(min=0)]
+        return {
+            "inputs_embeds": torch.where((ids < 0).unsqueeze(-1), prompt, text),
+            "attention_mask": torch.ones_like(ids),
+        }
+
+    @torch.no_grad()
+    def logits(self, row: Row) -> Tensor:
+        """One score per label, `[C]`."""
+        logits = self.model(**self.inputs(row)).logits[0].float()
+        return logits[-1, self.answer_ids] if self.rows.has_answer else logits
+
+    def classify(self, row: Row) -> dict[str, float]:
+        """Label -> probability, for the columns of one example."""
+        return dict(zip(self.labels, self.logits(row).softmax(0).tolist(), strict=True))
+
+    @torch.no_grad()
+    def generate(self, row: Row, max_new_tokens: int = 64) -> str:
+        """The likeliest continuation, token by token, up to the end-of-text token."""
+        configured = self.model.generation_config.eos_token_id
+        end_ids = {*(configured if isinstance(configured, list) else [configured]), self.rows.tokenizer.eos_token_id}
+        token_ids: list[int] = []
+        output = self.model(**self.inputs(row), use_cache=True)
+        while len(token_ids) < max_new_tokens and (token_id := int(output.logits[0, -1].argmax())) not in end_ids:
+            token_ids.append(token_id)
+            step = torch.tensor([[token_id]], device=self.model.device)
+            output = self.model(input_ids=step, past_key_values=output.past_key_values, use_cache=True)
+        return self.rows.tokenizer.decode(token_ids, skip_special_tokens=True)

@@ -1,0 +1,214 @@
+"""The two JSON files of an adapter: PEFT's `adapter_config.json` and the sidecar `ptune.json`.
+
+Both may come from strangers, so each is checked against a declaration, every problem is collected, and only then is
+anything built from it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, NoReturn
+from typing import Literal as OneOf
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ptune_core.prompt.template import Column, Literal, Segment, Special, Target, TargetKind, VirtualTokens
+
+FORMAT_VERSION = 1
+FRONT = "P_TUNING"
+"""`peft_type` of a prompt that stands before everything else: a standard PEFT adapter."""
+
+TEMPLATE = "PTUNE_TEMPLATE"
+"""`peft_type` of any other placement: a name PEFT does not know, so that it refuses the adapter."""
+
+TASK_TYPES = {TargetKind.ANSWER: "CAUSAL_LM", TargetKind.HEAD: "SEQ_CLS"}
+
+MAX_VIRTUAL_TOKENS = 1024
+MAX_TOKEN_DIM = 65_536
+MAX_LABELS = 1000
+
+Name = Annotated[str, Field(min_length=1, max_length=400)]
+Count = Annotated[int, Field(ge=1, le=MAX_VIRTUAL_TOKENS)]
+Size = Annotated[int, Field(ge=1, le=MAX_TOKEN_DIM)]
+BaseModelId = Annotated[str, Field(max_length=400, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Revision = Annotated[str, Field(max_length=100, pattern=r"^[\w./-]+$")]
+
+
+class PeftConfig(BaseModel):
+    """`adapter_config.json`: PEFT's 17 fields. Others, which later versions of PEFT may write, are ignored."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
+
+    auto_mapping: None = None
+    base_model_name_or_path: BaseModelId | None = None
+    encoder_dropout: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    encoder_hidden_size: Size | None = None
+    encoder_num_layers: Annotated[int, Field(ge=1, le=64)] = 2
+    encoder_reparameterization_type: OneOf["MLP", "LSTM"] = "MLP"
+    inference_mode: bool = True
+    modules_to_save: Annotated[list[OneOf["score", "classifier"]], Field(max_length=100)] | None = None
+    num_attention_heads: Size | None = None
+    num_layers: Size | None = None
+    num_transformer_submodules: OneOf[1] | None = None
+    num_virtual_tokens: Count
+    peft_type: OneOf["P_TUNING", "PTUNE_TEMPLATE"]
+    peft_version: Annotated[str, Field(max_length=100)] | None = None
+    revision: Revision | None = None
+    task_type: OneOf["CAUSAL_LM", "SEQ_CLS"]
+    token_dim: Size | None = None
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class LiteralPart(_Part):
+    """Text that stands as it is."""
+
+    kind: OneOf["literal"] = "literal"
+    text: Annotated[str, Field(max_length=100_000)]
+
+
+class ColumnPart(_Part):
+    """A data column."""
+
+    kind: OneOf["column"] = "column"
+    name: Name
+    shorten_first: bool = False
+    filters: Annotated[list[Name], Field(max_length=20)] = []
+
+
+class VirtualTokensPart(_Part):
+    """One occurrence of a vector group; `first_row` is where the group starts in the prompt embeddings."""
+
+    kind: OneOf["virtual_tokens"] = "virtual_tokens"
+    group: Annotated[int, Field(ge=0, le=MAX_VIRTUAL_TOKENS)]
+    count: Count
+    first_row: Annotated[int, Field(ge=0, le=MAX_VIRTUAL_TOKENS)]
+    name: Name | None = None
+    init_text: Annotated[str, Field(max_length=100_000)] | None = None
+
+
+class SpecialPart(_Part):
+    """A special token of the tokenizer."""
+
+    kind: OneOf["special"] = "special"
+    token: OneOf["SEP", "CLS", "BOS", "EOS"]
+
+
+class TargetPart(_Part):
+    """Where the result stands."""
+
+    kind: OneOf["target"] = "target"
+    target: OneOf["ANSWER", "HEAD"]
+    column: Name
+
+
+Part = Annotated[
+    LiteralPart | ColumnPart | VirtualTokensPart | SpecialPart | TargetPart, Field(discriminator="kind")
+]
+
+
+class Sidecar(BaseModel):
+    """`ptune.json`: what PEFT's config has no place for."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    format_version: OneOf[1]
+    ptune_version: Annotated[str, Field(max_length=100)]
+    base_model: BaseModelId
+    revision: Revision | None
+    template: Annotated[str, Field(max_length=20_000)]
+    segments: Annotated[list[Part], Field(min_length=1, max_length=2000)]
+    special_tokens: bool
+    labels: Annotated[list[Annotated[str, Field(max_length=1000)]], Field(max_length=MAX_LABELS)]
+    verbalizer: dict[str, Annotated[str, Field(max_length=1000)]] | None
+    columns: dict[Name, Name]
+    max_length: Annotated[int, Field(ge=1, le=10_000_000)]
+    metrics: dict[str, Any]
+    settings: dict[str, Any]
+
+
+def parse_json(content: bytes, name: str) -> dict[str, Any]:
+    """The JSON object in `content`.
+
+    Raises:
+        ValueError: It is not UTF-8 JSON, not an object, nested too deep, or has a key twice, NaN or Infinity.
+    """
+    try:
+        value = json.loads(content.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is damaged: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} holds a {type(value).__name__} where an object is needed")
+    return value
+
+
+def problems_of(error: ValidationError, name: str) -> list[str]:
+    """One line per wrong field of the file `name`."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        place = ".".join(str(part) for part in problem["loc"]) or "the file"
+        found = repr(problem["input"])
+        lines.append(f"{name}: {place}: {problem['msg']} (got {found if len(found) <= 60 else found[:57] + '...'})")
+    return lines
+
+
+def parts_from(segments: Sequence[Segment]) -> list[dict[str, Any]]:
+    """Segments of a resolved, expanded template with a target of `TASK_TYPES` -> their JSON form, with first rows."""
+    first_rows: dict[int, int] = {}
+    total = 0
+    parts: list[_Part] = []
+    for segment in segments:
+        match segment:
+            case Literal(text=text):
+                parts.append(LiteralPart(text=text))
+            case Column(name=name, shorten_first=shorten_first, filters=filters):
+                parts.append(ColumnPart(name=name, shorten_first=shorten_first, filters=list(filters)))
+            case VirtualTokens(group=group, count=count, name=label, init_text=text):
+                assert count is not None, "the template is resolved"
+                if group not in first_rows:
+                    first_rows[group], total = total, total + count
+                row = first_rows[group]
+                parts.append(VirtualTokensPart(group=group, count=count, first_row=row, name=label, init_text=text))
+            case Special(kind=kind):
+                parts.append(SpecialPart(token=kind))
+            case Target(kind=target, column=column):
+                parts.append(TargetPart(target="HEAD" if target is TargetKind.HEAD else "ANSWER", column=column))
+    return [part.model_dump(exclude_none=True) for part in parts]
+
+
+def segments_from(parts: Sequence[Part]) -> tuple[Segment, ...]:
+    """The inverse of `parts_from`."""
+    return tuple(_segment(part) for part in parts)
+
+
+def _segment(part: Part) -> Segment:
+    match part:
+        case LiteralPart():
+            return Literal(part.text)
+        case ColumnPart():
+            return Column(part.name, part.shorten_first, tuple(part.filters))
+        case VirtualTokensPart():
+            return VirtualTokens(part.group, part.count, part.name, part.init_text)
+        case SpecialPart():
+            return Special(part.token)
+        case TargetPart():
+            return Target(TargetKind(part.target), part.column)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
+    return dict(pairs)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number JSON knows")
+
+
+def dump_json(value: Mapping[str, Any], *, sort_keys: bool) -> bytes:
+    """Indented UTF-8 JSON with a final new line; `sort_keys` as PEFT writes its config."""
+    return (json.dumps(value, indent=2, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False) + "\n").encode()

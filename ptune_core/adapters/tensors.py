@@ -1,0 +1,130 @@
+"""The tensors of an adapter: which there must be, in which shape, and nothing else."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ptune_core.adapters.sidecar import parse_json
+from ptune_core.prompt.config import PromptEncoderConfig, PromptEncoderReparameterizationType
+from ptune_core.prompt.encoder import PromptEncoder
+
+Shape = tuple[int | str, ...]
+
+HEAD_LAYOUTS: tuple[dict[str, Shape], ...] = (
+    {"score.weight": ("C", "H")},
+    {"classifier.weight": ("C", "H"), "classifier.bias": ("C",)},
+    {
+        "classifier.dense.weight": ("H", "H"),
+        "classifier.dense.bias": ("H",),
+        "classifier.out_proj.weight": ("C", "H"),
+        "classifier.out_proj.bias": ("C",),
+    },
+)
+"""Classification heads an adapter can carry (decoders; BERT; RoBERTa), with the shape of each tensor: C classes, H
+hidden size. A head of any other shape would be half saved by PEFT too, so it is refused."""
+
+LAST_LAYERS = ("score.weight", "classifier.weight", "classifier.out_proj.weight")
+"""The tensors with one row per class."""
+
+MAX_ABSOLUTE_VALUE = 1e6
+"""No trained value is anywhere near; larger ones would turn every output into NaN."""
+
+_MAX_HEADER_BYTES = 2**20
+_MAX_TENSORS = 100
+_FLOATS = ("F32", "F16", "BF16")
+
+
+def read_tensors(
+    content: bytes, name: str, expected: Mapping[str, Shape], sizes: dict[str, int] | None = None
+) -> dict[str, Tensor]:
+    """Exactly the `expected` tensors of a safetensors file, as fp32.
+
+    Args:
+        content: The file.
+        name: Its name, for messages.
+        expected: Tensor name -> shape. A letter stands for a size that must be the same wherever it occurs.
+        sizes: Letter -> size, as far as known.
+
+    Raises:
+        ValueError: One line per problem: a missing, unknown or doubled tensor, a wrong type, shape or value.
+    """
+    header = _header(content, name)
+    sizes = dict(sizes or {})
+    problems = [f"{name}: the tensor {key!r} is missing" for key in expected if key not in header]
+    problems += [f"{name}: the tensor {key!r} does not belong here" for key in header if key not in expected]
+    for key in [key for key in expected if key in header]:
+        problems += _entry_problems(header[key], f"{name}: {key}", expected[key], sizes)
+    if problems:
+        raise ValueError("\n".join(problems))
+    try:
+        tensors = {key: tensor.float() for key, tensor in safetensors.torch.load(content).items()}
+    except SafetensorError as error:
+        raise ValueError(f"{name} is damaged: {error}") from None
+    for key, tensor in tensors.items():
+        if not torch.isfinite(tensor).all() or tensor.abs().max() > MAX_ABSOLUTE_VALUE:
+            problems.append(f"{name}: {key} holds values that are not finite or larger than {MAX_ABSOLUTE_VALUE:g}")
+    if problems:
+        raise ValueError("\n".join(problems))
+    return tensors
+
+
+def tensor_names(content: bytes, name: str) -> list[str]:
+    """Names of the tensors in a safetensors file.
+
+    Raises:
+        ValueError: The file has no valid header.
+    """
+    return list(_header(content, name))
+
+
+def head_layout(names: Iterable[str]) -> dict[str, Shape] | None:
+    """The layout that most of `names` belong to; None if none of them is part of a head."""
+    given = set(names)
+    best = max(HEAD_LAYOUTS, key=lambda layout: len(layout.keys() & given))
+    return best if best.keys() & given else None
+
+
+def encoder_shapes(config: PromptEncoderConfig) -> dict[str, Shape]:
+    """Name -> shape of the prompt encoder's parameters, without memory for them; names as in `Prompt.state_dict`."""
+    is_mlp = config.encoder_type is PromptEncoderReparameterizationType.MLP
+    # Neither changes a shape; both would only make torch or the encoder warn about settings the run was told about.
+    quiet = replace(config, encoder_dropout=0.0, encoder_num_layers=2 if is_mlp else config.encoder_num_layers)
+    with torch.device("meta"):
+        encoder = PromptEncoder(quiet)
+    return {f"encoder.{name}": tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
+
+
+def _header(content: bytes, name: str) -> dict[str, Any]:
+    """Tensor name -> its entry. Read here because safetensors keeps the last of two tensors with one name."""
+    size = struct.unpack("<Q", content[:8])[0] if len(content) >= 8 else -1
+    if not 0 < size <= min(_MAX_HEADER_BYTES, len(content) - 8):
+        raise ValueError(f"{name} is not a complete safetensors file")
+    header = parse_json(content[8 : 8 + size].rstrip(b" "), name)
+    header.pop("__metadata__", None)
+    if len(header) > _MAX_TENSORS:
+        raise ValueError(f"{name} holds {len(header)} tensors, more than any adapter has")
+    return header
+
+
+def _entry_problems(entry: Any, place: str, expected: Shape, sizes: dict[str, int]) -> list[str]:
+    dtype, shape = (entry.get("dtype"), entry.get("shape")) if isinstance(entry, dict) else (None, None)
+    problems = []
+    if dtype not in _FLOATS:
+        problems.append(f"{place} has the type {dtype}, not one of {', '.join(_FLOATS)}")
+    if isinstance(shape, list) and len(shape) == len(expected):
+        # The first tensor with a letter of unknown size decides it for the others.
+        for size, wanted in zip(shape, expected, strict=True):
+            if isinstance(wanted, str):
+                sizes.setdefault(wanted, size)
+    wanted_sizes = [sizes.get(wanted, wanted) if isinstance(wanted, str) else wanted for wanted in expected]
+    if shape != wanted_sizes:
+        problems.append(f"{place} has the shape {shape}, not {wanted_sizes}")
+    return problems
