@@ -1,0 +1,369 @@
+"""Which runs there are, in what order they wait, and whose they are: SQLite, as an index of the run directories.
+
+The run directory is the truth. Everything here can be made again from it, and is, when the database is missing or
+damaged. Each operation opens the database, does one transaction and closes it (0.1 ms): nothing is shared between
+threads, and several apps may use one data directory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ptune_core.errors import DiskFull, RunError
+from ptune_core.runs.directory import RunDirectory, is_run_id
+from ptune_core.runs.files import NO_ROOM, Ballast, Lock, sync_folder
+from ptune_core.runs.states import TRANSITIONS, RunState
+from ptune_core.training.settings import DEMO, RunSettings
+
+if TYPE_CHECKING:
+    from ptune_core.data.table import Table
+
+SCHEMA_VERSION = 1
+STORE_BALLAST = 4 << 20
+BUSY_SECONDS = 30
+_BUILDING = ".tmp-"
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS runs (
+    id TEXT PRIMARY KEY,
+    place INTEGER NOT NULL UNIQUE,
+    owner TEXT NOT NULL,
+    key TEXT NOT NULL,
+    name TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ({", ".join(f"'{state}'" for state in RunState)})),
+    attempt INTEGER NOT NULL,
+    created REAL NOT NULL,
+    started REAL,
+    ended REAL,
+    reason TEXT NOT NULL DEFAULT '',
+    UNIQUE (owner, key)
+)"""
+_INSERT = """INSERT OR IGNORE INTO runs
+    (id, place, owner, key, name, settings, state, attempt, created, started, ended, reason)
+    VALUES (:id, (SELECT COALESCE(MAX(place), 0) + 1 FROM runs),
+            :owner, :key, :name, :settings, :state, :attempt, :created, :started, :ended, :reason)"""
+
+_MOVE = "UPDATE runs SET state = :state, reason = :reason, {} WHERE id = :id RETURNING *"
+_MOVES = dict.fromkeys(RunState, _MOVE.format("ended = :now")) | {
+    RunState.RUNNING: _MOVE.format("started = :now, ended = NULL"),
+    RunState.QUEUED: _MOVE.format(
+        """attempt = attempt + 1, started = NULL, ended = NULL,
+           place = (SELECT MAX(place) + 1 FROM runs)"""
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as the store knows it at this moment.
+
+    Attributes:
+        created: Unix time of the submission; `started` and `ended` likewise, of the current attempt, or None.
+        attempt: 1, and one more for each time it was resumed.
+        reason: Why it is in this state, for people; empty if there is nothing to say.
+    """
+
+    id: str
+    name: str
+    state: RunState
+    directory: Path
+    owner: str
+    created: float
+    started: float | None
+    ended: float | None
+    attempt: int
+    reason: str
+    settings_json: str
+
+    @cached_property
+    def settings(self) -> RunSettings:
+        """What the run was asked to do.
+
+        Raises:
+            SettingsError: The run is of another version of PTune, and these settings are not valid in this one.
+        """
+        return RunSettings.parse(json.loads(self.settings_json))
+
+
+class Store:
+    """All runs of one data directory.
+
+    `owner` is whoever submitted a run: an account name or the hash of a visitor's token, never the token itself. A
+    method that takes `owner` treats the runs of others as not there; None may see them all.
+
+    Raises:
+        RunError: The directory cannot be used, or a newer PTune wrote the database.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        self.runs_dir = data_dir / "runs"
+        self.ballast = Ballast(data_dir / "ballast", STORE_BALLAST)
+        self._trash = data_dir / ".trash"
+        self._file = data_dir / "runs.sqlite3"
+        try:
+            for folder in (self.runs_dir, self._trash):
+                folder.mkdir(parents=True, exist_ok=True)
+            self._open()
+            self.rebuild()
+            self._sweep()
+            self.ballast.hold()
+        except (OSError, sqlite3.Error) as error:
+            raise RunError("The data directory cannot be used", got=f"{data_dir}: {error}") from error
+
+    def submit(
+        self, settings: RunSettings, table: Table, *, validation: Table | None = None, owner: str, key: str
+    ) -> str:
+        """Queue a run and return its id.
+
+        Args:
+            table: The rows; they are copied, so what happens to them later does not matter.
+            validation: The rows of the second file, if there is one.
+            key: Made once per press of the button: the same owner's same key is the same run, however often it is sent.
+
+        Raises:
+            DiskFull: There is no room for the data. Nothing was queued.
+        """
+        if known := self._id_of(owner, key):
+            return known
+        run_id = secrets.token_hex(8)
+        building = RunDirectory(self.runs_dir / f"{_BUILDING}{run_id}")
+        run = {
+            "id": run_id, "name": settings.name or default_name(settings, table), "owner": owner, "key": key,
+            "settings": settings.model_dump(mode="json"),
+        }  # fmt: skip
+        try:
+            building.path.mkdir(mode=0o700)
+            lock = Lock.acquire(building.lock_file)  # tells `_sweep` of another app that this is no orphan
+            try:
+                building.create(run, table, validation)
+                return self._publish(building, run_id) or self._id_of(owner, key) or run_id
+            finally:
+                if lock:
+                    lock.release()
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            raise DiskFull("There is no room for the run's data", remedy="Delete old runs and try again") from error
+        finally:
+            shutil.rmtree(building.path, ignore_errors=True)
+
+    def get(self, run_id: str, owner: str | None) -> Run:
+        """The run.
+
+        Raises:
+            RunError: There is none with this id, or it is not `owner`'s: the same words for both.
+        """
+        if is_run_id(run_id):
+            with self._database() as database:
+                row = database.execute("SELECT * FROM runs WHERE id = ?", (run_id,)).fetchone()
+            if row is not None and owner in (None, row["owner"]):
+                return self._run(row)
+        raise RunError("This run was not found", remedy="It may have been deleted; the Runs tab lists those there are")
+
+    def list(self, owner: str | None) -> tuple[Run, ...]:
+        """All runs of `owner`, newest first."""
+        with self._database() as database:
+            rows = database.execute(
+                "SELECT * FROM runs WHERE :owner IS NULL OR owner = :owner ORDER BY created DESC, place DESC",
+                {"owner": owner},
+            ).fetchall()
+        return tuple(self._run(row) for row in rows)
+
+    def running(self) -> tuple[Run, ...]:
+        """The runs that a worker has, as far as the store knows."""
+        with self._database() as database:
+            rows = database.execute("SELECT * FROM runs WHERE state = 'running' ORDER BY place").fetchall()
+        return tuple(self._run(row) for row in rows)
+
+    def queue_position(self, run_id: str) -> int:
+        """1 for the run that is started next, 2 for the one after it, ...; 0 if it does not wait."""
+        with self._database() as database:
+            count = database.execute(
+                """SELECT COUNT(*) FROM runs WHERE state = 'queued'
+                   AND place <= (SELECT place FROM runs WHERE id = ? AND state = 'queued')""",
+                (run_id,),
+            ).fetchone()[0]
+        return int(count)
+
+    def claim_next(self, *, at_once: int = 1) -> Run | None:
+        """Turn the run that waits longest from queued to running and return it, to one caller only.
+
+        Args:
+            at_once: None is claimed while this many are running.
+        """
+        with self._database(write=True) as database:
+            row = database.execute(
+                """UPDATE runs SET state = 'running', started = :now, ended = NULL, reason = ''
+                   WHERE id = (SELECT id FROM runs WHERE state = 'queued' ORDER BY place LIMIT 1)
+                   AND (SELECT COUNT(*) FROM runs WHERE state = 'running') < :at_once RETURNING *""",
+                {"now": time.time(), "at_once": at_once},
+            ).fetchone()
+        return self._run(row) if row is not None else None
+
+    def set_state(self, run_id: str, state: RunState, reason: str = "") -> Run:
+        """Move the run to `state` and return it.
+
+        Raises:
+            RunError: There is no such run, or no way from its state to this one.
+        """
+        with self.moving(run_id, state, reason) as run:
+            return run
+
+    @contextmanager
+    def moving(self, run_id: str, state: RunState, reason: str = "") -> Iterator[Run]:
+        """`set_state`, but the body works on the run's files while nobody else can move it; if it fails, nothing moved.
+
+        Raises:
+            RunError: As `set_state`.
+        """
+        with self._database(write=True) as database:
+            row = database.execute("SELECT state FROM runs WHERE id = ?", (run_id,)).fetchone()
+            if row is None:
+                raise RunError("This run was not found")
+            if state not in TRANSITIONS[RunState(row["state"])]:
+                raise RunError(f"The run is {row['state']}", got=f"a request to make it {state}")
+            values = {"id": run_id, "state": state, "reason": reason, "now": time.time()}
+            yield self._run(database.execute(_MOVES[state], values).fetchone())
+
+    def delete(self, run_id: str, owner: str | None) -> None:
+        """Delete the run and everything in its directory.
+
+        Raises:
+            RunError: It was not found, or it is queued, running, or held by a worker.
+        """
+        run = self.get(run_id, owner)
+        with self._database(write=True) as database:
+            row = database.execute("SELECT state FROM runs WHERE id = ?", (run_id,)).fetchone()
+            if row is not None and (RunState(row["state"]).is_active or RunDirectory(run.directory).is_alive()):
+                raise RunError("The run cannot be deleted", got=f"it is {row['state']}", remedy="Stop it first")
+            with suppress(FileNotFoundError):
+                os.rename(run.directory, self._trash / run_id)
+            database.execute("DELETE FROM runs WHERE id = ?", (run_id,))
+        shutil.rmtree(self._trash / run_id, ignore_errors=True)
+
+    def rebuild(self) -> None:
+        """Make the index agree with the directories: add what only they have, drop what they no longer have."""
+        with self._database(write=True) as database:
+            known = {row["id"] for row in database.execute("SELECT id FROM runs")}
+            there = {path.name for path in self.runs_dir.iterdir() if is_run_id(path.name)}
+            database.executemany("DELETE FROM runs WHERE id = ?", [(run_id,) for run_id in known - there])
+            found = [values for run_id in there - known if (values := self._values(run_id))]
+            for values in sorted(found, key=lambda values: (values["queued"], values["id"])):
+                database.execute(_INSERT, values)
+
+    def _publish(self, building: RunDirectory, run_id: str) -> str | None:
+        """Let the finished directory appear in the queue; None if the same key got there first."""
+        final = self.runs_dir / run_id
+        with self._database(write=True) as database:
+            values = self._values(building.path.name)
+            if values is None or database.execute(_INSERT, {**values, "id": run_id}).rowcount == 0:
+                return None
+            os.rename(building.path, final)
+            sync_folder(self.runs_dir)
+        return run_id
+
+    def _values(self, folder: str) -> dict[str, Any] | None:
+        """The row that the directory of a run stands for; None if it is none."""
+        directory = RunDirectory(self.runs_dir / folder)
+        try:
+            run = directory.run()
+        except RunError:
+            return None
+        history = directory.history()
+        state, reason = directory.recorded_state()
+        times = {line.get("event"): line.get("time") for line in history}
+        return {
+            "id": folder, "owner": run.get("owner", ""), "key": run.get("key", folder), "name": run.get("name", folder),
+            "settings": json.dumps(run.get("settings", {}), ensure_ascii=False), "state": state, "reason": reason,
+            "attempt": max((line.get("attempt", 1) for line in history), default=1),
+            "created": run.get("created", 0.0), "queued": times.get("queued", 0.0),
+            "started": times.get("started"), "ended": (directory.result() or {}).get("ended", times.get("interrupted")),
+        }  # fmt: skip
+
+    def _id_of(self, owner: str, key: str) -> str | None:
+        with self._database() as database:
+            row = database.execute("SELECT id FROM runs WHERE owner = ? AND key = ?", (owner, key)).fetchone()
+        return row["id"] if row is not None else None
+
+    def _run(self, row: sqlite3.Row) -> Run:
+        return Run(
+            id=row["id"], name=row["name"], state=RunState(row["state"]), directory=self.runs_dir / row["id"],
+            owner=row["owner"], created=row["created"], started=row["started"], ended=row["ended"],
+            attempt=row["attempt"], reason=row["reason"], settings_json=row["settings"],
+        )  # fmt: skip
+
+    def _sweep(self) -> None:
+        """Remove what an app that was killed left half made or half deleted."""
+        orphans = [path for path in self.runs_dir.glob(f"{_BUILDING}*") if not RunDirectory(path).is_alive()]
+        for path in [*orphans, *self._trash.iterdir()]:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _open(self) -> None:
+        try:
+            self._prepare()
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+                raise
+            for suffix in ("-wal", "-shm", "-journal"):
+                self._file.with_name(self._file.name + suffix).unlink(missing_ok=True)
+            os.replace(self._file, self._file.with_suffix(".damaged"))
+            self._prepare()
+
+    def _prepare(self) -> None:
+        # WAL needs shared memory, which the network disk of a Space does not give
+        journal = "DELETE" if os.environ.get("SPACE_ID") else "WAL"
+        with self._database() as database:
+            database.execute(f"PRAGMA journal_mode = {journal}")
+            if (check := database.execute("PRAGMA quick_check").fetchone()[0]) != "ok":
+                error = sqlite3.DatabaseError(check)
+                error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+                raise error
+        with self._database(write=True) as database:
+            version = database.execute("PRAGMA user_version").fetchone()[0]
+            if version > SCHEMA_VERSION:
+                raise RunError(
+                    "The run database is of a newer PTune", got=f"version {version} in {self._file}",
+                    needed=f"at most {SCHEMA_VERSION}", remedy="Update PTune, or set PTUNE_DATA_DIR to another place",
+                )  # fmt: skip
+            database.execute(_SCHEMA)
+            database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    @contextmanager
+    def _database(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
+        """A connection for one operation; with `write`, one transaction that no other writer is inside."""
+        connection = sqlite3.connect(self._file, timeout=BUSY_SECONDS, isolation_level=None)
+        try:
+            connection.row_factory = sqlite3.Row
+            connection.execute("PRAGMA synchronous = FULL")
+            if write:
+                connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            if connection.in_transaction:
+                connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                raise
+            self.ballast.release()  # the next try has room
+            remedy = "Delete old runs or other files"
+            raise DiskFull("The disk is full", got=str(self.data_dir), remedy=remedy) from error
+        finally:
+            connection.close()  # rolls back what was not committed
+
+
+def default_name(settings: RunSettings, table: Table) -> str:
+    """The name of a run that was given none: what is trained on what."""
+    model = settings.base_model.rstrip("/").rsplit("/", 1)[-1]
+    data = "demo" if settings.data == DEMO else table.source or settings.data
+    return f"{model} on {Path(data).name}"[:80]
