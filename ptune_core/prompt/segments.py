@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal as OneOf
@@ -93,3 +93,52 @@ class Message:
 
     role: str
     segments: tuple[Segment, ...]
+
+
+def tidy_spaces(segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    """Drop the spaces that only set brackets apart; keep those that are the prefix space of a word.
+
+    A space before virtual tokens, [ANSWER] or [HEAD] goes; a space after virtual tokens stays if text or a column
+    follows. Nothing stays between a group in front and the text, so that the text is what a user of PEFT would pass
+    to the tokenizer. New lines at either end go.
+    """
+    front = is_front(segments)
+    tidy: list[Segment] = []
+    for index, segment in enumerate(segments):
+        if not isinstance(segment, Literal):
+            tidy.append(segment)
+            continue
+        text = segment.text
+        before = segments[index - 1] if index > 0 else None
+        after = segments[index + 1] if index + 1 < len(segments) else None
+        if before is None:
+            text = text.lstrip("\n")
+        if after is None:
+            text = text.rstrip()
+        if isinstance(after, VirtualTokens) or (isinstance(after, Target) and after.kind is not TargetKind.MASK):
+            text = text.rstrip(" ")
+        if isinstance(before, VirtualTokens):
+            if front and index == 1:
+                text = text.lstrip()
+            elif not isinstance(after, Column) and not text.strip(" "):
+                text = ""
+        if text:
+            tidy.append(Literal(text))
+    return tuple(tidy)
+
+
+def join_literals(segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    """The segments with neighbouring literals as one, so that they are tokenised as one, and none empty."""
+    joined: list[Segment] = []
+    for segment in segments:
+        if isinstance(segment, Literal) and joined and isinstance(joined[-1], Literal):
+            joined[-1] = Literal(joined[-1].text + segment.text)
+        elif segment != Literal(""):
+            joined.append(segment)
+    return tuple(joined)
+
+
+def is_front(segments: Sequence[Segment]) -> bool:
+    """Whether the only virtual tokens stand before everything else."""
+    is_virtual = [isinstance(segment, VirtualTokens) for segment in segments]
+    return is_virtual[:1] == [True] and sum(is_virtual) == 1

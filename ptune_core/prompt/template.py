@@ -24,6 +24,9 @@ from ptune_core.prompt.segments import (
     Target,
     TargetKind,
     VirtualTokens,
+    is_front,
+    join_literals,
+    tidy_spaces,
 )
 
 __all__ = [
@@ -46,7 +49,6 @@ MANY_VIRTUAL_TOKENS = 8
 """On 32-250 examples the paper's CB runs were best with 2-4 virtual tokens per template and worse from 8 on."""
 
 _EXAMPLE = "{text~} [P*8][ANSWER:label]"
-_LOWER_CASE_BRACKET = re.compile(r"\[[ \t]*(p|answer|mask|head)[ \t]*[*:=\]]", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -87,14 +89,14 @@ class Template:
     @property
     def is_front(self) -> bool:
         """Whether the only virtual tokens stand before everything else, as in PEFT."""
-        return not self.messages and _is_front(self.segments)
+        return not self.messages and is_front(self.segments)
 
     def without_virtual_tokens(self) -> tuple[Segment, ...]:
         """The segments of the zero-shot baseline: the same template, told to the base model alone."""
         kept: list[Segment] = [segment for segment in self.segments if not isinstance(segment, VirtualTokens)]
         if isinstance(self.segments[0], VirtualTokens) and isinstance(kept[0], Literal):
             kept[0] = Literal(kept[0].text.lstrip())
-        return _join_literals(kept)
+        return join_literals(kept)
 
     def resolve(self, count_tokens: Callable[[str], int]) -> Template:
         """Give every group that is initialised from text, without a count, the number of that text's tokens.
@@ -172,7 +174,7 @@ class Template:
         segments: list[Segment] = []
         for literal, slot in zip(pieces[0::2], slots, strict=False):
             segments += [Literal(literal), slot]
-        return Template(self.text, _tidy_spaces(_join_literals(segments)))
+        return Template(self.text, tidy_spaces(join_literals(segments)))
 
     def warnings(self, num_examples: int | None) -> tuple[str, ...]:
         """What may be a mistake, one sentence each.
@@ -211,9 +213,10 @@ def parse_template(text: str) -> Template:
     _check_target(text, tokens)
     _check_columns(text, tokens)
     if not any(isinstance(token.value, VirtualTokens) for token in tokens):
+        place, remedy = _near_miss(text, "p")
         _fail(
-            "The template has no virtual tokens, so there is nothing to train", text, len(text),
-            needed=f"at least one, as in {_EXAMPLE}", remedy=_hint_of_case(text),
+            "The template has no virtual tokens, so there is nothing to train", text, place,
+            needed=f"at least one, as in {_EXAMPLE}", remedy=remedy,
         )  # fmt: skip
     if any(isinstance(token.value, Role) for token in tokens):
         messages = _messages(text, tokens)
@@ -259,10 +262,11 @@ def _write_count(text: str, group: int, count: int) -> str:
 def _check_target(text: str, tokens: Sequence[Token]) -> None:
     targets = [(index, token) for index, token in enumerate(tokens) if isinstance(token.value, Target)]
     if not targets:
+        place, remedy = _near_miss(text, "answer|mask|head")
         _fail(
-            "The template has no target", text, len(text),
+            "The template has no target", text, place,
             needed="one of [ANSWER:column] (words), [MASK:column] (words of a masked model), [HEAD:column] (a label)",
-            remedy=_hint_of_case(text),
+            remedy=remedy,
         )  # fmt: skip
     if len(targets) > 1:
         _fail("The template has more than one target", text, targets[1][1].start, needed="exactly one")
@@ -330,55 +334,7 @@ def _segments(tokens: Sequence[Token], strip: bool = False) -> tuple[Segment, ..
     segments: list[Segment] = [token.value for token in tokens if not isinstance(token.value, Role)]
     if strip and segments and isinstance(segments[0], Literal):
         segments[0] = Literal(segments[0].text.lstrip())
-    return _tidy_spaces(_join_literals(segments))
-
-
-def _tidy_spaces(segments: Sequence[Segment]) -> tuple[Segment, ...]:
-    """Drop the spaces that only set brackets apart; keep those that are the prefix space of a word.
-
-    A space before virtual tokens, [ANSWER] or [HEAD] goes; a space after virtual tokens stays if text or a column
-    follows. Nothing stays between a group in front and the text, so that the text is what a user of PEFT would pass
-    to the tokenizer. New lines at either end go.
-    """
-    is_front = _is_front(segments)
-    tidy: list[Segment] = []
-    for index, segment in enumerate(segments):
-        if not isinstance(segment, Literal):
-            tidy.append(segment)
-            continue
-        text = segment.text
-        before = segments[index - 1] if index > 0 else None
-        after = segments[index + 1] if index + 1 < len(segments) else None
-        if before is None:
-            text = text.lstrip("\n")
-        if after is None:
-            text = text.rstrip()
-        if isinstance(after, VirtualTokens) or (isinstance(after, Target) and after.kind is not TargetKind.MASK):
-            text = text.rstrip(" ")
-        if isinstance(before, VirtualTokens):
-            if is_front and index == 1:
-                text = text.lstrip()
-            elif not isinstance(after, Column) and not text.strip(" "):
-                text = ""
-        if text:
-            tidy.append(Literal(text))
-    return tuple(tidy)
-
-
-def _join_literals(segments: Sequence[Segment]) -> tuple[Segment, ...]:
-    """The segments with neighbouring literals as one, so that they are tokenised as one, and none empty."""
-    joined: list[Segment] = []
-    for segment in segments:
-        if isinstance(segment, Literal) and joined and isinstance(joined[-1], Literal):
-            joined[-1] = Literal(joined[-1].text + segment.text)
-        elif segment != Literal(""):
-            joined.append(segment)
-    return tuple(joined)
-
-
-def _is_front(segments: Sequence[Segment]) -> bool:
-    is_virtual = [isinstance(segment, VirtualTokens) for segment in segments]
-    return is_virtual[:1] == [True] and sum(is_virtual) == 1
+    return tidy_spaces(join_literals(segments))
 
 
 def _is_one_phrase(before: str, after: str) -> bool:
@@ -387,9 +343,12 @@ def _is_one_phrase(before: str, after: str) -> bool:
     return bool(before and after) and before[-1].isalnum() and after[0].isalnum() and not after[0].isupper()
 
 
-def _hint_of_case(text: str) -> str:
-    match = _LOWER_CASE_BRACKET.search(text)
-    return f"{match[0].rstrip('*:=]')}…] is read as text: the words in brackets are upper-case" if match else ""
+def _near_miss(text: str, words: str) -> tuple[int, str]:
+    """Where a bracket holds one of `words` in lower case, and so is text, and what to say; else the end of `text`."""
+    for match in re.finditer(rf"\[[ \t]*({words})\b[^\]\n]*\]?", text, re.IGNORECASE):
+        if not match[1].isupper():
+            return match.start(), f"{match[0]} is read as text: write {match[1].upper()} in capital letters"
+    return len(text), ""
 
 
 def _fail(what: str, text: str, position: int, *, got: str = "", needed: str = "", remedy: str = "") -> NoReturn:
