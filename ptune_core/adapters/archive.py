@@ -60,7 +60,7 @@ def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
     except OSError as error:
-        raise _write_error(directory, error) from error
+        raise write_error(directory, error) from error
 
 
 def write_zip(zip_path: Path, directory: Path, names: Sequence[str]) -> None:
@@ -84,7 +84,14 @@ def write_zip(zip_path: Path, directory: Path, names: Sequence[str]) -> None:
         os.replace(unfinished, zip_path)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
-        raise _write_error(zip_path, error) from error
+        raise write_error(zip_path, error) from error
+
+
+def write_error(path: Path, error: OSError) -> PTuneError:
+    """The error that says why nothing could be written at `path`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull("There is no room to write the adapter", got=str(path), remedy="Free some space and try again")
+    return AdapterError(f"The adapter {path} cannot be written", got=error.strerror or str(error))
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
@@ -93,12 +100,6 @@ def _entry(name: str) -> zipfile.ZipInfo:
     entry.external_attr = (stat.S_IFREG | 0o644) << 16
     entry.compress_type = zipfile.ZIP_DEFLATED
     return entry
-
-
-def _write_error(path: Path, error: OSError) -> PTuneError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull("There is no room to write the adapter", got=str(path), remedy="Free some space and try again")
-    return AdapterError(f"The adapter {path} cannot be written", got=error.strerror or str(error))
 
 
 def _read_folder(folder: Path, limits: Mapping[str, int]) -> dict[str, bytes]:

@@ -44,9 +44,6 @@ ENCODER_FILE = "prompt_encoder.safetensors"
 FILE_LIMITS = {CONFIG_FILE: 2**16, SIDECAR_FILE: 2**22, TENSOR_FILE: 2**28, ENCODER_FILE: 2**30}
 """The files that are read, and the most bytes each may hold."""
 
-PEFT_MAX_LENGTH = 512
-"""Tokens per example for a PEFT adapter, which does not say."""
-
 Checked = TypeVar("Checked", bound=BaseModel)
 
 
@@ -102,7 +99,7 @@ def load_adapter(path: Path) -> TrainedPrompt:
     """Read an adapter that PTune or PEFT wrote, trusting nothing in it.
 
     A PEFT adapter has no sidecar: its template becomes `[P*N] {text}[ANSWER:answer]` or `[P*N] {text} [HEAD:label]`,
-    its labels `0`, `1`, …, and `base_model` is empty if its config names none.
+    its labels `0`, `1`, …, `max_length` None, and `base_model` is empty if its config names none.
 
     Args:
         path: A folder or a zip file.
@@ -253,7 +250,7 @@ def _check_agreement(config: PeftConfig, sidecar: Sidecar, problems: list[str]) 
 
 
 def _skeleton(segments: tuple[Segment, ...], parsed: Template) -> list[Segment]:
-    """What of `segments` the template text decides: neither counts taken from an initial text, nor a chat's literals."""
+    """What of `segments` the template text decides: no counts taken from an initial text, no literals of a chat."""
     open_groups = {group.group for group in parsed.groups if group.count is None}
     return [
         replace(segment, count=None) if isinstance(segment, VirtualTokens) and segment.group in open_groups else segment
@@ -349,7 +346,7 @@ def _assumed_sidecar(config: PeftConfig, head: dict[str, Tensor]) -> Sidecar:
         "labels": labels,
         "verbalizer": None,
         "columns": {},
-        "max_length": PEFT_MAX_LENGTH,
+        "max_length": None,
         "metrics": {},
         "settings": {},
     }

@@ -64,10 +64,11 @@ class Rows:
     def ids(self, row: Row) -> list[int]:
         """One row of the input: token ids, and -(i + 1) for virtual token i; not longer than in training."""
         pieces = self._pieces(row)
-        excess = sum(len(ids) for ids, _ in pieces) - self.info["max_length"]
+        length = sum(len(ids) for ids, _ in pieces)
+        excess = length - (self.info["max_length"] or length)
         while excess > 0:
-            cuttable = [i for i, (ids, column) in enumerate(pieces) if column and ids]
-            where = max(cuttable, key=lambda i: (bool(pieces[i][1]["shorten_first"]), len(pieces[i][0])))  # type: ignore[index]
+            cuttable = [(column["shorten_first"], len(ids), -i) for i, (ids, column) in enumerate(pieces) if column and ids]
+            where = -max(cuttable)[2]
             ids, column = pieces[where]
             kept = max(0, len(ids) - excess)
             excess -= len(ids) - kept
@@ -149,6 +150,7 @@ class Adapter:
         self.rows = Rows(folder, AutoTokenizer.from_pretrained(base_model, **where))
         self.labels: list[str] = info["labels"]
         self.prompt_embeddings = tensors.pop("prompt_embeddings" if self.rows.is_front else "ptune.prompt_embeddings")
+        self.model: Any
         if self.rows.has_answer:
             self.model = AutoModelForCausalLM.from_pretrained(base_model, dtype=dtype, **where)
             self.answer_ids = [self.rows.answer_id(answer) for answer in (info["verbalizer"] or {}).values()]
@@ -183,11 +185,14 @@ class Adapter:
 
     @torch.no_grad()
     def generate(self, row: Row, max_new_tokens: int = 64) -> str:
-        """The likeliest continuation, token by token, up to the end-of-text token."""
+        """The likeliest continuation, token by token, up to the end-of-text token or the last position."""
         configured = self.model.generation_config.eos_token_id
         end_ids = {*(configured if isinstance(configured, list) else [configured]), self.rows.tokenizer.eos_token_id}
+        inputs = self.inputs(row)
+        if positions := getattr(self.model.config, "max_position_embeddings", None):
+            max_new_tokens = min(max_new_tokens, positions - inputs["attention_mask"].shape[1])
         token_ids: list[int] = []
-        output = self.model(**self.inputs(row), use_cache=True)
+        output = self.model(**inputs, use_cache=True)
         while len(token_ids) < max_new_tokens and (token_id := int(output.logits[0, -1].argmax())) not in end_ids:
             token_ids.append(token_id)
             step = torch.tensor([[token_id]], device=self.model.device)

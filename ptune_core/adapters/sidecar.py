@@ -125,7 +125,7 @@ class Sidecar(BaseModel):
     labels: Annotated[list[Annotated[str, Field(max_length=1000)]], Field(max_length=MAX_LABELS)]
     verbalizer: dict[str, Annotated[str, Field(max_length=1000)]] | None
     columns: dict[Name, Name]
-    max_length: Annotated[int, Field(ge=1, le=10_000_000)]
+    max_length: Annotated[int, Field(ge=1, le=10_000_000)] | None
     metrics: dict[str, Any]
     settings: dict[str, Any]
 

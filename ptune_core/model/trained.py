@@ -27,7 +27,8 @@ class TrainedPrompt:
             `classifier.bias`); empty unless the target is a head.
         encoder_state: State dict of the prompt (`encoder.*`, `start`), so that training can go on. May be empty.
         prompt_config: Configuration of the prompt encoder.
-        max_length: Tokens per example, virtual tokens included; what an example is cut to.
+        max_length: Tokens per example, virtual tokens included; what an example is cut to. None: what the base model
+            has, at most 512 (an adapter of PEFT does not say).
         metrics: The run's numbers, as in `result.json`.
         settings: The run's `RunSettings` as plain values.
         segments: The template as it was trained: every group's count known, a chat expanded. May stay empty when
@@ -44,7 +45,7 @@ class TrainedPrompt:
     head: dict[str, Tensor]
     encoder_state: dict[str, Tensor]
     prompt_config: PromptEncoderConfig
-    max_length: int
+    max_length: int | None
     metrics: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     segments: tuple[Segment, ...] = ()

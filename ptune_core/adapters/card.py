@@ -1,0 +1,160 @@
+"""The model card of an adapter: what it is, what was measured, how to use it, in the form the Hub reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+from ptune_core import __version__
+from ptune_core.adapters.format import is_peft_compatible, template_of
+from ptune_core.demo import DEMO
+from ptune_core.model.trained import TrainedPrompt
+from ptune_core.prompt.template import TargetKind, Template
+
+_METRIC_NAMES = {"accuracy": "Accuracy", "loss": "Loss"}
+
+
+def model_card(trained: TrainedPrompt) -> str:
+    """`README.md` of the adapter: front matter for the Hub, the run's numbers, the template, how to use it."""
+    template = template_of(trained)
+    parts = [
+        _front_matter(trained, template),
+        f"# {_title(trained)}\n",
+        _summary(trained, template),
+        "## Numbers\n\n" + _numbers(trained.metrics),
+        "## Template\n\n" + _block(trained.template),
+    ]
+    if trained.labels:
+        parts.append("## Labels\n\n" + _labels(trained))
+    parts += ["## Use\n\n" + _usage(template), "## Limits\n\n" + _limits(trained)]
+    return "\n".join(parts)
+
+
+def _hub_id(base_model: str) -> str | None:
+    """The base model's id on the Hub; None for the demo model and for folders, which only this machine knows."""
+    is_folder = base_model.startswith((".", "/", "~")) or "\\" in base_model or base_model.count("/") != 1
+    return None if base_model == DEMO or is_folder else base_model
+
+
+def _front_matter(trained: TrainedPrompt, template: Template) -> str:
+    base = _hub_id(trained.base_model)
+    values: dict[str, Any] = {}
+    if base is not None:
+        values |= {"base_model": base, "base_model_relation": "adapter"}
+    values["library_name"] = "peft" if is_peft_compatible(template) else "ptune"
+    values["pipeline_tag"] = "text-classification" if trained.labels else "text-generation"
+    values["tags"] = ["ptune", "p-tuning"] + ([f"base_model:adapter:{base}"] if base else [])
+    # JSON is YAML, and unlike bare YAML it needs no care with what is in the strings.
+    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+    return "\n".join(["---", *lines, "---", ""])
+
+
+def _title(trained: TrainedPrompt) -> str:
+    return _line(str(trained.settings.get("name") or f"P-tuning adapter for {_base_name(trained)}"))
+
+
+def _base_name(trained: TrainedPrompt) -> str:
+    """The base model's name for people: without the folders of the machine it was trained on."""
+    if trained.base_model == DEMO:
+        return "PTune's demo model"
+    return _hub_id(trained.base_model) or PurePath(trained.base_model).name or "an unnamed model"
+
+
+def _summary(trained: TrainedPrompt, template: Template) -> str:
+    base = _base_name(trained)
+    link = _hub_id(trained.base_model)
+    named = f"[{_line(base)}](https://huggingface.co/{link})" if link else _line(base)
+    at = f" at revision `{trained.revision}`" if trained.revision else ""
+    count, width = trained.prompt_embeddings.shape
+    head = sum(tensor.numel() for tensor in trained.head.values())
+    what = f"{count} virtual tokens of {width} numbers" + (f" and a classification head of {head:,}" if head else "")
+    task = {
+        TargetKind.HEAD: f"It sorts texts into {len(trained.labels)} labels.",
+        TargetKind.ANSWER: f"It sorts texts into {len(trained.labels)} labels by the word the model would go on with."
+        if trained.labels
+        else "It makes the model write an answer.",
+    }.get(template.target.kind, "")
+    return (
+        f"{what[0].upper()}{what[1:]} for {named}{at}, which itself stays as it is. {task}\n"
+        f"Trained with PTune {__version__} by P-tuning ([arXiv 2103.10385](https://arxiv.org/abs/2103.10385)).\n"
+    )
+
+
+def _numbers(metrics: Mapping[str, Any]) -> str:
+    value = metrics.get("value")
+    if value is None:
+        return "Nothing was measured.\n"
+    metric = str(metrics.get("metric", "value"))
+    interval = metrics.get("interval")
+    spread = f" (95 % interval {_number(interval[0])} to {_number(interval[1])})" if interval else ""
+    names = {
+        "baseline_zero_shot": "The base model with the same template and no virtual tokens",
+        "baseline_majority": "Always the most frequent label",
+    }
+    rows = [("This adapter", _number(value) + spread)]
+    rows += [(text, _number(metrics[key])) for key, text in names.items() if metrics.get(key) is not None]
+    table = [f"| On rows set aside for validation | {_METRIC_NAMES.get(metric, metric)} |", "|---|---|"]
+    table += [f"| {name} | {number} |" for name, number in rows]
+    facts = []
+    if metrics.get("macro_f1") is not None:
+        facts.append(f"Macro-F1 of this adapter: {_number(metrics['macro_f1'])}.")
+    if metrics.get("steps") is not None:
+        best = f"; the best one, kept here, was {metrics['best_step']}" if metrics.get("best_step") is not None else ""
+        facts.append(f"Training took {metrics['steps']} steps{best}.")
+    if metrics.get("data"):
+        facts.append(_line(str(metrics["data"])).rstrip(".") + ".")
+    return "\n".join([*table, "", *facts]).rstrip() + "\n"
+
+
+def _labels(trained: TrainedPrompt) -> str:
+    if trained.verbalizer is None:
+        return ", ".join(_code(label) for label in trained.labels) + "\n"
+    rows = [f"| {_code(label)} | {_code(answer)} |" for label, answer in trained.verbalizer.items()]
+    return "\n".join(["| Label | Answer |", "|---|---|", *rows]) + "\n"
+
+
+def _usage(template: Template) -> str:
+    columns = json.dumps({name: "…" for name in template.columns}, ensure_ascii=False)
+    run = _block(f"python snippet.py '{columns}'", "bash")
+    if is_peft_compatible(template):
+        return (
+            "The virtual tokens stand in front of the text: this is a standard P_TUNING adapter, and "
+            "`PeftModel.from_pretrained` loads it. `snippet.py` shows how:\n\n" + run
+        )
+    return (
+        "The virtual tokens do not stand in front of the text, which PEFT cannot express: `PeftModel.from_pretrained` "
+        "refuses this adapter. PTune loads it, and so does `ptune_loader.py`, which needs torch, transformers and "
+        "safetensors only. `snippet.py` shows how:\n\n" + run
+    )
+
+
+def _limits(trained: TrainedPrompt) -> str:
+    cut = f" Inputs longer than {trained.max_length} tokens are cut, in the columns only." if trained.max_length else ""
+    return (
+        "The numbers hold for texts like the ones it was trained on. It knows nothing that the base model does not, "
+        f"shares its faults, and works with this base model only.{cut}\n"
+    )
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _line(text: str) -> str:
+    """Text from a person as plain words of one line of Markdown."""
+    return "".join("\\" + char if char in "\\`*_[]<>|#" else char for char in " ".join(text.split()))
+
+
+def _code(text: str) -> str:
+    """Text of a label or an answer, its spaces shown, as code in a table cell."""
+    shown = json.dumps(text, ensure_ascii=False).replace("|", "\\|").replace("`", "'")
+    return f"`{shown}`"
+
+
+def _block(text: str, language: str = "text") -> str:
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}{language}\n{text}\n{fence}\n"

@@ -1,0 +1,60 @@
+"""What a person takes home: the adapter's files with a model card, a script that runs it, and all of it as one zip."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from ptune_core.adapters.archive import write_error, write_files, write_zip
+from ptune_core.adapters.card import model_card
+from ptune_core.adapters.format import CONFIG_FILE, ENCODER_FILE, SIDECAR_FILE, TENSOR_FILE, save_adapter
+from ptune_core.adapters.snippet import snippet
+from ptune_core.model.trained import TrainedPrompt
+
+CARD_FILE = "README.md"
+SNIPPET_FILE = "snippet.py"
+LOADER_FILE = "ptune_loader.py"
+
+EXPORTED = (CARD_FILE, CONFIG_FILE, TENSOR_FILE, SIDECAR_FILE, ENCODER_FILE, SNIPPET_FILE, LOADER_FILE)
+"""Every file that may be in an adapter's zip, in the order it has there. Nothing else of a folder goes in."""
+
+
+def export_adapter(trained: TrainedPrompt, directory: Path, zip_path: Path) -> None:
+    """Write the adapter with its card, script and loader as a folder and as a zip.
+
+    Both appear complete or not at all; what stood there before is replaced.
+
+    Raises:
+        AdapterError: What was trained cannot be written as an adapter.
+        DiskFull: There is no room.
+    """
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".tmp-adapter-") as scratch:
+            unfinished = Path(scratch) / "new"
+            save_adapter(trained, unfinished)
+            write_files(unfinished, _companions(trained))
+            if directory.exists():
+                directory.rename(Path(scratch) / "old")
+            unfinished.rename(directory)
+    except OSError as error:
+        raise write_error(directory, error) from error
+    export_zip(directory, zip_path)
+
+
+def export_zip(directory: Path, zip_path: Path) -> None:
+    """Pack an adapter's folder; the same files give the same bytes.
+
+    Raises:
+        AdapterError: The file cannot be written.
+        DiskFull: There is no room.
+    """
+    write_zip(zip_path, directory, EXPORTED)
+
+
+def _companions(trained: TrainedPrompt) -> dict[str, bytes]:
+    return {
+        CARD_FILE: model_card(trained).encode(),
+        SNIPPET_FILE: snippet(trained).encode(),
+        LOADER_FILE: Path(__file__).with_name(LOADER_FILE).read_bytes(),
+    }

@@ -1,0 +1,119 @@
+"""The script in an adapter's zip: runs it on one row, with stock PEFT where PEFT can, else with the small loader."""
+
+from __future__ import annotations
+
+import json
+
+from ptune_core.adapters.format import is_peft_compatible, template_of
+from ptune_core.demo import DEMO
+from ptune_core.model.trained import TrainedPrompt
+from ptune_core.prompt.template import TargetKind, Template
+
+_START = '''"""{what}
+
+    pip install {packages}
+    python snippet.py '{example}'
+"""
+
+import json
+import sys
+from pathlib import Path
+
+{imports}
+
+BASE_MODEL = {base_model}
+HERE = Path(__file__).resolve().parent
+row = json.loads(sys.argv[1] if len(sys.argv) > 1 else {row})
+
+'''
+
+_LOAD_PEFT = """tokenizer = AutoTokenizer.from_pretrained(BASE_MODEL{revision})
+base = {auto_class}.from_pretrained(BASE_MODEL{revision}{num_labels}, dtype=torch.float32)
+model = PeftModel.from_pretrained(base, str(HERE)).eval()
+
+rows = Rows(HERE, tokenizer)
+ids = [number for number in rows.ids(row) if number >= 0]  # PEFT puts the virtual tokens in front by itself
+inputs = {{"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}}
+"""
+
+_LOGITS = {
+    TargetKind.ANSWER: """answers = {answers}
+answer_ids = [rows.answer_id(answer) for answer in answers.values()]
+with torch.no_grad():
+    logits = model(**inputs).logits[0, -1, answer_ids]
+""",
+    TargetKind.HEAD: """with torch.no_grad():
+    logits = model(**inputs).logits[0]
+""",
+}
+
+_PRINT_LABELS = """for label, probability in zip({labels}, logits.softmax(0).tolist(), strict=True):
+    print(f"{{label}}\\t{{probability:.6f}}")
+"""
+
+_GENERATE = """end = tokenizer.eos_token_id
+generated = model.generate(
+    **inputs, max_new_tokens={max_new_tokens}, do_sample=False, repetition_penalty=1.0, pad_token_id=end
+)
+print(tokenizer.decode(generated[0, len(ids) :], skip_special_tokens=True))
+"""
+
+_LOADER_CLASSIFY = """for label, probability in Adapter(HERE, BASE_MODEL{revision}).classify(row).items():
+    print(f"{{label}}\\t{{probability:.6f}}")
+"""
+
+_LOADER_GENERATE = """print(Adapter(HERE, BASE_MODEL{revision}).generate(row, max_new_tokens={max_new_tokens}))
+"""
+
+_DEMO_MODEL = '"ptune_core/demo/model"  # the folder of the demo model; run this where PTune\'s repository is'
+
+
+def snippet(trained: TrainedPrompt) -> str:
+    """Python source that prints one line `label<TAB>probability` per label, or the generated text.
+
+    It stands in the adapter's folder beside `ptune_loader.py`, and takes the row as one JSON argument.
+    """
+    template = template_of(trained)
+    by_peft = is_peft_compatible(template)
+    is_head = template.target.kind is TargetKind.HEAD
+    auto_class = "AutoModelForSequenceClassification" if is_head else "AutoModelForCausalLM"
+    values = {
+        "revision": f", revision={trained.revision!r}" if trained.revision else "",
+        "num_labels": f", num_labels={len(trained.labels)}" if is_head else "",
+        "auto_class": auto_class,
+        "answers": repr(trained.verbalizer),
+        "labels": "answers" if trained.verbalizer else repr(list(trained.labels)),
+        "max_new_tokens": trained.settings.get("max_new_tokens", 64),
+    }
+    start = _start(trained, template, auto_class)
+    if by_peft:
+        finish = _LOGITS[template.target.kind] + _PRINT_LABELS if trained.labels else _GENERATE
+        return start + (_LOAD_PEFT + finish).format(**values)
+    return start + (_LOADER_CLASSIFY if trained.labels else _LOADER_GENERATE).format(**values)
+
+
+def example_row(template: Template) -> str:
+    """A row to try, as JSON that stands in single quotes in a shell."""
+    return json.dumps({name: "Write a text here." for name in template.columns}).replace("'", "\\u0027")
+
+
+def _start(trained: TrainedPrompt, template: Template, auto_class: str) -> str:
+    if is_peft_compatible(template):
+        what, packages = "Run this adapter with stock PEFT.", "torch transformers peft"
+        imports = (
+            "import torch\nfrom peft import PeftModel\n"
+            "from ptune_loader import Rows  # beside this file: makes token ids as in training\n"
+            f"from transformers import {auto_class}, AutoTokenizer"
+        )
+    else:
+        what, packages = "Run this adapter, whose virtual tokens PEFT cannot place.", "torch transformers safetensors"
+        imports = "from ptune_loader import Adapter  # beside this file"
+    row = example_row(template)
+    return _START.format(
+        what=what,
+        packages=packages,
+        example=row.replace("\\", "\\\\"),
+        imports=imports,
+        base_model=_DEMO_MODEL if trained.base_model == DEMO else repr(trained.base_model),
+        row=repr(row),
+    )

@@ -1,0 +1,73 @@
+"""Trained prompts as a run would hand them over, for the tiny base models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ptune_core.model.trained import TrainedPrompt
+from ptune_core.prompt.config import PromptEncoderConfig
+from ptune_core.prompt.init import Prompt
+from ptune_core.prompt.template import TargetKind, parse_template
+
+HIDDEN = 32
+METRICS = {
+    "metric": "accuracy", "value": 0.91, "macro_f1": 0.9, "interval": [0.88, 0.94], "baseline_zero_shot": 0.52,
+    "baseline_majority": 0.51, "steps": 300, "best_step": 240, "data": "Using 312 of 320 rows; 8 dropped: 8 empty text",
+}  # fmt: skip
+
+MakeTrained = Callable[..., TrainedPrompt]
+
+
+@pytest.fixture
+def make_trained() -> MakeTrained:
+    return _make_trained
+
+
+def _make_trained(
+    base: Path | str,
+    template: str = "[P*4] {text}[ANSWER:label]",
+    *,
+    encoder: str = "MLP",
+    answers: dict[str, str] | None = None,
+    head_name: str | None = None,
+    **changes: Any,
+) -> TrainedPrompt:
+    """A prompt with random weights and everything a run would add; `head_name` is `score` or `classifier`."""
+    torch.manual_seed(7)
+    parsed = parse_template(template)
+    count = parsed.num_virtual_tokens
+    is_head = parsed.target.kind is TargetKind.HEAD
+    config = PromptEncoderConfig(
+        task_type="SEQ_CLS" if is_head else "CAUSAL_LM", num_virtual_tokens=count, token_dim=HIDDEN,
+        encoder_hidden_size=16, encoder_reparameterization_type=encoder,
+    )  # fmt: skip
+    prompt = Prompt(config, torch.randn(count, HIDDEN))
+    for parameter in prompt.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    answers = {"negative": " terrible", "positive": " great"} if answers is None else answers
+    head = {}
+    if is_head:
+        head[f"{head_name}.weight"] = torch.randn(len(answers), HIDDEN)
+        if head_name == "classifier":
+            head[f"{head_name}.bias"] = torch.randn(len(answers))
+    values: dict[str, Any] = {
+        "prompt_embeddings": prompt().detach(),
+        "template": template,
+        "verbalizer": answers if answers and not is_head else None,
+        "labels": tuple(answers),
+        "columns": {name: name for name in parsed.columns},
+        "base_model": str(base),
+        "revision": None,
+        "head": head,
+        "encoder_state": {name: tensor.clone() for name, tensor in prompt.state_dict().items()},
+        "prompt_config": config,
+        "max_length": 48,
+        "metrics": METRICS,
+        "settings": {"name": "My run", "max_new_tokens": 8},
+    }
+    return TrainedPrompt(**(values | changes))
