@@ -1,0 +1,150 @@
+"""Any upload, pasted rows or a file on the Hub -> a `Table`, read in a process of its own.
+
+The process that calls this never parses a stranger's file: forty kilobytes of nested JSON can end a process, two
+megabytes of Parquet can fill its memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import ptune_core
+from ptune_core.data.hub import fetch_hub_file
+from ptune_core.data.ingest_child import Task
+from ptune_core.data.kinds import kind_of_name
+from ptune_core.data.limits import Limits
+from ptune_core.data.table import Table, open_table
+from ptune_core.demo import DEMO, DEMO_DATA
+from ptune_core.errors import DataError, DiskFull
+
+__all__ = ["Limits", "Table", "ingest", "ingest_hub", "ingest_text", "load_source", "open_table"]
+
+DEFAULT_LIMITS = Limits()
+_CHILD = "ptune_core.data.ingest_child"
+_HUB = "hf://"
+
+
+def ingest(source: Path, out: Path, limits: Limits = DEFAULT_LIMITS, *, display_name: str | None = None) -> Table:
+    """Read a file into a table in the folder `out`, which is made if need be; a table already there is replaced.
+
+    Args:
+        source: The file. Its extension, or that of `display_name`, says what it is.
+        display_name: What to call the file in messages, where its own name means nothing to people.
+
+    Raises:
+        DataError: The file cannot be used; all problems are named, and a table already in `out` is kept.
+        DiskFull: There is no room for the table.
+    """
+    name = display_name or source.name
+    kind = kind_of_name(name)
+    try:
+        size = source.stat().st_size
+    except OSError as error:
+        raise DataError(f"{name} cannot be opened", got=error.strerror or str(error)) from error
+    if not source.is_file():
+        raise DataError(f"{name} is not a file", got=str(source), needed="one file with rows")
+    if size == 0:
+        raise DataError(f"{name} is empty", got="0 bytes", needed="column names, and rows")
+    if size > limits.max_bytes:
+        raise DataError(
+            f"{name} is too large",
+            got=f"{size / 2**20:,.0f} MB",
+            needed=f"at most {limits.max_bytes / 2**20:,.0f} MB",
+            remedy="Keep a part of the rows, or save them as .parquet",
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".ingest-") as folder:
+        _run_child(Task(source.resolve(), name, kind, Path(folder).resolve(), limits))
+        for path in sorted(Path(folder).iterdir(), reverse=True):
+            path.replace(out / path.name)
+    return open_table(out)
+
+
+def ingest_text(pasted: str, out: Path, limits: Limits = DEFAULT_LIMITS) -> Table:
+    """Read pasted rows: CSV, TSV, JSONL, a text and its label with a tab between, or one text per line.
+
+    Raises:
+        DataError: The text has no rows that can be used.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "pasted.txt"
+        source.write_text(pasted, encoding="utf-8", errors="replace", newline="")
+        return ingest(source, out, limits, display_name="pasted rows.txt")
+
+
+def ingest_hub(reference: str, out: Path, limits: Limits = DEFAULT_LIMITS) -> Table:
+    """Read one file of a data set on the Hub: `hf://datasets/OWNER/NAME[@REVISION]/FILE`.
+
+    Raises:
+        DataError: No such data set or file, no connection, or a file that cannot be used.
+    """
+    fetched = fetch_hub_file(reference, limits.max_bytes)
+    return ingest(fetched, out, limits, display_name=reference.rsplit("/", 1)[-1])
+
+
+def load_source(data: str, out: Path) -> Table:
+    """Read what `RunSettings.data` names: `demo`, a file on the Hub, or a local file."""
+    if data == DEMO:
+        return ingest(DEMO_DATA, out)
+    if data.startswith(_HUB):
+        return ingest_hub(data, out)
+    return ingest(Path(data).expanduser(), out)
+
+
+def _run_child(task: Task) -> None:
+    environment = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG", "LC_ALL", "SYSTEMROOT")}
+    environment |= {
+        "PYTHONPATH": str(Path(ptune_core.__file__).resolve().parent.parent),
+        "PYTHONUTF8": "1",
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+        "ARROW_IO_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    with subprocess.Popen(
+        # -P: the folder of the caller, where anything may lie, is not searched for modules.
+        [sys.executable, "-P", "-m", _CHILD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        text=True,
+        encoding="utf-8",
+    ) as child:
+        try:
+            output, errors = child.communicate(task.to_json(), timeout=task.limits.wall_seconds)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            raise _too_slow(task) from None
+    _raise_for(task, child.returncode, output, errors)
+
+
+def _raise_for(task: Task, code: int, output: str, errors: str) -> None:
+    if code == 0:
+        reply = json.loads(output)
+        if reply.get("disk_full"):
+            raise DiskFull(f"There is no room to store {task.name}", remedy="Free some space and choose it again")
+        if "error" in reply:
+            raise DataError(**reply["error"])
+        return
+    if sys.platform != "win32" and code in (-signal.SIGXCPU, -signal.SIGKILL):
+        raise _too_slow(task)
+    last_line = errors.strip().splitlines()[-1][:200] if errors.strip() else f"exit status {code}"
+    raise DataError(
+        f"{task.name} broke the {task.kind} reader",
+        got=last_line,
+        remedy="It may be damaged. Save it again, or as .csv",
+    )
+
+
+def _too_slow(task: Task) -> DataError:
+    return DataError(
+        f"{task.name} takes too long to read",
+        needed=f"at most {task.limits.cpu_seconds} s",
+        remedy="Keep a part of the rows, or save them as .parquet",
+    )
