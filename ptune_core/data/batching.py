@@ -113,9 +113,18 @@ class RowMaker:
         Raises:
             DataError: The answer alone leaves no room.
         """
+        pieces = self.pieces(values, reserve=reserve)
+        return Row(tuple(number for kept, _ in pieces for number in kept), sum(len(cut) for _, cut in pieces))
+
+    def pieces(self, values: Mapping[str, str], *, reserve: int = 0) -> list[tuple[list[int], list[int]]]:
+        """What `row` keeps and what it cuts, piece by piece in the order of the row: `(kept, cut)` numbers.
+
+        Raises:
+            DataError: The answer alone leaves no room.
+        """
         pieces = self._pieces(values)
+        cut: list[list[int]] = [[] for _ in pieces]
         excess = sum(len(ids) for ids, _ in pieces) + reserve - self.max_length
-        num_cut = max(0, excess)
         while excess > 0:
             where = self._piece_to_cut(pieces)
             if where is None:
@@ -128,8 +137,8 @@ class RowMaker:
             ids, column = pieces[where]
             kept = max(0, len(ids) - excess)
             excess -= len(ids) - kept
-            pieces[where] = (ids[:kept], column)
-        return Row(tuple(number for ids, _ in pieces for number in ids), num_cut)
+            pieces[where], cut[where] = (ids[:kept], column), ids[kept:]
+        return [(ids, gone) for (ids, _), gone in zip(pieces, cut, strict=True)]
 
     def encode_answer(self, text: str) -> list[int]:
         """Token ids of answer words as they continue the row, without special tokens, `[A]`."""

@@ -25,11 +25,11 @@ from ptune_core.inference.protocol import (
     Generate,
     Generated,
     Preview,
-    PreviewTemplate,
     Request,
     Seen,
     build_request,
     decode_reply,
+    join_parts,
     rebuild_error,
 )
 
@@ -76,18 +76,6 @@ class InferenceClient:
         """
         return self._only_part(build_request(Preview, {"adapter": str(adapter.resolve()), "values": values}))
 
-    def preview_template(self, settings: Mapping[str, object], values: Mapping[str, str]) -> Seen:
-        """What a base model would see, before training.
-
-        Args:
-            settings: `base_model`, `template` and, if wanted, `revision`, `labels`, `max_length`, as in RunSettings.
-            values: Template column -> text.
-
-        Raises:
-            PTuneError: The base model's tokenizer, the template or the values cannot be used.
-        """
-        return self._only_part(build_request(PreviewTemplate, {**settings, "values": values}))
-
     def classify(self, adapter: Path, rows: Sequence[Mapping[str, str]], *, compare: bool = True) -> Classification:
         """Label probabilities for each row.
 
@@ -100,16 +88,7 @@ class InferenceClient:
             PTuneError: The adapter, its base model or the rows cannot be used, or the process did not answer.
         """
         fields = {"adapter": str(adapter.resolve()), "rows": list(rows), "compare": compare}
-        whole: Classification | None = None
-        for part in self._parts(build_request(Classify, fields)):
-            if whole is None:
-                whole = part
-            else:
-                whole["tuned"] += part["tuned"]
-                whole["base"] = None if whole["base"] is None else whole["base"] + part["base"]
-        if whole is None:
-            raise InferenceError("The inference process answered nothing", remedy=f"Details: {self._log_path}")
-        return whole
+        return join_parts(list(self._parts(build_request(Classify, fields))))
 
     def generate(self, adapter: Path, values: Mapping[str, str], **options: object) -> Generator[Generated, None, None]:
         """The tuned model's text beside the base model's, growing; both start from the same seed.

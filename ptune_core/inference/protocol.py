@@ -7,7 +7,7 @@ one `done` or one `error`. A `Cancel` with a request's number ends it without a 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypedDict, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -40,21 +40,9 @@ class Describe(_AdapterRequest):
 
 
 class Preview(_AdapterRequest):
-    """What the model sees for these values. Loads the tokenizer only."""
+    """What the model sees for these values."""
 
     op: Literal["preview"] = "preview"
-    values: Values
-
-
-class PreviewTemplate(_Strict):
-    """What a model would see, before there is an adapter. Loads the tokenizer only."""
-
-    op: Literal["preview_template"] = "preview_template"
-    base_model: str = Field(min_length=1, max_length=400)
-    revision: str | None = Field(None, max_length=100)
-    template: str = Field(min_length=1, max_length=4000)
-    labels: dict[str, str] | None = None
-    max_length: int | None = Field(None, ge=8, le=131_072)
     values: Values
 
 
@@ -89,7 +77,7 @@ class Cancel(_Strict):
     op: Literal["cancel"] = "cancel"
 
 
-Request = Describe | Preview | PreviewTemplate | Classify | Generate
+Request = Describe | Preview | Classify | Generate
 RequestT = TypeVar("RequestT", bound=_Strict)
 
 
@@ -119,6 +107,17 @@ class Classification(TypedDict):
     note: str
 
 
+def join_parts(parts: Sequence[Classification]) -> Classification:
+    """The answer for all rows from the answers, at least one, for some rows each."""
+    base = [row for part in parts if part["base"] is not None for row in part["base"]]
+    return {
+        "labels": parts[0]["labels"],
+        "tuned": [row for part in parts for row in part["tuned"]],
+        "base": None if parts[0]["base"] is None else base,
+        "note": parts[0]["note"],
+    }
+
+
 class Generated(TypedDict):
     """The text so far. `base` is None where it was not asked for."""
 
@@ -146,10 +145,14 @@ class Seen(TypedDict):
 
 
 class Description(TypedDict):
-    """What an adapter is for: `task` is `classify` or `generate`; `columns` are the template's, to be filled."""
+    """What an adapter is for.
+
+    `columns` are the template's, to be filled; `data_columns` says which of the run's data columns filled them.
+    """
 
     task: Literal["classify", "generate"]
     columns: list[str]
+    data_columns: dict[str, str]
     labels: list[str]
     template: str
     base_model: str

@@ -1,0 +1,212 @@
+"""Label every row of a file: the file's columns, and beside them `label` and one `p_<label>` each, as CSV."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import IO, Protocol
+
+from ptune_core.data.ingest import ingest
+from ptune_core.data.table import Table, read_rows
+from ptune_core.errors import AdapterError, DataError, DiskFull
+from ptune_core.inference.protocol import Classification, Classify, Describe, Description, build_request
+
+ROWS_PER_REQUEST = 64
+
+Ask = Callable[[Sequence[Mapping[str, str]]], Classification]
+
+_NO_LABEL = ""
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_NUMBER = re.compile(r"[+-]?(\d+([.,]\d+)*|[.,]\d+)(e[+-]?\d+)?\s*%?", re.IGNORECASE)
+
+
+class Classifier(Protocol):
+    """Who knows adapters: `InferenceClient`, or `InProcess`."""
+
+    def describe(self, adapter: Path) -> Description:
+        """What the adapter is for."""
+
+    def classify(self, adapter: Path, rows: Sequence[Mapping[str, str]], *, compare: bool = True) -> Classification:
+        """Label probabilities of the rows."""
+
+
+class InProcess:
+    """Classifies in this very process, for the command line. Imports torch when it is made."""
+
+    def __init__(self) -> None:
+        from ptune_core.inference.engine import Engine
+
+        self._engine = Engine()
+
+    def describe(self, adapter: Path) -> Description:
+        return self._engine.describe(build_request(Describe, {"adapter": str(adapter)}))
+
+    def classify(self, adapter: Path, rows: Sequence[Mapping[str, str]], *, compare: bool = True) -> Classification:
+        fields = {"adapter": str(adapter), "rows": list(rows), "compare": compare}
+        return self._engine.classify(build_request(Classify, fields))
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What `classify_file` did.
+
+    Attributes:
+        output: The file it wrote.
+        labels: Label -> number of rows that got it.
+        blank: Rows without text, which got no label.
+        problems: Rows of the input that could not be read and are not in the output, one line each.
+        columns: Template column -> column of the input it was filled from.
+    """
+
+    output: Path
+    labels: dict[str, int]
+    blank: int
+    problems: tuple[str, ...]
+    columns: dict[str, str]
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{count} {label}" for label, count in self.labels.items())
+        lines = [f"{sum(self.labels.values())} rows labelled in {self.output}: {counts}"]
+        lines += [f"{{{name}}} was filled from the column {column!r}" for name, column in self.columns.items()]
+        if self.blank:
+            lines.append(f"{self.blank} rows without text got no label")
+        return "\n".join([*lines, *self.problems])
+
+
+def classify_file(
+    adapter: Path,
+    source: Path,
+    output: Path,
+    *,
+    classifier: Classifier | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> BatchReport:
+    """Label every row of `source`, in any format that `ingest` reads, and write them all to `output` as CSV (UTF-8).
+
+    A column of the input that has the name of an added one is kept as `input_<name>`. A cell that a spreadsheet would
+    run as a formula (it begins with = + - @, a tab or a carriage return, and is not a number) gets a ' in front. Rows
+    without any text keep their place, with empty cells for the answer. `output` appears when it is complete.
+
+    Args:
+        adapter: Folder or zip of a classification adapter.
+        source: The rows.
+        output: CSV file to write; replaced if it exists.
+        classifier: Who classifies; None: this process.
+        columns: Template column -> column of `source`, where neither the names of the run's data nor the template's do.
+
+    Raises:
+        PTuneError: The file, its columns, the adapter or its base model cannot be used, or the disk is full.
+    """
+    classifier = InProcess() if classifier is None else classifier
+    about = classifier.describe(adapter)
+    if about["task"] != "classify":
+        raise AdapterError("This adapter writes text, it has no labels to choose from", remedy="Use chat")
+    ask = partial(classifier.classify, adapter, compare=False)
+    with tempfile.TemporaryDirectory() as folder:
+        table = ingest(source, Path(folder))
+        filled_from = match_columns(about, table, columns or {})
+        counts = dict.fromkeys([*about["labels"], _NO_LABEL], 0)
+        with _replaced(output) as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(map(escape_formula, _header(table.columns, about["labels"])))
+            for rows in _chunks(read_rows(table, table.columns), ROWS_PER_REQUEST):
+                values = [{name: row[column] for name, column in filled_from.items()} for row in rows]
+                for row, added in zip(rows, _added_cells(ask, values, len(about["labels"])), strict=True):
+                    counts[added[0]] += 1
+                    writer.writerow(map(escape_formula, [*row.values(), *added]))
+    blank = counts.pop(_NO_LABEL)
+    return BatchReport(output, counts, blank, table.problems, filled_from)
+
+
+def match_columns(about: Description, table: Table, chosen: Mapping[str, str]) -> dict[str, str]:
+    """Template column -> table column: as chosen, else named as in the run's data, else as in the template, else the
+    only column there is.
+
+    Raises:
+        DataError: Names all columns that cannot be filled, or are chosen but not there.
+    """
+    found: dict[str, str] = {}
+    problems = [f"there is no column {column!r}" for column in chosen.values() if column not in table.columns]
+    problems += [f"the template has no column {{{name}}}" for name in chosen if name not in about["columns"]]
+    for name in about["columns"]:
+        wanted = [chosen[name]] if name in chosen else [about["data_columns"].get(name, name), name]
+        if len(table.columns) == len(about["columns"]) == 1:
+            wanted += table.columns
+        match = next((column for column in wanted if column in table.columns), None)
+        if match is not None:
+            found[name] = match
+        elif name not in chosen:
+            problems.append(f"no column for {{{name}}}")
+    if problems:
+        raise DataError(
+            f"The columns of {table.source or 'the file'} do not fit the adapter",
+            problems=problems,
+            got=", ".join(table.columns),
+            needed=", ".join(about["columns"]),
+            remedy="Rename the file's columns",
+        )
+    return found
+
+
+def escape_formula(cell: str) -> str:
+    """`cell` as a spreadsheet shows it instead of running it."""
+    if cell.startswith(_FORMULA_STARTS) and not _NUMBER.fullmatch(cell.strip()):
+        return f"'{cell}"
+    return cell
+
+
+def _header(columns: Sequence[str], labels: Sequence[str]) -> list[str]:
+    added = ["label", *(f"p_{label}" for label in labels)]
+    header: list[str] = []
+    for column in columns:
+        while column in added or column in header:
+            column = f"input_{column}"
+        header.append(column)
+    return header + added
+
+
+def _added_cells(ask: Ask, rows: Sequence[Mapping[str, str]], num_labels: int) -> Iterator[list[str]]:
+    """The cells `label, p_…` of each row; all empty for a row without any text."""
+    has_text = [any(text.strip() for text in row.values()) for row in rows]
+    asked = [row for row, wanted in zip(rows, has_text, strict=True) if wanted]
+    answer = ask(asked) if asked else None
+    tuned = iter(answer["tuned"] if answer else ())
+    for wanted in has_text:
+        if answer is None or not wanted:
+            yield [_NO_LABEL] * (1 + num_labels)
+        else:
+            probabilities = next(tuned)
+            label = answer["labels"][probabilities.index(max(probabilities))]
+            yield [label, *(f"{p:.6f}" for p in probabilities)]
+
+
+def _chunks(rows: Iterable[dict[str, str]], size: int) -> Iterator[list[dict[str, str]]]:
+    rows = iter(rows)
+    while chunk := list(islice(rows, size)):
+        yield chunk
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[IO[str]]:
+    """A text file that takes the place of `path` when the block ends well, and leaves nothing behind when not."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with unfinished.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        os.replace(unfinished, path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise DiskFull("There is no room to write the labelled rows", got=str(path)) from error
+        raise DataError(f"{path} cannot be written", got=error.strerror or str(error)) from error
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,288 @@
+"""What the inference process does: one base model at a time, any number of adapters, swapped per request.
+
+An adapter is a handful of tensors beside the base model, never merged into it: the base model's own answer comes from
+the same weights, without virtual tokens. B rows, P virtual tokens, H hidden size, C labels.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from ptune_core.errors import AdapterError, DataError, InferenceError, OutOfMemory
+from ptune_core.inference.loaded import AdapterCache, BaseKey, LoadedAdapter, prompted_model, put_head_on
+from ptune_core.inference.preview import preview
+from ptune_core.inference.protocol import (
+    Classification,
+    Classify,
+    Describe,
+    Description,
+    Generate,
+    Generated,
+    Preview,
+    Request,
+    Seen,
+    join_parts,
+)
+from ptune_core.model.base import BaseModel, load_base_model
+from ptune_core.model.lease import is_training
+from ptune_core.model.prompted import PromptedModel, Sampling
+from ptune_core.training.settings import Precision
+
+ROWS_PER_STEP = 16
+
+NO_HEAD_NOTE = (
+    "The base model alone has no answer here: its classification head was trained together with the virtual tokens."
+)
+
+_GIB = 2**30
+
+
+class Engine:
+    """Answers requests on one base model.
+
+    Args:
+        data_directory: Where the device lease is; None outside the app, where nothing says that a run is training.
+    """
+
+    def __init__(self, data_directory: Path | None = None) -> None:
+        self._data_directory = data_directory
+        self._adapters = AdapterCache()
+        self._base: BaseModel | None = None
+        self._base_key: BaseKey | None = None
+        self._prompted: WeakKeyDictionary[LoadedAdapter, PromptedModel] = WeakKeyDictionary()
+        self._head_of: LoadedAdapter | None = None
+
+    def base_key(self, request: Request) -> BaseKey | None:
+        """The base model that `request` needs; None for a description.
+
+        Raises:
+            AdapterError: The adapter cannot be read, or does something else than what is asked.
+            DataError: Values for some of the template's columns are missing.
+        """
+        adapter = self._adapters.get(request.adapter)
+        if isinstance(request, Describe):
+            return None
+        if isinstance(request, Classify) and not adapter.classifies:
+            raise AdapterError("This adapter writes text, it has no labels to choose from", remedy="Use chat")
+        if isinstance(request, Generate) and adapter.classifies:
+            raise AdapterError("This adapter chooses between labels, it does not write text", remedy="Use classify")
+        _check_columns(request.rows if isinstance(request, Classify) else [request.values], adapter.template.columns)
+        return adapter.base_key
+
+    def answer(self, request: Request) -> Iterator[object]:
+        """The parts of the reply, made one by one; see `protocol` for what they are.
+
+        Raises:
+            PTuneError: While iterating: what `base_key` raises, a base model that cannot be loaded or does not fit the
+                adapter, memory that does not suffice.
+        """
+        match request:
+            case Describe():
+                yield self.describe(request)
+            case Preview():
+                yield self._preview(request)
+            case Classify():
+                yield from self._classify(request)
+            case Generate():
+                yield from self._generate(request)
+
+    def idle_limit(self) -> float:
+        """Seconds: short while a run trains on the GPU, which can use the memory; long on a CPU."""
+        if self._base is None or self._base.device.type == "cpu":
+            return 3600.0
+        return 20.0 if self._is_training() else 900.0
+
+    def describe(self, request: Describe) -> Description:
+        """What an adapter is for.
+
+        Raises:
+            AdapterError: It cannot be read.
+        """
+        adapter = self._adapters.get(request.adapter)
+        trained = adapter.trained
+        return {
+            "task": "classify" if adapter.classifies else "generate",
+            "columns": list(adapter.template.columns),
+            "data_columns": dict(trained.columns),
+            "labels": list(trained.labels),
+            "template": trained.template,
+            "base_model": trained.base_model,
+            "revision": trained.revision,
+            "num_virtual_tokens": len(trained.prompt_embeddings),
+            "is_chat": bool(adapter.template.messages),
+        }
+
+    def classify(self, request: Classify) -> Classification:
+        """All rows' label probabilities at once.
+
+        Raises:
+            PTuneError: As `base_key` and `answer`.
+        """
+        self.base_key(request)
+        return join_parts(list(self._classify(request)))
+
+    def _classify(self, request: Classify) -> Iterator[Classification]:
+        adapter = self._adapters.get(request.adapter)
+        for start in range(0, len(request.rows), ROWS_PER_STEP):
+            rows = request.rows[start : start + ROWS_PER_STEP]
+            with _memory_explained():
+                yield self._classify_rows(adapter, rows, request.compare)
+
+    def _classify_rows(
+        self, adapter: LoadedAdapter, rows: Sequence[Mapping[str, str]], compare: bool
+    ) -> Classification:
+        model, embeddings = self._prepare(adapter)
+        has_head = model.base.head is not None
+        return {
+            "labels": list(adapter.trained.labels),
+            "tuned": _probabilities(model, rows, embeddings),
+            "base": _probabilities(model, rows, None) if compare and not has_head else None,
+            "note": NO_HEAD_NOTE if compare and has_head else "",
+        }
+
+    def _generate(self, request: Generate) -> Iterator[Generated]:
+        """Both texts grow by a token a step, from one base model with the same seed."""
+        with _memory_explained():
+            model, embeddings = self._prepare(self._adapters.get(request.adapter))
+            sampling = Sampling(request.max_new_tokens, request.temperature, seed=request.seed)
+            room = _room_for_answer(model, request.max_new_tokens)
+            streams = {"tuned": model.stream(model.rows.row(request.values, reserve=room), embeddings, sampling)}
+            if request.compare:
+                streams["base"] = model.stream(model.base_rows.row(request.values, reserve=room), None, sampling)
+            texts = dict.fromkeys(streams, "")
+            while streams:
+                for name in list(streams):
+                    text = next(streams[name], None)
+                    if text is None:
+                        del streams[name]
+                    else:
+                        texts[name] = text
+                yield {"tuned": texts["tuned"], "base": texts.get("base")}
+
+    def _preview(self, request: Preview) -> Seen:
+        with _memory_explained():
+            model, _ = self._prepare(self._adapters.get(request.adapter))
+        return preview(model, request.values)
+
+    def _prepare(self, adapter: LoadedAdapter) -> tuple[PromptedModel, Tensor]:
+        """The base model with this adapter's template and head, and its prompt embeddings `[P, H]` beside it."""
+        if self._base is None or self._base_key != adapter.base_key:
+            self._unload()
+            self._base, self._base_key = self._load_base(adapter.base_key), adapter.base_key
+        if adapter not in self._prompted:
+            self._prompted[adapter] = prompted_model(adapter, self._base)
+        if adapter is not self._head_of:
+            put_head_on(self._base, adapter.trained.head)
+            self._head_of = adapter
+        return self._prompted[adapter], adapter.trained.prompt_embeddings.to(self._base.device)
+
+    def _unload(self) -> None:
+        self._base = self._base_key = self._head_of = None
+        self._prompted.clear()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _load_base(self, key: BaseKey) -> BaseModel:
+        """Load into RAM first: only then is it known what the GPU must have room for."""
+        on_gpu = torch.cuda.is_available()
+        precision = key.precision
+        if on_gpu and precision == Precision.AUTO:
+            precision = Precision.BF16 if torch.cuda.is_bf16_supported() else Precision.FP32
+        base = load_base_model(
+            key.id,
+            target=key.target,
+            num_labels=key.num_labels,
+            revision=key.revision,
+            device="cpu",
+            precision=precision,
+        )
+        if on_gpu:
+            free, _ = torch.cuda.mem_get_info()
+            check_gpu_room(base, free, is_training=self._is_training())
+            nn.Module.to(base.model, "cuda")
+        return base
+
+    def _is_training(self) -> bool:
+        return self._data_directory is not None and is_training(self._data_directory)
+
+
+def check_gpu_room(base: BaseModel, free: int, *, is_training: bool) -> None:
+    """Whether a base model that is in RAM fits beside what else is on the GPU: so that a run never lacks memory.
+
+    Args:
+        base: In RAM.
+        free: Free bytes of the GPU.
+        is_training: Whether a run is training on it.
+
+    Raises:
+        InferenceError: There is no room for its weights, a quarter more for work, and 1 GiB.
+    """
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in base.model.state_dict().values())
+    needed = weights + weights // 4 + _GIB
+    if free < needed:
+        raise InferenceError(
+            "The GPU has no room left" + (" beside the run that is training" if is_training else ""),
+            got=f"{free / _GIB:.1f} GiB free",
+            needed=f"{needed / _GIB:.1f} GiB for {base.id}",
+            remedy="Try again when the run has ended, or stop it" if is_training else "End what else is using the GPU",
+        )
+
+
+def _check_columns(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> None:
+    problems = []
+    for number, row in enumerate(rows, start=1):
+        if missing := [name for name in columns if name not in row]:
+            problems.append(f"row {number}: no {', '.join(missing)}")
+    if problems:
+        raise DataError("Values for the template are missing", problems=problems[:10], needed=", ".join(columns))
+
+
+@torch.no_grad()
+def _probabilities(
+    model: PromptedModel, rows: Sequence[Mapping[str, str]], embeddings: Tensor | None
+) -> list[list[float]]:
+    """Label probabilities, `[B][C]`: a softmax over the labels' scores alone."""
+    batch = model.label_batch(model.make_rows(rows, prompted=embeddings is not None))
+    probabilities = torch.softmax(model.label_logits(batch, embeddings), dim=-1)
+    if not bool(probabilities.isfinite().all()):
+        raise InferenceError(
+            "The model computes no usable numbers for this text",
+            got="NaN or infinity",
+            remedy="Train again in fp32 or with a lower learning rate",
+        )
+    return probabilities.tolist()
+
+
+def _room_for_answer(model: PromptedModel, max_new_tokens: int) -> int:
+    """Tokens of the longest row to keep free, so that an answer fits into the base model's positions after it.
+
+    At most half a row: an answer that is cut short is better than a text of which nothing is left.
+    """
+    positions = model.base.max_positions
+    if positions is None:
+        return 0
+    return min(max(0, model.max_length + max_new_tokens - positions), model.max_length // 2)
+
+
+@contextmanager
+def _memory_explained() -> Iterator[None]:
+    """Memory that runs out as an `OutOfMemory` that says what to do."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error)
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in text:
+            raise
+        raise OutOfMemory(
+            "Memory ran out while answering",
+            got=text.split("\n")[0][:200],
+            remedy="Shorten the text, or end what else is using the memory",
+        ) from error
