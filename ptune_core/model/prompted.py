@@ -154,11 +154,11 @@ class PromptedModel:
         batch = make_batch([row], pad_left=base.pads_left).to(base.device)
         output = base.model(**self._inputs(batch, prompt_embeddings), use_cache=True)
         token_ids: list[int] = []
-        shown = ""
+        shown = text = ""
         while len(token_ids) < limit:
             token_id = draw_token(output.logits[0, -1].float(), sampling, generator)
             if token_id in self._end_ids:
-                return
+                break
             token_ids.append(token_id)
             text = base.tokenizer.decode(token_ids, skip_special_tokens=True)
             # A trailing replacement character is a word whose remaining bytes are still to come.
@@ -167,6 +167,8 @@ class PromptedModel:
                 yield text
             step = torch.tensor([[token_id]], device=base.device)
             output = base.model(input_ids=step, past_key_values=output.past_key_values, use_cache=True)
+        if text != shown:
+            yield text
 
     def complete(self, row: Row, prompt_embeddings: Tensor | None, sampling: Sampling) -> str:
         """The whole text that `stream` ends with."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -11,7 +9,7 @@ from ptune_core.data.examples import Examples
 from ptune_core.model.base import BaseModel
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.prompt.config import PromptEncoderConfig
-from ptune_core.prompt.init import from_token_ids, sample_vocabulary
+from ptune_core.prompt.init import start_embeddings
 from ptune_core.prompt.template import TargetKind, Template
 from ptune_core.training.loop import Schedule
 from ptune_core.training.settings import PromptInit, RunSettings
@@ -73,19 +71,15 @@ def prompt_config(settings: RunSettings, base: BaseModel, template: Template) ->
 
 def initial_prompt_embeddings(settings: RunSettings, base: BaseModel, template: Template) -> Tensor | None:
     """`[P, H]` fp32 to start from, or None to start from the random encoder alone, as PEFT does."""
-    groups = template.groups
-    if settings.prompt_init is PromptInit.RANDOM and not any(group.init_text for group in groups):
-        return None
-    generator = torch.Generator().manual_seed(settings.seed)
-    weight = base.embedding_weight.detach().float().cpu()
-    parts: list[Tensor] = []
-    for group in groups:
-        assert group.count is not None, "the template is resolved"
-        if group.init_text:
-            ids: Sequence[int] = base.tokenizer(group.init_text, add_special_tokens=False)["input_ids"]
-            parts.append(from_token_ids(weight, ids, group.count))
-        elif settings.prompt_init is PromptInit.VOCABULARY:
-            parts.append(sample_vocabulary(weight, group.count, generator))
-        else:
-            parts.append(torch.randn(group.count, weight.shape[1], generator=generator) * weight.std())
-    return torch.cat(parts)
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = base.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    return start_embeddings(
+        template.groups,
+        base.embedding_weight,
+        encode,
+        sample=settings.prompt_init is PromptInit.VOCABULARY,
+        generator=torch.Generator().manual_seed(settings.seed),
+    )

@@ -1,0 +1,179 @@
+"""The prompted model: only prompts reach the input, padding and batching change nothing, PEFT agrees on front prompts."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from torch import Tensor
+
+from ptune_core.errors import SettingsError
+from ptune_core.model.base import load_base_model
+from ptune_core.model.prompted import PromptedModel, Sampling, combine, draw_token
+from ptune_core.prompt.config import PromptEncoderConfig
+from ptune_core.prompt.encoder import PromptEncoder
+from ptune_core.prompt.template import TargetKind, parse_template
+from ptune_core.prompt.verbalizer import Verbalizer
+
+TEXTS = ["great film", "the food was bad and boring and a terrible waste of time", "once upon a time there was a dog"]
+PLACEMENTS = ["[P*4] {text} [{t}]", "{text} [P*4][{t}]", "The text : {text} [P*2] was [P*2][{t}]"]
+
+
+def prompted(folder: Path, template: str, *, labels: bool = True, max_length: int | None = None) -> PromptedModel:
+    parsed = parse_template(template)
+    torch.manual_seed(5)
+    base = load_base_model(
+        str(folder), target=parsed.target.kind, num_labels=2, device="cpu", precision="fp32"
+    )  # fmt: skip
+    verbalizer = Verbalizer.from_labels(["bad", "good"], None) if labels else None
+    return PromptedModel(base, parsed, verbalizer, max_length=max_length)
+
+
+def prompt_for(model: PromptedModel) -> Tensor:
+    generator = torch.Generator().manual_seed(7)
+    return torch.randn(model.num_virtual_tokens, model.base.hidden_size, generator=generator)
+
+
+def logits(model: PromptedModel, texts: list[str], prompt: Tensor | None) -> Tensor:
+    rows = model.make_rows([{"text": text} for text in texts], prompted=prompt is not None)
+    with torch.no_grad():
+        return model.label_logits(model.label_batch(rows), prompt)
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize(
+    ("base", "target"),
+    [("tiny_gpt2", "ANSWER"), ("tiny_llama", "ANSWER"), ("tiny_gpt2", "HEAD"), ("tiny_llama", "HEAD"), ("tiny_bert", "HEAD")],
+)  # fmt: skip
+def test_batched_equals_single(request: pytest.FixtureRequest, base: str, target: str, placement: str) -> None:
+    model = prompted(request.getfixturevalue(base), placement.replace("{t}", f"{target}:label"))
+    prompt = prompt_for(model)
+    single = torch.cat([logits(model, [text], prompt) for text in TEXTS])
+    torch.testing.assert_close(logits(model, TEXTS, prompt), single, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_every_virtual_token_matters_wherever_it_stands(tiny_gpt2: Path, placement: str) -> None:
+    model = prompted(tiny_gpt2, placement.replace("{t}", "ANSWER:label"))
+    prompt = prompt_for(model).requires_grad_(True)
+    rows = model.make_rows([{"text": text} for text in TEXTS])
+    model.label_logits(model.label_batch(rows), prompt).sum().backward()
+    assert prompt.grad is not None and (prompt.grad.abs().sum(dim=1) > 0).all()
+    assert not any(parameter.requires_grad for parameter in model.base.model.parameters())
+
+
+@pytest.mark.parametrize("encoder", ["MLP", "LSTM"])
+@pytest.mark.parametrize(("base", "target"), [("tiny_gpt2", "ANSWER"), ("tiny_gpt2", "HEAD"), ("tiny_bert", "HEAD")])
+def test_front_prompt_gives_pefts_logits(request: pytest.FixtureRequest, base: str, target: str, encoder: str) -> None:
+    folder = request.getfixturevalue(base)
+    model = prompted(folder, f"[P*4] {{text}} [{target}:label]")
+    options = {"num_virtual_tokens": 4, "encoder_hidden_size": 16, "encoder_reparameterization_type": encoder}
+    task_type = "SEQ_CLS" if target == "HEAD" else "CAUSAL_LM"
+    # PEFT changes the model it is given: it replaces the head by a copy.
+    peft_model = peft.get_peft_model(copy.deepcopy(model.base.model), peft.PromptEncoderConfig(task_type=task_type, **options)).eval()
+    ours = PromptEncoder(
+        PromptEncoderConfig(task_type=task_type, token_dim=32, num_transformer_submodules=1, **options)
+    )
+    state = peft_model.prompt_encoder["default"].state_dict()
+    ours.load_state_dict(state)
+    prompt = ours(torch.arange(4).unsqueeze(0))[0].detach()
+    for text in TEXTS:
+        inputs = model.base.tokenizer(text, return_tensors="pt")
+        with torch.no_grad():
+            theirs = peft_model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+        if target == "ANSWER":
+            assert model.answer_ids is not None
+            theirs = theirs[:, -1, model.answer_ids]
+        torch.testing.assert_close(logits(model, [text], prompt), theirs, atol=1e-5, rtol=0)
+
+
+def test_without_prompt_is_the_base_model_alone(tiny_gpt2: Path) -> None:
+    model = prompted(tiny_gpt2, "{text} [P*4][ANSWER:label]")
+    assert model.answer_ids is not None
+    inputs = model.base.tokenizer(TEXTS[1], return_tensors="pt")
+    with torch.no_grad():
+        expected = model.base.model(**inputs).logits[:, -1, model.answer_ids]
+    torch.testing.assert_close(logits(model, [TEXTS[1]], None), expected, atol=1e-5, rtol=0)
+
+
+def test_text_loss_is_transformers_loss_on_the_answer(tiny_gpt2: Path) -> None:
+    model = prompted(tiny_gpt2, "{text} [P*4] so[ANSWER:answer]", labels=False)
+    prompt = prompt_for(model)
+    rows = model.make_rows([{"text": text} for text in TEXTS])
+    answers = [model.rows.answer_ids(answer) for answer in ("it was great", "bad", "I loved every minute of it .")]
+    total, count = model.text_loss(model.text_batch(rows, answers), prompt)
+    assert count == sum(map(len, answers))
+    expected = 0.0
+    for row, answer in zip(rows, answers, strict=True):
+        batch = model.text_batch([row], [answer])
+        embeds = combine(model.base.word_embeddings(batch.token_ids), batch.virtual_index, prompt)
+        with torch.no_grad():
+            expected += model.base.model(inputs_embeds=embeds, labels=batch.labels).loss.item() * len(answer)
+    assert float(total) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("base", ["tiny_gpt2", "tiny_llama"])
+def test_streaming_equals_generating_with_transformers(request: pytest.FixtureRequest, base: str) -> None:
+    model = prompted(request.getfixturevalue(base), "{text} [P*4] so[ANSWER:answer]", labels=False)
+    prompt = prompt_for(model)
+    row = model.make_rows([{"text": TEXTS[2]}])[0]
+    pieces = list(model.stream(row, prompt, Sampling(max_new_tokens=12)))
+    batch = model.text_batch([row], [[]])
+    embeds = combine(model.base.word_embeddings(batch.token_ids), batch.virtual_index, prompt)
+    output = model.base.model.generate(
+        inputs_embeds=embeds, attention_mask=batch.attention_mask, max_new_tokens=12, do_sample=False,
+        pad_token_id=model.base.tokenizer.pad_token_id,
+    )  # fmt: skip
+    assert pieces[-1] == model.base.tokenizer.decode(output[0], skip_special_tokens=True)
+    assert all(later.startswith(earlier) for earlier, later in zip(pieces, pieces[1:], strict=False))
+
+
+def test_same_seed_same_text_other_seed_other_text(tiny_gpt2: Path) -> None:
+    model = prompted(tiny_gpt2, "{text} [P*4][ANSWER:answer]", labels=False)
+    row = model.make_rows([{"text": "the dog"}])[0]
+
+    def draw(seed: int) -> str:
+        return model.complete(row, prompt_for(model), Sampling(max_new_tokens=20, temperature=1.5, seed=seed))
+
+    assert draw(1) == draw(1)
+    assert len({draw(seed) for seed in range(5)}) > 1
+
+
+def test_generation_stops_at_the_models_last_position(tiny_gpt2: Path) -> None:
+    model = prompted(tiny_gpt2, "{text} [P*4][ANSWER:answer]", labels=False)
+    row = model.make_rows([{"text": "dog " * 100}])[0]
+    assert len(row.ids) == 64
+    assert model.complete(row, prompt_for(model), Sampling(max_new_tokens=20)) == ""
+
+
+def test_top_p_of_zero_is_the_likeliest_token() -> None:
+    scores = torch.tensor([0.1, 3.0, 0.2])
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        assert draw_token(scores, Sampling(temperature=5.0, top_p=0.0), generator) == 1
+
+
+def test_more_length_than_positions_is_refused(tiny_gpt2: Path) -> None:
+    with pytest.raises(SettingsError, match="Got: 65.*at most 64"):
+        prompted(tiny_gpt2, "{text} [P*4][ANSWER:label]", max_length=65)
+
+
+def test_chat_template_needs_a_chat_model(tiny_gpt2: Path) -> None:
+    with pytest.raises(SettingsError, match="not a chat model"):
+        prompted(tiny_gpt2, "user: {text} [P*4]\nassistant: [ANSWER:label]", labels=False)
+
+
+def test_chat_template_renders_the_models_own_format(tiny_gpt2: Path) -> None:
+    parsed = parse_template("system: Be kind . [P*3]\nuser: {text}\nassistant: [ANSWER:answer]")
+    base = load_base_model(str(tiny_gpt2), target=TargetKind.ANSWER, device="cpu", precision="fp32")
+    base.tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>\n{% endfor %}"
+    )
+    model = PromptedModel(base, parsed, None)
+    row = model.make_rows([{"text": "great"}])[0]
+    text = base.tokenizer.decode([number for number in row.ids if number >= 0])
+    assert text == "<system>Be kind .</system>\n<user>great</user>\n<assistant>"
+    assert [number for number in row.ids if number < 0] == [-1, -2, -3]
