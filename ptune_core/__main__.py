@@ -9,15 +9,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import runpy
 import signal
 import sys
 import threading
-import time
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 
@@ -62,7 +62,11 @@ def build_parser() -> argparse.ArgumentParser:
     classify = commands.add_parser("classify", help="label the rows of a file")
     add_adapter(classify)
     classify.add_argument("--input", required=True, type=Path, metavar="F", help="rows, in any format of `data`")
-    classify.add_argument("--output", required=True, type=Path, metavar="G", help="the same rows, label and p_… added")
+    classify.add_argument(
+        "--output", required=True, type=Path, metavar="G", help="a CSV file: the same rows, with label and p_… added"
+    )
+    classify.add_argument("--column", action="append", default=[], metavar="NAME=COLUMN", dest="columns",
+                          help="fill the template's column NAME from the input's COLUMN")  # fmt: skip
     classify.set_defaults(run=classify_command)
 
     chat = commands.add_parser("chat", help="type text, read what the tuned model says")
@@ -86,8 +90,11 @@ def build_parser() -> argparse.ArgumentParser:
     deploy.add_argument("--repo-id", default=EXAMPLE_SPACE, metavar="OWNER/NAME", help="the Space")
     deploy.set_defaults(run=deploy_command)
 
-    serve = commands.add_parser("serve", help="open the page", add_help=False)
-    serve.add_argument("flags", nargs=argparse.REMAINDER)
+    # No prefix: every flag, `--help` too, is app.py's to read.
+    serve = commands.add_parser(
+        "serve", help="open the page; flags as app.py, see serve --help", prefix_chars="\0", add_help=False
+    )
+    serve.add_argument("flags", nargs="*")
     serve.set_defaults(run=serve_command)
     return parser
 
@@ -126,11 +133,21 @@ def read_settings(path: Path | None, overrides: Sequence[str]) -> RunSettings:
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError("The settings cannot be read", got=f"{path}: {error}") from None
     for override in overrides:
-        option, equals, text = override.partition("=")
-        if not equals:
-            raise SettingsError("--set needs an option and a value", got=override, needed="OPTION=VALUE")
+        option, text = split_pair("--set", override, "OPTION=VALUE")
         values[option] = override_value(option, text)
     return RunSettings.parse(values)
+
+
+def split_pair(flag: str, pair: str, form: str) -> tuple[str, str]:
+    """The two sides of `pair`.
+
+    Raises:
+        SettingsError: It has no `=`; `form` says what it should look like.
+    """
+    left, equals, right = pair.partition("=")
+    if not equals:
+        raise SettingsError(f"{flag} needs two sides", got=pair, needed=form)
+    return left, right
 
 
 def override_value(option: str, text: str) -> object:
@@ -154,6 +171,7 @@ def override_value(option: str, text: str) -> object:
 def train_command(arguments: argparse.Namespace) -> int:
     """Train in the run directory `--out`, with live progress; Ctrl-C stops at the next step and keeps the result."""
     from ptune_core.runs.directory import RunDirectory
+    from ptune_core.runs.terminal import Progress, summary
     from ptune_core.runs.worker import train_here
 
     directory = RunDirectory(arguments.out)
@@ -191,90 +209,12 @@ def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, previous)
 
 
-class Progress:
-    """Says where a run stands: on a terminal in one line that changes, elsewhere only what is worth keeping."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-        self._is_terminal = stream.isatty()
-        self._line_open = False
-        self._steps = 0
-        self._metric = "value"
-        self._first: tuple[int, float] | None = None
-
-    def show(self, line: dict[str, Any]) -> None:
-        """Show one line of `metrics.jsonl`."""
-        match line["kind"]:
-            case "phase":
-                self._keep(line["phase"])
-            case "plan":
-                self._steps, self._metric = line["steps"], line["metric"]
-                self._keep(line["data"])
-                for warning in line["warnings"]:
-                    self._keep(f"warning: {warning}")
-            case "resume":
-                self._keep(f"resuming after step {line['step']}")
-            case "baseline":
-                self._keep("baseline: " + _numbers(majority=line["majority"], zero_shot=line["zero_shot"]))
-            case "eval":
-                star = ", best so far" if line["best"] else ""
-                numbers = _numbers(**{"loss": line["loss"], self._metric: line["value"]})
-                self._keep(f"step {line['step']}/{self._steps}: validation {numbers}{star}")
-            case "step":
-                self._step(line["step"], line["loss"])
-
-    def end_line(self) -> None:
-        """Leave the changing line, so that what follows stands on its own."""
-        if self._line_open:
-            print(file=self._stream)
-        self._line_open = False
-
-    def _step(self, step: int, loss: float) -> None:
-        if not self._is_terminal:
-            return
-        now = time.monotonic()
-        first_step, started = self._first = self._first or (step, now)
-        rate = (step - first_step) / (now - started) if step > first_step else 0.0
-        left = f" · {rate:.1f} steps/s · {duration((self._steps - step) / rate)} left" if rate else ""
-        self._write(f"step {step}/{self._steps} · loss {loss:.3f}{left}")
-        self._line_open = True
-
-    def _keep(self, text: str) -> None:
-        self._write(text)
-        print(file=self._stream, flush=True)
-        self._line_open = False
-
-    def _write(self, text: str) -> None:
-        start, rest = ("\r", "\x1b[K") if self._is_terminal else ("", "")
-        print(start + text + rest, end="", file=self._stream, flush=True)
-
-
-def _numbers(**values: float | None) -> str:
-    return ", ".join(f"{name.replace('_', '-')} {value:.3f}" for name, value in values.items() if value is not None)
-
-
-def duration(seconds: float) -> str:
-    """`seconds` for people: ``45 s``, ``1 m 10 s``, ``2 h 5 m``."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes == 0:
-        return f"{rest} s"
-    return f"{minutes} m {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} m"
-
-
-def summary(result: dict[str, Any], directory: Path) -> str:
-    """What a run came to, in a few lines."""
-    lines = [f"{result['state']} after {result['steps']} steps and {duration(result['seconds'])}: {result['reason']}"]
-    baselines = _numbers(majority=result["baseline_majority"], zero_shot=result["baseline_zero_shot"])
-    lines.append(f"{result['metric']} {result['value']:.3f} at step {result['best_step']}; baseline: {baselines}")
-    lines.append(f"adapter: {directory / 'adapter.zip'}")
-    return "\n".join(lines)
-
-
 def classify_command(arguments: argparse.Namespace) -> int:
     """Write the rows of `--input` with a label and one probability per label to `--output`."""
     from ptune_core.inference.batch import classify_file
 
-    print(classify_file(find_adapter(arguments.adapter), arguments.input, arguments.output))
+    columns = dict(split_pair("--column", pair, "NAME=COLUMN") for pair in arguments.columns)
+    print(classify_file(find_adapter(arguments.adapter), arguments.input, arguments.output, columns=columns))
     return 0
 
 
@@ -362,9 +302,11 @@ def deploy_command(arguments: argparse.Namespace) -> int:
 
 def serve_command(arguments: argparse.Namespace) -> int:
     """Open the page; the flags are those of app.py."""
-    from ptune_core.ui.page import serve
-
-    serve(arguments.flags)
+    entry = Path(ptune_core.__file__).parent.parent / "app.py"
+    if not entry.is_file():
+        raise SettingsError("The page's entry is not here", got=str(entry), remedy="Run serve from a clone of PTune")
+    sys.argv = [str(entry), *arguments.flags]
+    runpy.run_path(str(entry), run_name="__main__")
     return 0
 
 

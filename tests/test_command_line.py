@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from ptune_core.__main__ import Progress, build_parser, duration, main, override_value, read_settings, stop_on_interrupt
+from ptune_core.__main__ import build_parser, main, override_value, read_settings, stop_on_interrupt
 from ptune_core.errors import SettingsError
 from ptune_core.training.settings import RunSettings
 
@@ -195,51 +195,6 @@ def test_the_first_interrupt_asks_and_the_second_breaks_off() -> None:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-LINES: list[dict[str, Any]] = [
-    {"kind": "phase", "phase": "training", "seconds": 1.0},
-    {"kind": "plan", "steps": 3, "metric": "accuracy", "data": "Using 312 of 320 rows", "warnings": ["few rows"]},
-    {"kind": "baseline", "majority": None, "zero_shot": 0.5},
-    {"kind": "step", "step": 1, "loss": 0.75},
-    {"kind": "step", "step": 2, "loss": 0.5},
-    {"kind": "eval", "step": 2, "loss": 0.25, "value": 0.9, "best": True},
-    {"kind": "sample", "step": 2, "rows": []},
-]
-
-
-def test_progress_is_one_changing_line_on_a_terminal() -> None:
-    stream = Terminal()
-    progress = Progress(stream)
-    for line in LINES:
-        progress.show(line)
-    assert "\rstep 1/3 · loss 0.750\x1b[K\rstep 2/3 · loss 0.500 · " in stream.getvalue()
-    assert stream.getvalue().endswith("\rstep 2/3: validation loss 0.250, accuracy 0.900, best so far\x1b[K\n")
-
-
-def test_progress_in_a_file_keeps_only_what_stays_true() -> None:
-    stream = io.StringIO()
-    progress = Progress(stream)
-    for line in LINES:
-        progress.show(line)
-    progress.end_line()
-    assert stream.getvalue().splitlines() == [
-        "training",
-        "Using 312 of 320 rows",
-        "warning: few rows",
-        "baseline: zero-shot 0.500",
-        "step 2/3: validation loss 0.250, accuracy 0.900, best so far",
-    ]
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59.6, "1 m 0 s"), (70, "1 m 10 s"), (7500, "2 h 5 m")])
-def test_durations_are_for_people(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def test_the_readme_names_only_real_commands() -> None:

@@ -1,0 +1,86 @@
+"""A run as text in a terminal: progress while it trains, and what it came to."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import IO, Any
+
+
+class Progress:
+    """Says where a run stands: on a terminal in one line that changes, elsewhere only what is worth keeping."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._is_terminal = stream.isatty()
+        self._line_open = False
+        self._steps = 0
+        self._metric = "value"
+        self._first: tuple[int, float] | None = None
+
+    def show(self, line: dict[str, Any]) -> None:
+        """Show one line of `metrics.jsonl`."""
+        match line["kind"]:
+            case "phase":
+                self._keep(line["phase"])
+            case "plan":
+                self._steps, self._metric = line["steps"], line["metric"]
+                self._keep(line["data"])
+                for warning in line["warnings"]:
+                    self._keep(f"warning: {warning}")
+            case "resume":
+                self._keep(f"resuming after step {line['step']}")
+            case "baseline":
+                self._keep("baseline: " + _numbers(majority=line["majority"], zero_shot=line["zero_shot"]))
+            case "eval":
+                star = ", best so far" if line["best"] else ""
+                numbers = _numbers(**{"loss": line["loss"], self._metric: line["value"]})
+                self._keep(f"step {line['step']}/{self._steps}: validation {numbers}{star}")
+            case "step":
+                self._step(line["step"], line["loss"])
+
+    def end_line(self) -> None:
+        """Leave the changing line, so that what follows stands on its own."""
+        if self._line_open:
+            print(file=self._stream)
+        self._line_open = False
+
+    def _step(self, step: int, loss: float) -> None:
+        if not self._is_terminal:
+            return
+        first_step, started = self._first = self._first or (step, time.monotonic())
+        elapsed = time.monotonic() - started
+        rate = (step - first_step) / elapsed if elapsed else 0.0
+        left = f" · {rate:.1f} steps/s · {duration((self._steps - step) / rate)} left" if rate else ""
+        self._write(f"step {step}/{self._steps} · loss {loss:.3f}{left}")
+        self._line_open = True
+
+    def _keep(self, text: str) -> None:
+        self._write(text)
+        print(file=self._stream, flush=True)
+        self._line_open = False
+
+    def _write(self, text: str) -> None:
+        start, rest = ("\r", "\x1b[K") if self._is_terminal else ("", "")
+        print(start + text + rest, end="", file=self._stream, flush=True)
+
+
+def _numbers(**values: float | None) -> str:
+    return ", ".join(f"{name.replace('_', '-')} {value:.3f}" for name, value in values.items() if value is not None)
+
+
+def duration(seconds: float) -> str:
+    """`seconds` for people: ``45 s``, ``1 m 10 s``, ``2 h 5 m``."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    return f"{minutes} m {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} m"
+
+
+def summary(result: dict[str, Any], directory: Path) -> str:
+    """What a run came to, in a few lines."""
+    lines = [f"{result['state']} after {result['steps']} steps and {duration(result['seconds'])}: {result['reason']}"]
+    baselines = _numbers(majority=result["baseline_majority"], zero_shot=result["baseline_zero_shot"])
+    lines.append(f"{result['metric']} {result['value']:.3f} at step {result['best_step']}; baseline: {baselines}")
+    lines.append(f"adapter: {directory / 'adapter.zip'}")
+    return "\n".join(lines)
