@@ -282,7 +282,7 @@ def _checked_tensors(
     except ValueError as error:
         problems += str(error).split("\n")
         return {}
-    return {name.removeprefix("ptune.").removeprefix(head_prefix): tensor for name, tensor in read.items()}
+    return {name.removeprefix(head_prefix).removeprefix("ptune."): tensor for name, tensor in read.items()}
 
 
 def _checked_encoder(content: bytes, config: PeftConfig | None, problems: list[str]) -> dict[str, Tensor]:

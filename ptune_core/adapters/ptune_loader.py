@@ -67,8 +67,8 @@ class Rows:
         length = sum(len(ids) for ids, _ in pieces)
         excess = length - (self.info["max_length"] or length)
         while excess > 0:
-            cuttable = [(column["shorten_first"], len(ids), -i) for i, (ids, column) in enumerate(pieces) if column and ids]
-            where = -max(cuttable)[2]
+            cuttable = [(c["shorten_first"], len(ids), -i) for i, (ids, c) in enumerate(pieces) if c and ids]
+            where = -max(cuttable)[2]  # the column marked ~, else the longest, else the first
             ids, column = pieces[where]
             kept = max(0, len(ids) - excess)
             excess -= len(ids) - kept

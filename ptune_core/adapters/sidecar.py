@@ -32,7 +32,7 @@ Name = Annotated[str, Field(min_length=1, max_length=400)]
 Count = Annotated[int, Field(ge=1, le=MAX_VIRTUAL_TOKENS)]
 Size = Annotated[int, Field(ge=1, le=MAX_TOKEN_DIM)]
 BaseModelId = Annotated[str, Field(max_length=400, pattern=r"^[^\x00-\x1f\x7f]*$")]
-Revision = Annotated[str, Field(max_length=100, pattern=r"^[\w./-]+$")]
+Revision = Annotated[str, Field(max_length=100, pattern=r"^\w[\w-]*(?:[./][\w-]+)*$")]
 
 
 class PeftConfig(BaseModel):
