@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import os
 import runpy
 import signal
@@ -15,15 +16,18 @@ import sys
 import threading
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 import ptune_core
 from ptune_core.errors import PTuneError, RunError, SettingsError
 from ptune_core.training.settings import RunSettings, load_mapping
+
+if TYPE_CHECKING:
+    from ptune_core.inference.protocol import Classification, Generated
 
 USER_ERROR = 2
 INTERRUPTED = 128 + signal.SIGINT
@@ -158,9 +162,9 @@ def override_value(option: str, text: str) -> object:
     Raises:
         SettingsError: It is not YAML.
     """
-    field = RunSettings.model_fields.get(option)
-    kinds = {field.annotation, *typing.get_args(field.annotation)} if field else set()
-    if str in kinds and not any(typing.get_origin(kind) is dict for kind in kinds):
+    annotation = RunSettings.model_fields[option].annotation if option in RunSettings.model_fields else None
+    kinds = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    if str in kinds:
         return None if text == "" and types.NoneType in kinds else text
     try:
         return yaml.safe_load(text)
@@ -219,25 +223,29 @@ def classify_command(arguments: argparse.Namespace) -> int:
 
 
 def chat_command(arguments: argparse.Namespace) -> int:
-    """Answer line by line until the end of input."""
+    """Answer line by line until the end of input; each line stands alone."""
     from ptune_core.inference.client import InferenceClient
     from ptune_core.runs.directory import data_directory
 
+    with contextlib.suppress(ImportError):
+        importlib.import_module("readline")  # arrow keys and history in `input`; not everywhere
     directory = data_directory()
     adapter = find_adapter(arguments.adapter)
+    exit_code = 0
     with InferenceClient(directory / "chat.log", directory) as client:
         about = client.describe(adapter)
         print(f"{about['base_model']} · {about['template']}\nCtrl-D ends.", file=sys.stderr)
         while (values := ask(about["columns"])) is not None:
-            if about["task"] == "classify":
-                found = client.classify(adapter, [values], compare=arguments.base)
-                print(_shares("", found["labels"], found["tuned"][0]))
-                if arguments.base:
-                    print(_shares("base: ", found["labels"], found["base"][0]) if found["base"] else found["note"])
-                continue
-            options = {"max_new_tokens": arguments.max_new_tokens, "temperature": arguments.temperature}
-            stream(client.generate(adapter, values, compare=arguments.base, seed=arguments.seed, **options))
-    return 0
+            try:
+                if about["task"] == "classify":
+                    show_labels(client.classify(adapter, [values], compare=arguments.base))
+                else:
+                    options = {"max_new_tokens": arguments.max_new_tokens, "temperature": arguments.temperature}
+                    stream(client.generate(adapter, values, compare=arguments.base, seed=arguments.seed, **options))
+            except PTuneError as error:  # one text that cannot be answered does not end the conversation
+                print(f"error: {error}", file=sys.stderr)
+                exit_code = USER_ERROR
+    return exit_code
 
 
 def ask(columns: Sequence[str]) -> dict[str, str] | None:
@@ -248,7 +256,21 @@ def ask(columns: Sequence[str]) -> dict[str, str] | None:
         return None
 
 
-def stream(parts: Any) -> None:
+def show_labels(found: Classification) -> None:
+    """Print the labels of one text, likeliest first, and the base model's below if they were asked for."""
+    print(_ranked(found["labels"], found["tuned"][0]))
+    if found["base"]:
+        print(f"base: {_ranked(found['labels'], found['base'][0])}")
+    if found["note"]:
+        print(found["note"], file=sys.stderr)
+
+
+def _ranked(labels: Sequence[str], probabilities: Sequence[float]) -> str:
+    ranked = sorted(zip(probabilities, labels, strict=True), reverse=True)
+    return " · ".join(f"{label} {probability:.2f}" for probability, label in ranked)
+
+
+def stream(parts: Generator[Generated, None, None]) -> None:
     """Print a growing answer as it grows, then the base model's if it was asked for. Ctrl-C ends this answer only."""
     shown, base = "", None
     try:
@@ -260,11 +282,6 @@ def stream(parts: Any) -> None:
     print()
     if base is not None:
         print(f"base: {base}")
-
-
-def _shares(start: str, labels: Sequence[str], probabilities: Sequence[float]) -> str:
-    ranked = sorted(zip(probabilities, labels, strict=True), key=lambda pair: -pair[0])
-    return start + " · ".join(f"{label} {probability:.2f}" for probability, label in ranked)
 
 
 def export_command(arguments: argparse.Namespace) -> int:
