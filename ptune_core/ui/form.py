@@ -1,0 +1,69 @@
+"""Controls made from `RunSettings`: label, bounds and help of every option come from its one declaration."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+import gradio as gr
+from pydantic.fields import FieldInfo
+
+from ptune_core.training.settings import RunSettings, bounds_text, field_bounds
+from ptune_core.ui import texts
+
+OWN_CONTROLS = frozenset({"data", "validation_data", "columns", "labels", "template", "base_model"})
+"""Settings that the cards for model, data and prompt ask for in their own way."""
+
+MAIN = ("encoder_reparameterization_type", "max_steps", "learning_rate", "batch_size")
+"""Settings that are always in view; all others are under Advanced."""
+
+
+def advanced() -> tuple[str, ...]:
+    """Every other setting, in the order of `RunSettings`."""
+    return tuple(name for name in RunSettings.model_fields if name not in OWN_CONTROLS | {"name"} and name not in MAIN)
+
+
+def control(name: str) -> gr.components.Component:
+    """The control of one setting."""
+    field = RunSettings.model_fields[name]
+    plain, optional = _plain_type(field)
+    common = {"label": texts.label(name), "elem_id": f"setting-{name}", "info": _help(field, plain)}
+    if issubclass(plain, StrEnum):
+        return gr.Radio([str(value) for value in plain], value=str(field.default), **common)
+    if issubclass(plain, int | float):
+        low, high = field_bounds(field)
+        return gr.Number(
+            value=field.default,
+            precision=0 if plain is int else None,
+            minimum=None if optional else low,
+            maximum=high,
+            step=1 if plain is int else None,
+            placeholder="automatic" if optional else None,
+            **common,
+        )
+    return gr.Textbox(value=field.default or "", max_lines=1, **common)
+
+
+def settings_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the controls hold, as `RunSettings.parse` takes it: an empty control means the default."""
+    return {name: value for name, value in values.items() if value is not None and value != ""}
+
+
+def _help(field: FieldInfo, plain: type) -> str:
+    help_text = field.description or ""
+    bounds = "" if issubclass(plain, StrEnum) else bounds_text(field)
+    return f"{help_text} ({bounds})" if bounds else help_text
+
+
+def _plain_type(field: FieldInfo) -> tuple[type, bool]:
+    """``int | None`` -> ``(int, True)``; ``float`` -> ``(float, False)``."""
+    annotation = field.annotation
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        (annotation,) = (part for part in typing.get_args(annotation) if part is not type(None))
+        assert isinstance(annotation, type)
+        return annotation, True
+    assert isinstance(annotation, type)
+    return annotation, False

@@ -1,0 +1,95 @@
+"""The page's own components: the live plot, the strip and the list of runs.
+
+Each is a `gr.HTML` with a script beside this file. The browser asks for what is new and draws it; the server sends plain
+numbers and text, and the scripts only ever write `textContent`, so nothing a person typed can become markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+Answer = Callable[[dict[str, Any]], dict[str, Any]]
+"""A question from the browser -> its answer; both plain JSON."""
+
+_HERE = Path(__file__).parent
+
+
+def _plotly_directory() -> Path:
+    spec = find_spec("plotly")
+    assert spec is not None and spec.origin is not None, "plotly is a requirement"
+    return Path(spec.origin).parent / "package_data"
+
+
+PLOTLY_DIRECTORY = _plotly_directory()
+"""Holds `plotly.min.js`; served to the browser, so that no other host is ever asked."""
+
+
+def _asset(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
+
+
+def live_plot(poll: Answer, period: int, elem_id: str) -> gr.HTML:
+    """Loss, metric, progress and samples of one run. Event: `moved`, when the run's state changes.
+
+    The value is the run's id; `viewer` says who asks; a new `revision` makes the script ask from the start.
+
+    Args:
+        poll: Answers `{"run", "cursor", "epoch", "viewer"}` with what is new, as `runs.live.since` does.
+        period: Milliseconds between two questions.
+    """
+    return gr.HTML(
+        None,
+        html_template=_asset("live_plot.html"),
+        js_on_load=_asset("live_plot.js"),
+        head=f'<script src="gradio_api/file={PLOTLY_DIRECTORY / "plotly.min.js"}"></script>',
+        server_functions=[_server_function("poll", poll)],
+        elem_id=elem_id,
+        elem_classes="live-plot",
+        period=period,
+        viewer="",
+        revision="",
+    )
+
+
+def strip(overview: Answer, period: int, elem_id: str) -> gr.HTML:
+    """What the machine does now, with Open and Stop. Events: `open` and `halt`, both carrying `run`.
+
+    Args:
+        overview: Answers `{"viewer"}` with what the strip and the list of runs show.
+        period: Milliseconds between two questions.
+    """
+    return gr.HTML(
+        None,
+        html_template=_asset("strip.html"),
+        js_on_load=_asset("strip.js"),
+        server_functions=[_server_function("overview", overview)],
+        elem_id=elem_id,
+        elem_classes="strip",
+        period=period,
+        viewer="",
+    )
+
+
+def run_list(elem_id: str) -> gr.HTML:
+    """All runs this viewer may see, newest first. The value is the chosen run's id. Event: `select`, carrying `run`."""
+    return gr.HTML(
+        None,
+        html_template=_asset("run_list.html"),
+        js_on_load=_asset("run_list.js"),
+        elem_id=elem_id,
+        elem_classes="run-list",
+    )
+
+
+def _server_function(name: str, answer: Answer) -> Callable[[Any], dict[str, Any]]:
+    def function(question: Any) -> dict[str, Any]:
+        # Open to anybody who can reach the page: what arrives may be anything.
+        return answer(question if isinstance(question, dict) else {})
+
+    function.__name__ = name
+    return function

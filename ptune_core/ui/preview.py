@@ -1,0 +1,98 @@
+"""What the Train tab says about data and template before anything is trained. Plain Python, no gradio, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ptune_core.data.examples import Report, SplitOptions, build_examples, guess_columns, map_columns
+from ptune_core.data.table import Table
+from ptune_core.prompt.segments import Column, Literal, Special, Target, TargetKind, VirtualTokens
+from ptune_core.prompt.template import Template
+from ptune_core.training.settings import RunSettings
+
+_MAX_CELL = 400
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What the rows give with this template.
+
+    Attributes:
+        text: The report line, such as "Using 312 of 320 rows; 8 dropped: ...".
+        problems: Rows that are left out and other remarks, one line each.
+        labels: Label -> number of rows; empty for free text.
+        verbalizer: Label -> answer words; empty for free text and for a classification head.
+    """
+
+    text: str
+    problems: tuple[str, ...]
+    labels: dict[str, int]
+    verbalizer: dict[str, str]
+
+
+def needed_columns(template: Template) -> tuple[str, ...]:
+    """The template's columns, the target's last."""
+    return (*template.columns, template.target.column)
+
+
+def choose_columns(table: Table, template: Template, chosen: Mapping[str, str]) -> dict[str, str]:
+    """Data column for each template column: what was chosen where it still exists, else the best guess."""
+    guess = guess_columns(table.columns, table.preview, template)
+    kept = {name: column for name, column in chosen.items() if column in table.columns}
+    return {name: kept.get(name, guess.get(name, "")) for name in needed_columns(template)}
+
+
+def report_on(table: Table, settings: RunSettings) -> DataReport:
+    """Read all rows as the run will.
+
+    Raises:
+        DataError: The rows cannot be trained on; with every problem.
+        SettingsError: The verbalizer does not fit the labels.
+    """
+    template = settings.parsed_template
+    columns = map_columns(table.columns, template, settings.columns)
+    split = SplitOptions(settings.validation_fraction, settings.max_validation_rows, settings.seed)
+    examples = build_examples(table, template, columns=columns, labels=settings.labels, split=split)
+    report = examples.report
+    verbalizer = {}
+    if examples.verbalizer is not None and template.target.kind is not TargetKind.HEAD:
+        verbalizer = dict(examples.verbalizer.answers)
+    return DataReport(report.summary(), (*table.problems, *_dropped(report), *report.warnings), report.labels, verbalizer)
+
+
+def _dropped(report: Report) -> list[str]:
+    lines = []
+    for reason, rows in report.dropped.items():
+        shown = ", ".join(str(row) for row in rows[:8]) + (" …" if len(rows) > 8 else "")
+        lines.append(f"{reason}: row{'s' if len(rows) > 1 else ''} {shown}")
+    return lines
+
+
+Piece = tuple[str, str | None]
+"""Text and its kind: `virtual token`, `target`, `special token`, `column`, or None for the template's own words."""
+
+
+def example_pieces(template: Template, row: Mapping[str, str], columns: Mapping[str, str]) -> list[Piece]:
+    """The template filled with one row, as pieces for a highlighted line."""
+    return [_piece(segment, row, columns) for segment in template.segments]
+
+
+def _piece(
+    segment: Literal | Column | VirtualTokens | Special | Target, row: Mapping[str, str], columns: Mapping[str, str]
+) -> Piece:
+    def value(name: str) -> str:
+        text = row.get(columns.get(name, name), "")
+        return text if len(text) <= _MAX_CELL else text[:_MAX_CELL] + "…"
+
+    match segment:
+        case Literal(text=text):
+            return text, None
+        case Column():
+            return segment.apply(value(segment.name)), "column"
+        case VirtualTokens(count=count, init_text=init_text):
+            return (f"P×{count}" if count else f"P “{init_text}”"), "virtual tokens"
+        case Special(kind=kind):
+            return f"[{kind}]", "special token"
+        case Target():
+            return value(segment.column), "target"

@@ -1,0 +1,265 @@
+"""What the page can do, in plain Python: runs, adapters and the inference process. No gradio, no torch.
+
+Who may do what: on one's own machine everybody who reaches the page sees and controls every run. On a Space every
+browser has a random id, and a run of another browser does not exist for it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ptune_core.errors import RunError
+from ptune_core.inference.client import InferenceClient
+from ptune_core.inference.protocol import Classification, Generated
+from ptune_core.runs import live
+from ptune_core.runs.directory import RunDirectory
+from ptune_core.runs.launcher import Launcher
+from ptune_core.runs.states import RunState
+from ptune_core.runs.store import Run, Store
+from ptune_core.training.settings import RunSettings
+from ptune_core.ui import texts
+from ptune_core.ui.preview import needed_columns
+from ptune_core.ui.uploads import Uploads
+
+_EXAMPLES = 4
+_WAIT = "Wait until it has ended, or start a new run"
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One run as the page shows it.
+
+    Attributes:
+        headline: The result or the state in one sentence.
+        problem: Why it ended, if it did not end well.
+        columns: The template's input columns, to be filled in Try.
+        labels: Class names; empty if the run generates text.
+        examples: Some rows for Try, template column -> text.
+        settings: The settings as YAML.
+        snippet: Code that uses the adapter; empty without one.
+        files: Name and bytes of everything in the adapter's zip.
+    """
+
+    id: str
+    name: str
+    state: RunState
+    headline: str
+    problem: str
+    has_adapter: bool
+    columns: tuple[str, ...]
+    labels: tuple[str, ...]
+    examples: tuple[dict[str, str], ...]
+    settings: str
+    snippet: str
+    files: tuple[tuple[str, int], ...]
+
+
+class Service:
+    """Everything behind the page.
+
+    Args:
+        store: The runs.
+        launcher: Starts and stops their workers.
+        inference: Asks the inference process.
+        uploads: The rows people brought.
+        shared: Whether strangers share this page, as on a Space: each then sees only their own runs.
+    """
+
+    def __init__(
+        self, store: Store, launcher: Launcher, inference: InferenceClient, uploads: Uploads, *, shared: bool
+    ) -> None:
+        self._store, self._launcher, self._inference = store, launcher, inference
+        self.uploads = uploads
+        self._shared = shared
+        self._device = _device_line()
+
+    def start(self, settings: RunSettings, token: str, *, viewer: str, key: str) -> str:
+        """Put a run into the queue; its id. The same `key` again gives the same run, however often Start was pressed.
+
+        Raises:
+            PTuneError: The data are gone, or there is no room for the run.
+        """
+        table = self.uploads.open(token)
+        return self._store.submit(settings, table, validation=None, owner=viewer, key=key)
+
+    def stop(self, run_id: str, viewer: str) -> None:
+        """Stop the run and keep its result; one that waits is taken from the queue.
+
+        Raises:
+            RunError: There is no such run for this viewer.
+        """
+        self._launcher.stop(run_id, self._scope(viewer))
+
+    def resume(self, run_id: str, viewer: str) -> None:
+        """Queue a run that ended early again; it goes on from its last checkpoint.
+
+        Raises:
+            RunError: There is no such run for this viewer, or it cannot be resumed.
+        """
+        self._launcher.resume(run_id, self._scope(viewer))
+
+    def delete(self, run_id: str, viewer: str) -> None:
+        """Remove the run with all its files.
+
+        Raises:
+            RunError: There is no such run for this viewer, or it is running.
+        """
+        self._store.delete(run_id, self._scope(viewer))
+
+    def poll(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """What is new about one run, for the live plot: `live.since`, as the browser's script reads it.
+
+        Raises:
+            RunError: There is no such run for this viewer.
+        """
+        run = self._store.get(_text(question, "run"), self._scope(_text(question, "viewer")))
+        return live.since(run.directory, _number(question, "cursor"), _number(question, "epoch"))
+
+    def overview(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """What the strip and the list of runs show."""
+        runs = self._store.list(self._scope(_text(question, "viewer")))
+        active = next((run for run in runs if run.state is RunState.RUNNING), None)
+        waiting = sum(run.state is RunState.QUEUED for run in runs)
+        if active is None and waiting:
+            active = [run for run in runs if run.state is RunState.QUEUED][-1]
+            waiting -= 1
+        return {
+            "active": active and {"id": active.id, "state": active.state, "line": self._line(active), "can_stop": True},
+            "idle": self._device,
+            "waiting": waiting,
+            "runs": [_row(run) for run in runs],
+        }
+
+    def choices(self, viewer: str) -> list[tuple[str, str]]:
+        """(name, id) of every run that has an adapter, newest first."""
+        runs = self._store.list(self._scope(viewer))
+        return [(run.name, run.id) for run in runs if RunDirectory(run.directory).adapter_zip.exists()]
+
+    def view(self, run_id: str, viewer: str) -> RunView:
+        """One run, for the Runs, Try and Export tabs.
+
+        Raises:
+            RunError: There is no such run for this viewer.
+        """
+        run = self._store.get(run_id, self._scope(viewer))
+        directory = RunDirectory(run.directory)
+        result = directory.result() or {}
+        has_adapter = directory.adapter_zip.exists()
+        template = run.settings.parsed_template
+        return RunView(
+            id=run.id,
+            name=run.name,
+            state=run.state,
+            headline=self._headline(run, result),
+            problem=run.reason if run.state in {RunState.FAILED, RunState.INTERRUPTED} else "",
+            has_adapter=has_adapter,
+            columns=template.columns,
+            labels=tuple(result.get("labels") or ()),
+            examples=_examples(directory, run.settings) if has_adapter else (),
+            settings=yaml.safe_dump(run.settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+            snippet=(directory.adapter / "snippet.py").read_text(encoding="utf-8") if has_adapter else "",
+            files=_files(directory.adapter) if has_adapter else (),
+        )
+
+    def adapter_zip(self, run_id: str) -> tuple[Path, str]:
+        """The zip to download and the name to give it. A link carries no viewer: who knows the random id may download.
+
+        Raises:
+            RunError: There is no such run, or it has no adapter yet.
+        """
+        run = self._store.get(run_id, None)
+        path = RunDirectory(run.directory).adapter_zip
+        if not path.exists():
+            raise RunError("This run has no adapter yet", remedy=_WAIT)
+        return path, f"{texts.file_name(run.name)}-adapter.zip"
+
+    def classify(self, run_id: str, viewer: str, values: Mapping[str, str]) -> Classification:
+        """Label probabilities of the tuned model and of the base model alone.
+
+        Raises:
+            PTuneError: As `InferenceClient.classify`, or there is no such run for this viewer.
+        """
+        return self._inference.classify(self._adapter(run_id, viewer), [dict(values)])
+
+    def generate(self, run_id: str, viewer: str, values: Mapping[str, str], **options: Any) -> Iterator[Generated]:
+        """The texts of both models as they grow. Closing the iterator stops the models.
+
+        Raises:
+            PTuneError: As `InferenceClient.generate`, or there is no such run for this viewer.
+        """
+        yield from self._inference.generate(self._adapter(run_id, viewer), values, **options)
+
+    def _adapter(self, run_id: str, viewer: str) -> Path:
+        directory = RunDirectory(self._store.get(run_id, self._scope(viewer)).directory)
+        if not directory.adapter_zip.exists():
+            raise RunError("This run has no adapter yet", remedy=_WAIT)
+        return directory.adapter
+
+    def _scope(self, viewer: str) -> str | None:
+        """Whose runs this viewer may see: None is everybody's. An empty owner sees nothing."""
+        return viewer if self._shared else None
+
+    def _line(self, run: Run) -> str:
+        if run.state is RunState.QUEUED:
+            return texts.queued(run.name, self._store.queue_position(run.id))
+        return f"Training {run.name} · {live.summary(run)['status']}"
+
+    def _headline(self, run: Run, result: Mapping[str, Any]) -> str:
+        if run.state is RunState.QUEUED:
+            return texts.queued(run.name, self._store.queue_position(run.id))
+        return texts.headline(run.state, result)
+
+
+def _row(run: Run) -> dict[str, Any]:
+    summary = live.summary(run)
+    return {
+        "id": run.id,
+        "name": run.name,
+        "state": run.state,
+        "created": run.created,
+        "best": texts.number(summary.get("best")),
+        "spark": summary.get("spark", []),
+    }
+
+
+def _examples(directory: RunDirectory, settings: RunSettings) -> tuple[dict[str, str], ...]:
+    from ptune_core.data.table import open_table
+
+    table = open_table(directory.data)
+    template = settings.parsed_template
+    names = {name: settings.columns.get(name, name) for name in needed_columns(template)}
+    rows = table.preview[:_EXAMPLES]
+    return tuple({name: row.get(names[name], "") for name in template.columns} for row in rows)
+
+
+def _files(adapter: Path) -> tuple[tuple[str, int], ...]:
+    return tuple((path.name, path.stat().st_size) for path in sorted(adapter.iterdir()) if path.is_file())
+
+
+def _text(question: Mapping[str, Any], key: str) -> str:
+    value = question.get(key)
+    return value if isinstance(value, str) and len(value) <= 64 else ""
+
+
+def _number(question: Mapping[str, Any], key: str) -> int:
+    value = question.get(key)
+    return value if isinstance(value, int) and 0 <= value < 2**53 else 0
+
+
+def _device_line() -> str:
+    """What trains here, without torch: it would take seconds to import and does not belong in the app."""
+    if (tool := shutil.which("nvidia-smi")) is None:
+        return texts.IDLE_CPU
+    query = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(query, capture_output=True, text=True, timeout=3, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return texts.IDLE_CPU
+    return f"Ready · GPU: {found.splitlines()[0]}" if found.strip() else texts.IDLE_CPU

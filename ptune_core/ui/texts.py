@@ -1,0 +1,107 @@
+"""The page's sentences, so that the same thing is said the same way everywhere. Plain Python."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ptune_core.runs.states import RunState
+
+TAGLINE = "Teach a frozen language model a task with a few trainable virtual tokens."
+IDLE_CPU = "Ready · CPU only: the demo model trains in about a minute, larger models are slow"
+EPHEMERAL = (
+    "**This Space forgets runs when it restarts.** Download the adapter of every run you want to keep, "
+    "or mount a storage bucket at `/data`."
+)
+STARTED = "Started. You can close this page; the run goes on, and the address of this page leads back to it."
+STOPPING = "Stopping at the next step. The best result so far is kept."
+NO_ADAPTER = "Nothing tuned yet. Start training on the Train tab; the example takes about a minute."
+COMPLETION = "The model continues the text. The left pane is the base model without virtual tokens."
+CHOOSE_RUN = "Choose a run from the list, or start one on the Train tab."
+
+WHAT_HAPPENS = (
+    "The base model stays as it is; only the prompt encoder learns. The run belongs to this computer, not to the page: "
+    "close it, come back, or stop from any browser. The best step by validation becomes the adapter."
+)
+
+LABELS = {
+    "base_model": "Base model",
+    "encoder_reparameterization_type": "Prompt encoder",
+    "encoder_hidden_size": "Hidden size",
+    "encoder_num_layers": "LSTM layers",
+    "encoder_dropout": "Dropout",
+    "prompt_init": "Start of the virtual tokens",
+    "max_steps": "Steps",
+    "max_grad_norm": "Gradient clipping",
+    "warmup_ratio": "Warm-up",
+    "gradient_accumulation_steps": "Accumulation",
+    "eval_every": "Evaluate every",
+    "eval_batch_size": "Evaluation batch size",
+    "checkpoint_every": "Checkpoint every",
+    "validation_fraction": "Validation share",
+    "max_validation_rows": "Validation rows at most",
+    "max_length": "Tokens per example",
+    "max_new_tokens": "New tokens at most",
+}
+"""Short labels for settings whose names are long or technical; the others are their names in plain words."""
+
+
+def label(setting: str) -> str:
+    """What the form calls a setting."""
+    return LABELS.get(setting, setting.replace("_", " ").capitalize())
+
+
+def number(value: float | None) -> str:
+    """A result as people read it: three places, or a dash where there is none."""
+    return "" if value is None else f"{value:.3f}"
+
+
+def duration(seconds: float) -> str:
+    """``72`` -> ``1 min 12 s``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def size(num_bytes: int) -> str:
+    """``61234`` -> ``61 kB``."""
+    if num_bytes < 1000:
+        return f"{num_bytes} B"
+    return f"{num_bytes / 1000:.0f} kB" if num_bytes < 1_000_000 else f"{num_bytes / 1_000_000:.1f} MB"
+
+
+def plain(text: str) -> str:
+    """Text that came from people, safe to put into Markdown."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~$&-])", r"\\\1", text)
+
+
+def file_name(name: str) -> str:
+    """A run's name as the start of a file name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60] or "ptune"
+
+
+def queued(name: str, position: int | None) -> str:
+    """Where a run stands in the queue; position 1 is next."""
+    place = "next in the queue" if position in (None, 1) else f"number {position} in the queue"
+    return f"{name} waits: {place}"
+
+
+def headline(state: RunState, result: Mapping[str, Any]) -> str:
+    """A run's state or result in one sentence."""
+    if state is RunState.RUNNING:
+        return "Training"
+    if result.get("value") is None:
+        return {RunState.FAILED: "Failed", RunState.INTERRUPTED: "Interrupted", RunState.STOPPED: "Stopped"}.get(state, state)
+    value = f"{str(result['metric']).capitalize()} **{number(result['value'])}**"
+    before = [
+        f"{name} {number(result[key])}"
+        for name, key in (("zero-shot", "baseline_zero_shot"), ("majority", "baseline_majority"))
+        if result.get(key) is not None
+    ]
+    ended = {RunState.FINISHED: "Done", RunState.STOPPED: "Stopped", RunState.FAILED: "Failed"}.get(state, "Ended")
+    compared = f" (before: {', '.join(before)})" if before else ""
+    return f"{ended} after {duration(result.get('seconds') or 0)}. {value}{compared}."

@@ -1,0 +1,224 @@
+"""What the Train tab's controls do: plain values in, plain values and updates out."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ptune_core.data.table import Table
+from ptune_core.demo import DEMO_LABELS
+from ptune_core.errors import DataError, PTuneError, SettingsError, TemplateError
+from ptune_core.model.catalogue import CATALOGUE
+from ptune_core.prompt.segments import TargetKind
+from ptune_core.prompt.template import Template, parse_template, with_num_virtual_tokens
+from ptune_core.training.settings import RunSettings
+from ptune_core.ui import form, texts
+from ptune_core.ui.preview import DataReport, choose_columns, example_pieces, needed_columns, report_on
+from ptune_core.ui.service import Service
+from ptune_core.ui.show import inline_error, inline_problems
+
+MAX_INPUT_COLUMNS = 4
+PREVIEW_ROWS = 5
+SOURCES = ["Example", "Upload", "Paste", "Hub"]
+PLACEMENTS = {
+    "After the text": "{text~} [P*8][ANSWER:label]",
+    "In front": "[P*20] {text~}[ANSWER:label]",
+    "Around the text": "[P*4] {text~} [P*4][ANSWER:label]",
+    "Classification head": "[P*20] {text~} [HEAD:label]",
+}
+_HEAD = "Classification head"
+
+Rows = Any
+"""What a `gr.Dataframe` hands over: a pandas frame."""
+
+
+class TrainHandlers:
+    """Handlers over one service."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def show_source(self, source: str) -> list[Any]:
+        """Show the controls of one source. The example is there at once; the others wait for rows."""
+        groups = [gr.update(visible=source == name) for name in SOURCES[1:]]
+        if source == SOURCES[0]:
+            return [*groups, self._service.uploads.demo(), ""]
+        return [*groups, gr.skip(), gr.skip()]
+
+    def read_file(self, path: str) -> tuple[Any, Any]:
+        """Read an uploaded file."""
+        return self._read(lambda: self._service.uploads.add_file(Path(path), Path(path).name))
+
+    def read_pasted(self, pasted: str) -> tuple[Any, Any]:
+        """Read pasted rows."""
+        return self._read(lambda: self._service.uploads.add_text(pasted))
+
+    def read_reference(self, reference: str) -> tuple[Any, Any]:
+        """Read one file of a Hub data set."""
+        return self._read(lambda: self._service.uploads.add_hub(reference))
+
+    def _read(self, read: Any) -> tuple[Any, Any]:
+        try:
+            return read(), "Reading…"
+        except DataError as error:
+            heading = error.what if error.problems else str(error)
+            return "", inline_problems(heading, error.problems) or inline_error(error)
+
+    def show_data(self, token: str, template_text: str, answers: Rows, *chosen: str) -> list[Any]:
+        """The rows, who reads which column, and what all rows give with this template."""
+        try:
+            template = parse_template(template_text)
+        except TemplateError:
+            return [gr.skip()] * (len(chosen) + 4)  # said beside the template
+        if not token:
+            return [_preview(None), *_column_updates(None, template, {}), gr.skip(), gr.update(visible=False), []]
+        table = self._service.uploads.open(token)
+        columns = choose_columns(table, template, _by_name(template, chosen))
+        settings = RunSettings.parse({"template": template_text, "columns": columns})
+        try:
+            report = report_on(table, settings)
+        except PTuneError as error:
+            return [_preview(table), *_column_updates(table, template, columns), _failed(error, table), gr.update(visible=False), []]
+        pieces = example_pieces(template, table.preview[0], columns)
+        return [
+            _preview(table),
+            *_column_updates(table, template, columns),
+            _report_text(report, table),
+            _answer_rows(report, _answers(answers)),
+            pieces,
+        ]
+
+    def check_template(self, template_text: str, token: str, *chosen: str) -> tuple[Any, Any, Any]:
+        """The message at the template, the slider's value, and the first row in the template."""
+        try:
+            template = parse_template(template_text)
+        except TemplateError as error:
+            return gr.update(value=inline_error(error), visible=True), gr.update(interactive=False), []
+        pieces: Any = []
+        if token:
+            table = self._service.uploads.open(token)
+            columns = choose_columns(table, template, _by_name(template, chosen))
+            pieces = example_pieces(template, table.preview[0], columns)
+        warnings = inline_problems("Please note", template.warnings(None))
+        return gr.update(value=warnings, visible=bool(warnings)), _slider(template), pieces
+
+    def write_count(self, count: float, template_text: str) -> Any:
+        """The template with another number of virtual tokens."""
+        try:
+            return with_num_virtual_tokens(template_text, int(count))
+        except PTuneError:
+            return gr.skip()  # several groups: the slider is about to be disabled
+
+    def place(self, placement: str, template_text: str) -> tuple[Any, Any]:
+        """A template for the chosen placement."""
+        return PLACEMENTS[placement], gr.skip()
+
+    def suit_model(self, base_model: str, template_text: str) -> tuple[Any, Any]:
+        """A template whose target the chosen base model can have; kept if it can."""
+        entry = next((entry for entry in CATALOGUE if entry.id == base_model), None)
+        try:
+            is_head = parse_template(template_text).target.kind is TargetKind.HEAD
+        except TemplateError:
+            return gr.skip(), gr.skip()
+        if entry is None or (entry.target is TargetKind.HEAD) == is_head:
+            return gr.skip(), gr.skip()
+        placement = _HEAD if entry.target is TargetKind.HEAD else next(iter(PLACEMENTS))
+        return PLACEMENTS[placement], placement
+
+    def start(self, viewer: str, key: str, token: str, form_values: Mapping[str, Any]) -> tuple[str | None, str]:
+        """Start a run.
+
+        Returns:
+            Its id and what to say under the button; no id if it cannot start.
+        """
+        try:
+            settings, table = self._settings(token, form_values)
+            report_on(table, settings)
+            return self._service.start(settings, token, viewer=viewer, key=key), texts.STARTED
+        except DataError as error:
+            return None, inline_problems(error.what, error.problems) or inline_error(error)
+        except PTuneError as error:
+            return None, inline_error(error)
+
+    def _settings(self, token: str, form_values: Mapping[str, Any]) -> tuple[RunSettings, Table]:
+        values = dict(form_values)
+        answers, chosen = _answers(values.pop("answers")), values.pop("columns")
+        table = self._service.uploads.open(token)
+        values = form.settings_values(values)
+        template = parse_template(values.get("template", ""))
+        columns = choose_columns(table, template, _by_name(template, chosen))
+        is_head = template.target.kind is TargetKind.HEAD
+        values |= {"data": table.source or "uploaded rows", "columns": columns}
+        if answers and not is_head:
+            values["labels"] = answers
+        return RunSettings.parse(values), table
+
+
+def new_key() -> str:
+    """A key for the next press of Start: pressed twice, it starts one run."""
+    return secrets.token_hex(16)
+
+
+def _by_name(template: Template, chosen: Sequence[str]) -> dict[str, str]:
+    """The column pickers' values by template column; the last picker is the target's."""
+    inputs = dict(zip(template.columns, chosen[:-1], strict=False))
+    return {name: column for name, column in (inputs | {template.target.column: chosen[-1]}).items() if column}
+
+
+def _column_updates(table: Table | None, template: Template, columns: Mapping[str, str]) -> list[Any]:
+    names: list[str | None] = [*template.columns[:MAX_INPUT_COLUMNS]]
+    names += [None] * (MAX_INPUT_COLUMNS - len(names))
+    choices = list(table.columns) if table else []
+    updates = [_picker(name, f"{{{name}}} is read from", choices, columns) for name in names]
+    return [*updates, _picker(template.target.column, "Label column", choices, columns)]
+
+
+def _picker(name: str | None, label: str, choices: list[str], columns: Mapping[str, str]) -> Any:
+    if name is None:
+        return gr.update(visible=False, value=None, choices=[])
+    return gr.update(visible=True, label=label, choices=choices, value=columns.get(name) or None)
+
+
+def _preview(table: Table | None) -> Any:
+    if table is None:
+        return gr.update(visible=False)
+    rows = [[row.get(column, "") for column in table.columns] for row in table.preview[:PREVIEW_ROWS]]
+    return gr.update(visible=True, value={"headers": list(table.columns), "data": rows})
+
+
+def _report_text(report: DataReport, table: Table) -> str:
+    shares = " · ".join(f"{label} {count}" for label, count in list(report.labels.items())[:8])
+    more = " · …" if len(report.labels) > 8 else ""
+    lines = [f"**{texts.plain(report.text)}**"]
+    if shares:
+        lines.append(f"{len(report.labels)} labels: {texts.plain(shares)}{more}")
+    lines += [texts.plain(note) for note in table.notes]
+    return "\n\n".join(lines) + "\n\n" + inline_problems("Please check", report.problems)
+
+
+def _failed(error: PTuneError, table: Table) -> str:
+    if isinstance(error, DataError) and error.problems:
+        return inline_problems(error.what, error.problems)
+    return inline_error(error) + "\n\n" + inline_problems("Rows that could not be read", table.problems)
+
+
+def _answers(rows: Rows) -> dict[str, str]:
+    if rows is None or not len(rows):
+        return {}
+    return {str(label): str(answer) for label, answer in rows.values.tolist() if str(label)}
+
+
+def _answer_rows(report: DataReport, current: Mapping[str, str]) -> Any:
+    """The verbalizer table: what was typed for a label stays, the demo's labels have their own words."""
+    known = DEMO_LABELS if set(report.verbalizer) == set(DEMO_LABELS) else {}
+    answers = {label: current.get(label, known.get(label, answer)) for label, answer in report.verbalizer.items()}
+    return gr.update(visible=bool(answers), value=[[label, answer] for label, answer in answers.items()])
+
+
+def _slider(template: Template) -> Any:
+    is_single = len(template.groups) == 1 and template.groups[0].count is not None
+    return gr.update(interactive=is_single, value=template.num_virtual_tokens) if is_single else gr.update(interactive=False)
