@@ -31,9 +31,9 @@ from ptune_core.inference.protocol import (
     join_parts,
 )
 from ptune_core.model.base import BaseModel, load_base_model
+from ptune_core.model.device import Precision
 from ptune_core.model.lease import is_training
 from ptune_core.model.prompted import PromptedModel, Sampling
-from ptune_core.training.settings import Precision
 
 ROWS_PER_STEP = 16
 

@@ -14,11 +14,11 @@ from torch import Tensor
 from ptune_core.adapters.format import FILE_LIMITS, load_adapter, template_of
 from ptune_core.errors import AdapterError
 from ptune_core.model.base import BaseModel
+from ptune_core.model.device import Precision
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.template import TargetKind, Template
 from ptune_core.prompt.verbalizer import Verbalizer
-from ptune_core.training.settings import Precision
 
 MAX_ADAPTERS = 16
 """Adapters kept loaded; some megabytes each at most."""

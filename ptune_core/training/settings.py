@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from ptune_core.demo import DEMO
 from ptune_core.errors import PTuneError, SettingsError
+from ptune_core.model.device import Device, Precision
 from ptune_core.prompt.template import TargetKind, Template, parse_template
 
 MAX_VIRTUAL_TOKENS = 512
@@ -34,22 +35,6 @@ class PromptInit(StrEnum):
 
     RANDOM = "random"
     VOCABULARY = "vocabulary"
-
-
-class Precision(StrEnum):
-    """Number format of the base model; the prompt encoder, the head and the loss are always fp32."""
-
-    AUTO = "auto"
-    FP32 = "fp32"
-    BF16 = "bf16"
-
-
-class Device(StrEnum):
-    """Where the base model runs."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
 
 
 Text = Annotated[str, Field(max_length=4000)]

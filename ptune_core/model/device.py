@@ -1,0 +1,19 @@
+"""Where the base model runs, and in which numbers: what a person can choose. No torch is imported."""
+
+from enum import StrEnum
+
+
+class Precision(StrEnum):
+    """Number format of the base model; the prompt encoder, the head and the loss are always fp32."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+class Device(StrEnum):
+    """Where the base model runs."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
