@@ -13,6 +13,7 @@ import os
 import runpy
 import signal
 import sys
+import tempfile
 import threading
 import types
 import typing
@@ -81,9 +82,9 @@ def build_parser() -> argparse.ArgumentParser:
     chat.add_argument("--seed", type=int, default=0, metavar="N", help="decides what a temperature leaves to chance")
     chat.set_defaults(run=chat_command)
 
-    export = commands.add_parser("export", help="pack an adapter as a zip")
+    export = commands.add_parser("export", help="check an adapter and pack it as a zip with card and snippet")
     add_adapter(export)
-    export.add_argument("--out", required=True, type=Path, metavar="FILE.zip", help="must not exist yet")
+    export.add_argument("--out", required=True, type=Path, metavar="FILE.zip", help="replaced if it exists")
     export.set_defaults(run=export_command)
 
     init = commands.add_parser("init-settings", help="print settings with every option, its help and its bounds")
@@ -285,13 +286,13 @@ def stream(parts: Generator[Generated, None, None]) -> None:
 
 
 def export_command(arguments: argparse.Namespace) -> int:
-    """Check an adapter and pack it."""
-    from ptune_core.adapters.export import export_zip
+    """Check an adapter, PEFT's own included, and write it as a zip with card, snippet and loader."""
+    from ptune_core.adapters.export import export_adapter
     from ptune_core.adapters.format import load_adapter
 
-    adapter = find_adapter(arguments.adapter)
-    load_adapter(adapter)
-    export_zip(adapter, arguments.out)
+    adapter = load_adapter(find_adapter(arguments.adapter))
+    with tempfile.TemporaryDirectory() as folder:
+        export_adapter(adapter, Path(folder) / "adapter", arguments.out)
     print(arguments.out)
     return 0
 
