@@ -106,7 +106,7 @@ def load_folder(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _checkpoints(directory: Path) -> list[Path]:
     """Newest first."""
-    return sorted(directory.glob("step-*"), key=lambda path: path.name, reverse=True)
+    return sorted(directory.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
 def _sha256(path: Path) -> str:

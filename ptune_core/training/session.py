@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ptune_core.data.examples import Examples, SplitOptions, build_examples
-from ptune_core.data.ingest import Table
+from ptune_core.data.table import Table
 from ptune_core.demo import DEMO, DEMO_LABELS
 from ptune_core.errors import CheckpointError, TrainingError
 from ptune_core.model.base import load_base_model

@@ -73,7 +73,9 @@ def test_front_prompt_gives_pefts_logits(request: pytest.FixtureRequest, base: s
     options = {"num_virtual_tokens": 4, "encoder_hidden_size": 16, "encoder_reparameterization_type": encoder}
     task_type = "SEQ_CLS" if target == "HEAD" else "CAUSAL_LM"
     # PEFT changes the model it is given: it replaces the head by a copy.
-    peft_model = peft.get_peft_model(copy.deepcopy(model.base.model), peft.PromptEncoderConfig(task_type=task_type, **options)).eval()
+    peft_model = peft.get_peft_model(
+        copy.deepcopy(model.base.model), peft.PromptEncoderConfig(task_type=task_type, **options)
+    ).eval()
     ours = PromptEncoder(
         PromptEncoderConfig(task_type=task_type, token_dim=32, num_transformer_submodules=1, **options)
     )
@@ -169,9 +171,7 @@ def test_chat_template_needs_a_chat_model(tiny_gpt2: Path) -> None:
 def test_chat_template_renders_the_models_own_format(tiny_gpt2: Path) -> None:
     parsed = parse_template("system: Be kind . [P*3]\nuser: {text}\nassistant: [ANSWER:answer]")
     base = load_base_model(str(tiny_gpt2), target=TargetKind.ANSWER, device="cpu", precision="fp32")
-    base.tokenizer.chat_template = (
-        "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>\n{% endfor %}"
-    )
+    base.tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>\n{% endfor %}"
     model = PromptedModel(base, parsed, None)
     row = model.make_rows([{"text": "great"}])[0]
     text = base.tokenizer.decode([number for number in row.ids if number >= 0])

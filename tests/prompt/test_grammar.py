@@ -220,8 +220,8 @@ def test_any_text_parses_or_fails_at_a_place_in_it() -> None:
     parsed = 0
     for _ in range(8_000):
         text = "".join(rng.choice(FRAGMENTS) for _ in range(rng.randint(0, 9)))
-        if rng.random() < 0.5:
-            text += "[P][ANSWER:l]"
+        frame = rng.choice(["{}", "{}[P][ANSWER:l]", "user: {{x}}{}[P]\nassistant: [ANSWER:l]"])
+        text = frame.format(text)
         try:
             template = parse_template(text)
         except TemplateError as error:

@@ -32,6 +32,10 @@ SPACES = {
     "[P] [P] [SEP] {x}[ANSWER:label]": [
         group(0), group(1), Special("SEP"), Literal(" "), Column("x"), ANSWER,
     ],
+    "{x} [SEP] {y} so [EOS] [P] [HEAD:label]": [
+        Column("x"), Special("SEP"), Literal(" "), Column("y"), Literal(" so"), Special("EOS"), group(0),
+        Target(TargetKind.HEAD, "label"),
+    ],
     "[P*20] \n {x} {y}[ANSWER:label]": [group(0, 20), Column("x"), Literal(" "), Column("y"), ANSWER],
     "[P] Title: {x} [ANSWER:label]": [group(0), Literal("Title: "), Column("x"), ANSWER],
     "{x} [P] [MASK:label] . ": [Column("x"), group(0), Target(TargetKind.MASK, "label"), Literal(" .")],

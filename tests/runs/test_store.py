@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -211,7 +212,7 @@ def test_a_damaged_database_is_moved_aside_and_made_again(store: Store, submit: 
 
 
 def test_pages_overwritten_in_the_middle_are_noticed(store: Store, submit: Submit) -> None:
-    ids = {submit(f"key-{number}") for number in range(30)}
+    ids = {submit(f"key-{number}") for number in range(12)}
     file = store.data_dir / "runs.sqlite3"
     content = bytearray(file.read_bytes())
     assert len(content) > 3 * 4096
@@ -274,15 +275,12 @@ def test_a_run_held_by_a_worker_is_not_deleted_whatever_the_database_says(store:
 
 def test_what_a_killed_app_left_half_done_is_swept(store: Store, submit: Submit) -> None:
     run_id = submit()
-    (store.runs_dir / ".tmp-dead").mkdir()
-    (store.data_dir / ".trash" / "gone").mkdir()
-    (store.runs_dir / ".tmp-alive").mkdir()
-    lock = Lock.acquire(store.runs_dir / ".tmp-alive" / "lock")
-    assert lock is not None
+    for folder in (store.runs_dir / ".tmp-dead", store.runs_dir / ".tmp-in-the-making", store.data_dir / ".trash" / "x"):
+        folder.mkdir()
+    os.utime(store.runs_dir / ".tmp-dead", (0, 0))
     Store(store.data_dir)
-    assert {path.name for path in store.runs_dir.iterdir()} == {run_id, ".tmp-alive"}
+    assert {path.name for path in store.runs_dir.iterdir()} == {run_id, ".tmp-in-the-making"}
     assert list((store.data_dir / ".trash").iterdir()) == []
-    lock.release()
 
 
 def test_a_full_disk_at_submission_queues_nothing(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ptune_core.runs.terminal import Progress, duration
+from ptune_core.runs.terminal import Progress, duration, summary
 
 
 class Terminal(io.StringIO):
@@ -53,3 +54,10 @@ def test_progress_in_a_file_keeps_only_what_stays_true() -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59.6, "1 m 0 s"), (70, "1 m 10 s"), (7500, "2 h 5 m")])
 def test_durations_are_for_people(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_run_stopped_before_its_first_evaluation_has_no_numbers() -> None:
+    unknown = dict.fromkeys(["metric", "value", "best_step", "steps", "baseline_majority", "baseline_zero_shot"])
+    text = summary({"state": "stopped", "seconds": 3.2, "reason": "stopped", **unknown}, Path("run"))
+    assert text.splitlines()[0] == "stopped after 0 steps and 3 s: stopped"
+    assert "no adapter" in text and "None" not in text

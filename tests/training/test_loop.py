@@ -1,0 +1,165 @@
+"""The loop: only the prompt and the head change, accumulation is a bigger batch, a resumed run is the same run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from ptune_core.data.examples import Example
+from ptune_core.errors import CheckpointError, LossNotFinite
+from ptune_core.model.base import BaseModel, load_base_model
+from ptune_core.model.prompted import PromptedModel
+from ptune_core.prompt.config import PromptEncoderConfig
+from ptune_core.prompt.init import Prompt
+from ptune_core.prompt.template import TargetKind, parse_template
+from ptune_core.prompt.verbalizer import Verbalizer
+from ptune_core.training.loop import CheckpointDue, Ended, EndReason, Evaluated, Event, Schedule, Stepped, Trainer
+from ptune_core.training.metrics import Evaluation, Metric
+from ptune_core.training.tasks import LabelTask
+
+EXAMPLES = [
+    Example(i, {"text": text, "label": label})
+    for i, (text, label) in enumerate([("great film", "good"), ("bad food", "bad"), ("I loved it", "good")] * 4)
+]
+
+
+def schedule(**changes: object) -> Schedule:
+    values: dict[str, object] = {
+        "steps": 12, "eval_every": 4, "checkpoint_every": 5, "batches_per_step": 1, "batches_per_epoch": 3,
+        "learning_rate": 0.01, "warmup_steps": 2, "weight_decay": 0.0, "max_grad_norm": 1.0, "patience": 0, "seed": 3,
+    }  # fmt: skip
+    return Schedule(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def trainer_for(
+    folder: Path, plan: Schedule, *, target: str = "ANSWER", encoder: str = "MLP", batch_size: int = 4
+) -> tuple[Trainer, LabelTask, BaseModel]:
+    torch.manual_seed(0)
+    kind = TargetKind(target)
+    base = load_base_model(str(folder), target=kind, num_labels=2, device="cpu", precision="fp32")
+    template = parse_template(f"[P*3] {{text}} [{target}:label]")
+    model = PromptedModel(base, template, Verbalizer.from_labels(["bad", "good"], None))
+    task = LabelTask(model, EXAMPLES, EXAMPLES[:5], batch_size=batch_size, eval_batch_size=2, seed=plan.seed)
+    config = PromptEncoderConfig(
+        task_type="CAUSAL_LM", num_virtual_tokens=3, token_dim=32, num_transformer_submodules=1,
+        encoder_hidden_size=16, encoder_reparameterization_type=encoder, encoder_dropout=0.3 * (encoder == "LSTM"),
+    )  # fmt: skip
+    return Trainer(Prompt(config), base.head, plan, Accelerator(cpu=True)), task, base
+
+
+def run(trainer: Trainer, task: LabelTask, stop_at: int | None = None) -> list[Event]:
+    return list(trainer.train(task, Metric.ACCURACY, lambda: trainer.progress.step == stop_at))
+
+
+@pytest.mark.parametrize(("base", "target"), [("tiny_gpt2", "ANSWER"), ("tiny_gpt2", "HEAD"), ("tiny_bert", "HEAD")])
+def test_after_one_step_only_encoder_and_head_tensors_have_changed(
+    request: pytest.FixtureRequest, base: str, target: str
+) -> None:
+    trainer, task, loaded = trainer_for(request.getfixturevalue(base), schedule(steps=1), target=target)
+    head = set() if loaded.head_name is None else {
+        f"{loaded.head_name}.{name}" for name, _ in loaded.head.named_parameters()  # type: ignore[union-attr]
+    }  # fmt: skip
+    before = {name: tensor.clone() for name, tensor in loaded.model.state_dict().items()}
+    encoder_before = {name: tensor.clone() for name, tensor in trainer.prompt.state_dict().items()}
+    run(trainer, task)
+    changed = {name for name, tensor in loaded.model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == head
+    unchanged = [
+        n for n, t in trainer.prompt.encoder.state_dict().items() if torch.equal(t, encoder_before[f"encoder.{n}"])
+    ]
+    assert unchanged == []
+
+
+def test_events_come_in_the_order_of_the_loop(tiny_gpt2: Path) -> None:
+    trainer, task, _ = trainer_for(tiny_gpt2, schedule())
+    events = run(trainer, task)
+    assert [event.step for event in events if isinstance(event, Evaluated)] == [0, 4, 8, 12]
+    assert [event.step for event in events if isinstance(event, Stepped)] == list(range(1, 13))
+    assert [event.step for event in events if isinstance(event, CheckpointDue)] == [5, 10, 12]
+    assert events[-1] == Ended(EndReason.STEPS_DONE)
+
+
+def test_learning_rate_warms_up_and_decays_to_nothing() -> None:
+    plan = schedule(steps=10, warmup_steps=4, learning_rate=1.0)
+    rates = [plan.learning_rate_at(step) for step in range(10)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[4:] == pytest.approx([1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
+
+
+def test_accumulated_batches_are_one_bigger_batch(tiny_gpt2: Path) -> None:
+    small, task, _ = trainer_for(tiny_gpt2, schedule(steps=3, batches_per_step=3), batch_size=4)
+    big, big_task, _ = trainer_for(tiny_gpt2, schedule(steps=3), batch_size=12)
+    run(small, task), run(big, big_task)
+    for a, b in zip(small.parameters, big.parameters, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_training_learns_what_can_be_learnt(tiny_gpt2: Path) -> None:
+    trainer, task, _ = trainer_for(tiny_gpt2, schedule(steps=60, eval_every=60))
+    evaluations = [event.evaluation for event in run(trainer, task) if isinstance(event, Evaluated)]
+    assert evaluations[-1].loss < 0.5 * evaluations[0].loss
+    assert evaluations[-1].value == 1.0
+
+
+@pytest.mark.parametrize("encoder", ["MLP", "LSTM"])
+@pytest.mark.parametrize("stop_at", [1, 4, 7, 11])
+def test_a_resumed_run_is_bit_identical_to_an_undisturbed_one(tiny_gpt2: Path, encoder: str, stop_at: int) -> None:
+    whole, task, _ = trainer_for(tiny_gpt2, schedule(), encoder=encoder)
+    expected = run(whole, task)
+    first, task, _ = trainer_for(tiny_gpt2, schedule(), encoder=encoder)
+    begun = run(first, task, stop_at=stop_at)
+    assert begun[-1] == Ended(EndReason.STOPPED)
+    tensors = {name: tensor.clone() for name, tensor in first.tensors().items()}
+    second, task, _ = trainer_for(tiny_gpt2, schedule(), encoder=encoder)
+    torch.manual_seed(12345)
+    second.restore(tensors, first.state())
+    resumed = run(second, task)
+    assert {n: t.tolist() for n, t in whole.tensors().items()} == {n: t.tolist() for n, t in second.tensors().items()}
+    assert second.progress == whole.progress
+
+    def facts(events: list[Event]) -> list[tuple[object, ...]]:
+        stepped = [("step", e.step, e.loss, e.grad_norm) for e in events if isinstance(e, Stepped)]
+        return stepped + [("eval", e.step, e.evaluation, e.best) for e in events if isinstance(e, Evaluated)]
+
+    assert sorted(facts(begun) + facts(resumed), key=str) == sorted(facts(expected), key=str)
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tiny_gpt2: Path) -> None:
+    mlp, _, _ = trainer_for(tiny_gpt2, schedule())
+    lstm, _, _ = trainer_for(tiny_gpt2, schedule(), encoder="LSTM")
+    with pytest.raises(CheckpointError, match="other settings"):
+        lstm.restore(mlp.tensors(), mlp.state())
+
+
+class Scripted:
+    """A task whose losses and evaluations are given."""
+
+    def __init__(self, values: list[float], loss: float = 1.0) -> None:
+        self.values, self.given_loss = values, loss
+
+    def loss(self, position: int, prompt_embeddings: Tensor) -> tuple[Tensor, int]:
+        return prompt_embeddings.sum() * 0 + self.given_loss, 1
+
+    def evaluate(self, prompt_embeddings: Tensor) -> Evaluation:
+        return Evaluation(loss=1.0, value=self.values.pop(0))
+
+
+def test_training_stops_early_when_nothing_gets_better(tiny_gpt2: Path) -> None:
+    trainer, _, _ = trainer_for(tiny_gpt2, schedule(steps=100, eval_every=1, patience=2))
+    events = list(trainer.train(Scripted([0.5, 0.6, 0.6, 0.55, 0.9]), Metric.ACCURACY, lambda: False))
+    assert events[-1] == Ended(EndReason.NO_BETTER)
+    assert trainer.progress.step == 3
+    assert (trainer.progress.best_step, trainer.progress.best_value) == (1, 0.6)
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_a_number_ends_training_with_advice(tiny_gpt2: Path, loss: float) -> None:
+    trainer, _, _ = trainer_for(tiny_gpt2, schedule())
+    before = [parameter.clone() for parameter in trainer.parameters]
+    with pytest.raises(LossNotFinite, match=r"at step 1.*learning rate of 0\.003"):
+        list(trainer.train(Scripted([0.5], loss), Metric.ACCURACY, lambda: False))
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.parameters, strict=True))

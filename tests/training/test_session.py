@@ -1,0 +1,172 @@
+"""A whole training on a tiny model: what is reported, kept and handed over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ptune_core.data.examples import SplitOptions, build_examples
+from ptune_core.data.ingest import ingest_text
+from ptune_core.data.table import Table
+from ptune_core.errors import CheckpointError, DataError, LossNotFinite
+from ptune_core.model.base import load_base_model
+from ptune_core.model.prompted import PromptedModel
+from ptune_core.model.trained import TrainedPrompt
+from ptune_core.prompt.init import Prompt
+from ptune_core.prompt.template import TargetKind, parse_template
+from ptune_core.training.session import run_training
+from ptune_core.training.settings import RunSettings
+from ptune_core.training.tasks import LabelTask
+
+LABELLED = "text,label\n" + "".join(
+    f"{text} {i},{label}\n"
+    for i in range(12)
+    for text, label in (("great film", "good"), ("bad food", "bad"), ("I loved it", "good"))
+)
+TO_GENERATE = "text,answer\n" + "".join(f"dog {i},the dog is number {i}\n" for i in range(30))
+
+
+def settings_for(folder: Path, **changes: Any) -> RunSettings:
+    values = {
+        "base_model": str(folder), "data": "pasted", "template": "{text~} [P*4][ANSWER:label]", "max_steps": 8,
+        "eval_every": 4, "checkpoint_every": 3, "batch_size": 4, "encoder_hidden_size": 16, "device": "cpu",
+        "precision": "fp32", "learning_rate": 0.01,
+    }  # fmt: skip
+    return RunSettings.parse(values | changes)
+
+
+class Recorder:
+    """Collects what a training reports and exports."""
+
+    def __init__(self) -> None:
+        self.lines: list[dict[str, Any]] = []
+        self.exported: list[TrainedPrompt] = []
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [line for line in self.lines if line["kind"] == kind]
+
+    def steps(self) -> list[int]:
+        return [line["step"] for line in self.of("step")]
+
+    def train(self, settings: RunSettings, table: Table, directory: Path, stop_at: int | None = None) -> dict[str, Any]:
+        return run_training(
+            settings, table, directory, validation=None, should_stop=lambda: stop_at in self.steps(),
+            report=self.lines.append, export=self.exported.append,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Table:
+    return ingest_text(LABELLED, tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("base", "template"),
+    [("tiny_gpt2", "[P*4] {text} [ANSWER:label]"), ("tiny_llama", "It was {text} [P*2] and [P*2:x][ANSWER:label]"),
+     ("tiny_gpt2", "{text} [P*4] [HEAD:label]"), ("tiny_bert", "[P*4] {text} [HEAD:label]")],
+)  # fmt: skip
+def test_a_classification_run(
+    request: pytest.FixtureRequest, tmp_path: Path, table: Table, base: str, template: str
+) -> None:
+    recorder = Recorder()
+    settings = settings_for(request.getfixturevalue(base), template=template)
+    result = recorder.train(settings, table, tmp_path / "run")
+    assert recorder.steps() == list(range(1, 9))
+    assert [line["step"] for line in recorder.of("eval")] == [0, 4, 8]
+    assert [line["phase"] for line in recorder.of("phase")] == [
+        "loading data", "loading base model", "preparing", "training", "exporting",
+    ]  # fmt: skip
+    [baseline], [plan], [trained] = recorder.of("baseline"), recorder.of("plan"), recorder.exported
+    assert plan["metric"] == "accuracy" and plan["data"] == "Using all 36 rows"
+    best = max(recorder.of("eval"), key=lambda line: (line["value"], -line["loss"]))
+    assert (result["value"], result["best_step"]) == (best["value"], best["step"])
+    assert result["baseline_majority"] == baseline["majority"] == pytest.approx(2 / 3, abs=0.1)
+    assert result["reason"] == "all steps done"
+    assert trained.labels == ("bad", "good")
+    assert trained.prompt_embeddings.shape == (4, 32) and trained.prompt_embeddings.dtype == torch.float32
+    assert (trained.verbalizer is None) == bool(trained.head) == ("HEAD" in template)
+
+
+def test_a_generation_run(tmp_path: Path, tiny_gpt2: Path) -> None:
+    recorder = Recorder()
+    settings = settings_for(tiny_gpt2, template="{text} [P*4] so[ANSWER:answer]", max_steps=16, eval_every=8)
+    result = recorder.train(settings, ingest_text(TO_GENERATE, tmp_path / "data"), tmp_path / "run")
+    assert result["metric"] == "loss" and result["value"] < recorder.of("baseline")[0]["zero_shot"]
+    assert recorder.exported[0].verbalizer is None and recorder.exported[0].labels == ()
+    assert recorder.of("sample")[-1]["rows"][0]["label"].startswith("the dog is number")
+
+
+def test_step_zero_equals_the_text_the_prompt_starts_from(tmp_path: Path, tiny_gpt2: Path, table: Table) -> None:
+    recorder = Recorder()
+    settings = settings_for(tiny_gpt2, template='{text} [P=" Answer : great"][ANSWER:label]', max_steps=1)
+    recorder.train(settings, table, tmp_path / "run")
+    base = load_base_model(str(tiny_gpt2), target=TargetKind.ANSWER, device="cpu", precision="fp32")
+    template = parse_template("{text} Answer : great [P][ANSWER:label]")
+    examples = build_examples(
+        table, template, columns={}, labels=None, split=SplitOptions(0.15, settings.max_validation_rows, settings.seed)
+    )
+    assert examples.verbalizer is not None
+    words = PromptedModel(base, template, examples.verbalizer)
+    same = LabelTask(words, examples.train, examples.validation, batch_size=4, eval_batch_size=4, seed=0)
+    zero_shot = same.evaluate_zero_shot()
+    assert zero_shot is not None
+    assert recorder.of("eval")[0]["loss"] == pytest.approx(zero_shot.loss, abs=1e-6)
+
+
+def test_stopped_and_resumed_equals_undisturbed(tmp_path: Path, tiny_gpt2: Path, table: Table) -> None:
+    settings = settings_for(tiny_gpt2, encoder_reparameterization_type="LSTM", encoder_dropout=0.2)
+    whole = Recorder()
+    expected = whole.train(settings, table, tmp_path / "whole")
+    parts = Recorder()
+    stopped = parts.train(settings, table, tmp_path / "parts", stop_at=5)
+    assert stopped["stopped"] and stopped["steps"] == 5 and len(parts.exported) == 1
+    result = parts.train(settings, table, tmp_path / "parts")
+    assert parts.of("resume") == [{"kind": "resume", "step": 5}]
+    assert torch.equal(parts.exported[-1].prompt_embeddings, whole.exported[-1].prompt_embeddings)
+    assert [line["loss"] for line in parts.of("step")] == [line["loss"] for line in whole.of("step")]
+    assert {**result, "seconds": 0} == {**expected, "seconds": 0}
+
+
+def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path, tiny_gpt2: Path, table: Table) -> None:
+    recorder = Recorder()
+    recorder.train(settings_for(tiny_gpt2), table, tmp_path / "run", stop_at=2)
+    other = ingest_text(LABELLED + "another film,good\n", tmp_path / "other")
+    with pytest.raises(CheckpointError, match="other data"):
+        recorder.train(settings_for(tiny_gpt2), other, tmp_path / "run")
+    with pytest.raises(CheckpointError, match="other settings"):
+        recorder.train(settings_for(tiny_gpt2, learning_rate=0.02), table, tmp_path / "run")
+
+
+def test_a_run_that_diverges_keeps_its_best(
+    tmp_path: Path, tiny_gpt2: Path, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        Prompt, "forward", _diverging(Prompt.forward, after=6)
+    )  # fmt: skip
+    recorder = Recorder()
+    with pytest.raises(LossNotFinite, match="step"):
+        recorder.train(settings_for(tiny_gpt2), table, tmp_path / "run")
+    [trained] = recorder.exported
+    assert torch.isfinite(trained.prompt_embeddings).all()
+
+
+def _diverging(forward: Any, after: int) -> Any:
+    calls = []
+
+    def diverging(self: Prompt) -> torch.Tensor:
+        calls.append(1)
+        values: torch.Tensor = forward(self)
+        return values * float("nan") if len(calls) == after and self.training else values
+
+    return diverging
+
+
+def test_one_class_is_refused_before_a_model_is_loaded(tmp_path: Path, tiny_gpt2: Path) -> None:
+    recorder = Recorder()
+    one = ingest_text("text,label\n" + "great film,good\nfine,good\n" * 5, tmp_path / "data")
+    with pytest.raises(DataError):
+        recorder.train(settings_for(tiny_gpt2, template="{text} [P*4] [HEAD:label]"), one, tmp_path / "run")
+    assert [line["phase"] for line in recorder.of("phase")] == ["loading data"]

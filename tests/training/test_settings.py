@@ -1,0 +1,74 @@
+"""Settings: every problem of every field is told at once, and a written file reads back unchanged."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from ptune_core.errors import SettingsError
+from ptune_core.training.settings import RunSettings
+
+
+def test_defaults_are_a_run_of_the_demo() -> None:
+    settings = RunSettings()
+    assert (settings.base_model, settings.data) == ("demo", "demo")
+    assert settings.parsed_template.num_virtual_tokens == 8
+
+
+def test_yaml_round_trip_with_a_comment_for_every_option() -> None:
+    settings = RunSettings.parse({"labels": {"0": " No", "1": " Yes"}, "template": "{a}\n[P*3][ANSWER:b]", "epochs": 2})
+    text = settings.to_yaml()
+    assert RunSettings.from_yaml(text) == settings
+    for name, field in RunSettings.model_fields.items():
+        assert f"# {field.description}" in text, name
+    assert yaml.safe_load(text)["learning_rate"] == settings.learning_rate
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with pytest.raises(SettingsError) as caught:
+        RunSettings.parse({"learning_rate": -1, "batch_size": "many", "learning_rat": 3})
+    message = str(caught.value)
+    assert "learning_rate" in message and "batch_size" in message and "learning_rat: there is no such option" in message
+
+
+@pytest.mark.parametrize("value", [1e10, -1, float("nan"), float("inf"), "5; rm", {"a": 1}, None, "x" * 100_000])
+@pytest.mark.parametrize("field", ["learning_rate", "batch_size", "max_steps", "seed", "warmup_ratio"])
+def test_wild_values_are_refused_with_the_name_of_the_field(field: str, value: object) -> None:
+    with pytest.raises(SettingsError, match=field) as caught:
+        RunSettings.parse({field: value})
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("template", "needed"),
+    [
+        ("{text} [P*4]", "target"),
+        ("{text} [ANSWER:label]", "virtual token"),
+        ("{text} [P*4] [MASK:label]", "cannot be trained yet"),
+        ("{text} [P*600][ANSWER:label]", "at most 512"),
+    ],
+)
+def test_unusable_templates_are_refused(template: str, needed: str) -> None:
+    with pytest.raises(SettingsError, match=needed):
+        RunSettings.parse({"template": template})
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2", "just text"])
+def test_what_is_no_mapping_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError):
+        RunSettings.from_yaml(text)
+
+
+def test_epochs_replace_steps() -> None:
+    settings = RunSettings(epochs=2, batch_size=8, gradient_accumulation_steps=2)
+    assert settings.steps_for(100) == 13
+    assert RunSettings(max_steps=70).steps_for(100) == 70
+    assert settings.eval_every_for(200) == 10
+
+
+def test_settings_import_no_torch() -> None:
+    code = "import sys, ptune_core.training.settings; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
