@@ -78,8 +78,11 @@ def duration(seconds: float) -> str:
 
 
 def summary(result: dict[str, Any], directory: Path) -> str:
-    """What a run came to, in a few lines."""
-    lines = [f"{result['state']} after {result['steps']} steps and {duration(result['seconds'])}: {result['reason']}"]
+    """What a run that did not fail came to, in a few lines, from its `result.json`."""
+    took = f"{result['steps'] or 0} steps and {duration(result['seconds'])}"
+    lines = [f"{result['state']} after {took}: {result['reason']}"]
+    if result["value"] is None:
+        return lines[0] + "\nIt ended before the first evaluation, so there is no adapter."
     baselines = _numbers(majority=result["baseline_majority"], zero_shot=result["baseline_zero_shot"])
     lines.append(f"{result['metric']} {result['value']:.3f} at step {result['best_step']}; baseline: {baselines}")
     lines.append(f"adapter: {directory / 'adapter.zip'}")
