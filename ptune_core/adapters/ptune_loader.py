@@ -168,10 +168,8 @@ class Adapter:
         ids = torch.tensor([self.rows.ids(row)], device=self.model.device)
         text = self.model.get_input_embeddings()(ids.clamp(min=0))
         prompt = self.prompt_embeddings.to(text.dtype)[(-ids - 1).clamp(min=0)]
-        return {
-            "inputs_embeds": torch.where((ids < 0).unsqueeze(-1), prompt, text),
-            "attention_mask": torch.ones_like(ids),
-        }
+        embeddings = torch.where((ids < 0).unsqueeze(-1), prompt, text)
+        return {"inputs_embeds": embeddings, "attention_mask": torch.ones_like(ids)}
 
     @torch.no_grad()
     def logits(self, row: Row) -> Tensor:

@@ -1,0 +1,189 @@
+"""The folder and the zip that a person takes home, and the script in it, run as that person would."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import runpy
+import subprocess
+import sys
+import time
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from ptune_core.adapters import ptune_loader
+from ptune_core.adapters.card import model_card
+from ptune_core.adapters.export import EXPORTED, export_adapter, export_zip
+from ptune_core.adapters.format import load_adapter
+from ptune_core.adapters.snippet import snippet
+from ptune_core.demo import DEMO
+from ptune_core.errors import AdapterError
+
+# PEFT 0.21.2 asks transformers 5 for attributes by their old names.
+pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated and will be removed in v6:FutureWarning")
+
+ROW = {"text": "the film wasn't \"great\""}
+
+
+def run_snippet(directory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run `snippet.py` as a script and return what it prints."""
+    monkeypatch.setattr(sys, "argv", ["snippet.py", json.dumps(ROW)])
+    monkeypatch.syspath_prepend(str(directory))
+    monkeypatch.delitem(sys.modules, "ptune_loader", raising=False)
+    capsys.readouterr()
+    runpy.run_path(str(directory / "snippet.py"), run_name="__main__")
+    monkeypatch.delitem(sys.modules, "ptune_loader")
+    return capsys.readouterr().out
+
+
+def probabilities(printed: str) -> dict[str, float]:
+    return {label: float(number) for label, number in (line.split("\t") for line in printed.splitlines())}
+
+
+def test_the_zip_holds_the_whole_adapter_and_nothing_else(make_trained, tmp_path) -> None:
+    trained = make_trained("some/model")
+    export_adapter(trained, tmp_path / "adapter", tmp_path / "adapter.zip")
+    (tmp_path / "adapter" / "private.txt").write_text("not to be shared")
+    export_zip(tmp_path / "adapter", tmp_path / "adapter.zip")
+    with zipfile.ZipFile(tmp_path / "adapter.zip") as archive:
+        assert archive.namelist() == list(EXPORTED)
+        assert archive.testzip() is None
+    assert torch.equal(load_adapter(tmp_path / "adapter.zip").prompt_embeddings, trained.prompt_embeddings)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "adapter.zip"]
+
+
+def test_the_same_adapter_gives_the_same_bytes(make_trained, tmp_path, monkeypatch) -> None:
+    contents = []
+    for name, zone in (("a", "UTC"), ("b", "Asia/Tokyo")):
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        export_adapter(make_trained("some/model"), tmp_path / name / "adapter", tmp_path / name / "adapter.zip")
+        contents.append((tmp_path / name / "adapter.zip").read_bytes())
+    monkeypatch.undo()
+    time.tzset()
+    assert contents[0] == contents[1]
+
+
+def test_a_later_adapter_replaces_the_whole_folder(make_trained, tmp_path) -> None:
+    directory, archive = tmp_path / "adapter", tmp_path / "adapter.zip"
+    export_adapter(make_trained("some/model"), directory, archive)
+    later = make_trained("some/model", "{text} [P*2][ANSWER:label]", encoder_state={})
+    export_adapter(later, directory, archive)
+    assert load_adapter(directory).template == load_adapter(archive).template == later.template
+    assert not (directory / "prompt_encoder.safetensors").exists()
+    broken = replace(later, prompt_embeddings=torch.full((2, 32), float("nan")))
+    with pytest.raises(AdapterError):
+        export_adapter(broken, directory, archive)
+    assert load_adapter(directory).template == load_adapter(archive).template == later.template
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "adapter.zip"]
+
+
+@pytest.mark.parametrize("encoder", ["MLP", "LSTM"])
+@pytest.mark.parametrize(
+    ("base", "template", "head_name"),
+    [
+        ("tiny_gpt2", "[P*4] Review: {text|strip}[ANSWER:label]", None),
+        ("tiny_llama", "[P*4] {text~} [EOS] It was[ANSWER:label]", None),
+        ("tiny_gpt2", "[P*4] {text} [HEAD:label]", "score"),
+        ("tiny_bert", "[P*4] {text} [HEAD:label]", "classifier"),
+    ],
+)
+def test_the_script_says_by_stock_peft_what_ptune_says(
+    base, template, head_name, encoder, make_trained, tmp_path, request, capsys, monkeypatch
+) -> None:
+    answers = {"it's": " no", 'a "quoted" {label}\\': " yes"}
+    folder = request.getfixturevalue(base)
+    trained = make_trained(folder, template, encoder=encoder, head_name=head_name, answers=answers)
+    export_adapter(trained, tmp_path, tmp_path / "adapter.zip")
+    assert "from peft import PeftModel" in (tmp_path / "snippet.py").read_text()
+    printed = probabilities(run_snippet(tmp_path, capsys, monkeypatch))
+    # test_ptune_loader.py holds the loader to PromptedModel.
+    assert printed == pytest.approx(ptune_loader.Adapter(tmp_path).classify(ROW), abs=2e-6)
+    assert tuple(printed) == trained.labels
+
+
+@pytest.mark.filterwarnings("ignore:Position ids are not supported:UserWarning")
+@pytest.mark.parametrize("template", ["[P*4] {text}[ANSWER:label]", "{text} [P*4][ANSWER:label]"])
+def test_the_script_writes_text(template, tiny_llama, make_trained, tmp_path, capsys, monkeypatch) -> None:
+    trained = make_trained(tiny_llama, template, answers={}, settings={"max_new_tokens": 11})
+    export_adapter(trained, tmp_path, tmp_path / "adapter.zip")
+    expected = ptune_loader.Adapter(tmp_path).generate(ROW, max_new_tokens=11)
+    assert expected
+    assert run_snippet(tmp_path, capsys, monkeypatch) == expected + "\n"
+
+
+def test_the_script_of_another_placement_runs_in_a_fresh_process_without_ptune(
+    tiny_gpt2, make_trained, tmp_path
+) -> None:
+    trained = make_trained(tiny_gpt2, "{text} [P*4][ANSWER:label]")
+    export_adapter(trained, tmp_path / "adapter", tmp_path / "adapter.zip")
+    with zipfile.ZipFile(tmp_path / "adapter.zip") as archive:
+        archive.extractall(tmp_path / "home")
+    code = "import sys; sys.modules.update(ptune_core=None, peft=None); import runpy; runpy.run_path('snippet.py')"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(ROW)], cwd=tmp_path / "home", env=environment, capture_output=True,
+        text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    expected = ptune_loader.Adapter(tmp_path / "adapter").classify(ROW)
+    assert probabilities(done.stdout) == pytest.approx(expected, abs=2e-6)
+
+
+def test_the_script_names_the_demo_model_by_its_folder(make_trained) -> None:
+    text = snippet(make_trained(DEMO))
+    assert 'BASE_MODEL = "ptune_core/demo/model"' in text
+    compile(text, "snippet.py", "exec")
+
+
+@pytest.mark.parametrize("template", ["[P*4] {text}[ANSWER:label]", "{text} [P*4][ANSWER:label]"])
+def test_nothing_a_person_wrote_can_become_code_of_the_script(template, make_trained) -> None:
+    evil = "x\"''' + __import__('os').system('true') + \\ {0} \n\"\"\""
+    answers = {evil: " a", "b": " " + evil}
+    trained = make_trained(evil.replace("\n", ""), template, answers=answers, settings={"name": evil})
+    trained = replace(trained, template=template.replace("{text}", "{a'\"\\b}"), columns={})
+    calls = [node for node in ast.walk(ast.parse(snippet(trained))) if isinstance(node, ast.Call)]
+    assert "__import__" not in {call.func.id for call in calls if isinstance(call.func, ast.Name)}
+
+
+def test_the_card_tells_the_numbers_and_what_the_hub_reads(make_trained) -> None:
+    trained = make_trained("openai-community/gpt2", revision="607a30d")
+    card = model_card(trained)
+    _, front, body = card.split("---\n", 2)
+    matter = yaml.safe_load(front)
+    assert matter["base_model"] == "openai-community/gpt2"
+    assert (matter["library_name"], matter["pipeline_tag"]) == ("peft", "text-classification")
+    assert set(matter["tags"]) >= {"p-tuning", "ptune"}
+    numbers = ("0.910", "0.880 to 0.940", "0.520", "0.510", "Using 312 of 320 rows")
+    assert [shown for shown in ("# My run", *numbers, "607a30d", '" great"') if shown not in body] == []
+    other = model_card(make_trained("openai-community/gpt2", "{text} [P*4][ANSWER:label]", answers={}))
+    assert yaml.safe_load(other.split("---\n")[1])["library_name"] == "ptune"
+    assert "PEFT cannot express" in other
+
+
+def test_the_card_of_a_folder_does_not_show_where_it_was(make_trained) -> None:
+    for base in ("/home/somebody/models/my-model", "./my-model"):
+        card = model_card(make_trained(base))
+        assert "my-model" in card
+        assert "somebody" not in card
+        assert "base_model" not in yaml.safe_load(card.split("---\n")[1])
+
+
+def test_what_people_write_stays_text_in_the_card(make_trained) -> None:
+    evil = "# </td><script>alert(1)</script> | [x](http://evil) `\n---\nlicense: evil"
+    metrics = {"data": evil, "value": 1.0}
+    trained = make_trained("some/model", answers={evil: " a", "b": evil}, settings={"name": evil}, metrics=metrics)
+    card = model_card(trained)
+    assert yaml.safe_load(card.split("---\n")[1]).keys() >= {"base_model"}
+    assert "license" not in yaml.safe_load(card.split("---\n")[1])
+    title = next(line for line in card.splitlines() if line.startswith("# "))
+    assert "\\<script\\>" in title
+    assert "\\[x\\]" in title
+    assert "\n---\nlicense" not in card
+    assert "\n<script>" not in card
