@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import Enum, StrEnum
 from pathlib import Path
@@ -195,7 +195,7 @@ class PromptEncoderConfig:
             raise SettingsError(f"'{path}' does not hold a JSON object", got=type(values).__name__)
         return cls.from_dict(values)
 
-    def _check_values(self, required: tuple[str, ...] | list[str] = ()) -> None:
+    def _check_values(self, required: Sequence[str] = ()) -> None:
         problems = []
         for name in _SIZES:
             value = getattr(self, name)

@@ -98,9 +98,9 @@ class Message:
 def tidy_spaces(segments: Sequence[Segment]) -> tuple[Segment, ...]:
     """Drop the spaces that only set brackets apart; keep those that are the prefix space of a word.
 
-    A space before virtual tokens, [ANSWER] or [HEAD] goes; a space after virtual tokens stays if text or a column
-    follows. Nothing stays between a group in front and the text, so that the text is what a user of PEFT would pass
-    to the tokenizer. New lines at either end go.
+    A space before virtual tokens, a special token, [ANSWER] or [HEAD] goes; a space after virtual tokens stays if text
+    or a column follows. Nothing stays between a group in front and the text, so that the text is what a user of PEFT
+    would pass to the tokenizer. New lines at either end go.
     """
     front = is_front(segments)
     tidy: list[Segment] = []
@@ -115,7 +115,7 @@ def tidy_spaces(segments: Sequence[Segment]) -> tuple[Segment, ...]:
             text = text.lstrip("\n")
         if after is None:
             text = text.rstrip()
-        if isinstance(after, VirtualTokens) or (isinstance(after, Target) and after.kind is not TargetKind.MASK):
+        if isinstance(after, VirtualTokens | Special | Target) and not _is_mask(after):
             text = text.rstrip(" ")
         if isinstance(before, VirtualTokens):
             if front and index == 1:
@@ -125,6 +125,10 @@ def tidy_spaces(segments: Sequence[Segment]) -> tuple[Segment, ...]:
         if text:
             tidy.append(Literal(text))
     return tuple(tidy)
+
+
+def _is_mask(segment: Segment) -> bool:
+    return isinstance(segment, Target) and segment.kind is TargetKind.MASK
 
 
 def join_literals(segments: Sequence[Segment]) -> tuple[Segment, ...]:

@@ -140,6 +140,7 @@ ERRORS = {
     "{x} [P3][ANSWER:y]": ("3]", "[P*8]"),
     "{x} [P 3][ANSWER:y]": ("3]", "[P*8]"),
     "{x} [P*3:][ANSWER:y]": ("][A", "name of the group is missing"),
+    "{x} [P*3:4][ANSWER:y]": ("4]", "name of the group is missing"),
     "{x} [P*3:a b][ANSWER:y]": ("b]", "does not belong"),
     "{x} [P*3=a][ANSWER:y]": ("a]", "straight double quotes"),
     '{x} [P="a][ANSWER:y]': ('"a', "never ends"),
@@ -181,6 +182,7 @@ ERRORS = {
     # chat
     "user: {x}[P]\nassistant: so [ANSWER:y]": ("assistant", "nothing but the target"),
     "user: {x}[P][ANSWER:y]": ("user", "nothing but the target"),
+    "user: {x}[P]\nassistant: hello\nuser: [ANSWER:y]": ("user", "nothing but the target"),
     "user: {x}[P]\nassistant: [MASK:y]": ("assistant", "must be words"),
     "user: {x}[P]\nuser: more\nassistant: [ANSWER:y]": ("user: m", "Got: user:. Needed: assistant"),
     "assistant: {x}[P]\nuser: [ANSWER:y]": ("assistant", "Needed: system or user"),

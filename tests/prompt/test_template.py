@@ -65,7 +65,7 @@ def test_the_same_name_means_the_same_vectors() -> None:
 
 
 def test_columns_are_listed_once_without_the_target() -> None:
-    assert parse_template("{b}[P]{a}{b}{c~}[ANSWER:label]").columns == ("b", "a", "c")
+    assert parse_template("{b}[P]{a}{b}{c~}{c~}[ANSWER:label]").columns == ("b", "a", "c")
 
 
 @pytest.mark.parametrize(
