@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 from pydantic.fields import FieldInfo
 
-from ptune_core.training.settings import RunSettings, bounds_text, field_bounds
+from ptune_core.training.settings import RunSettings, field_bounds
 from ptune_core.ui import texts
 
 OWN_CONTROLS = frozenset({"data", "validation_data", "columns", "labels", "template", "base_model"})
@@ -30,7 +30,7 @@ def control(name: str) -> gr.components.Component:
     """The control of one setting."""
     field = RunSettings.model_fields[name]
     plain, optional = _plain_type(field)
-    common = {"label": texts.label(name), "elem_id": f"setting-{name}", "info": _help(field, plain)}
+    common: dict[str, Any] = {"label": texts.label(name), "elem_id": f"setting-{name}", "info": field.description}
     if issubclass(plain, StrEnum):
         return gr.Radio([str(value) for value in plain], value=str(field.default), **common)
     if issubclass(plain, int | float):
@@ -40,7 +40,7 @@ def control(name: str) -> gr.components.Component:
             precision=0 if plain is int else None,
             minimum=None if optional else low,
             maximum=high,
-            step=1 if plain is int else None,
+            step=1 if plain is int else 0.001,
             placeholder="automatic" if optional else None,
             **common,
         )
@@ -50,12 +50,6 @@ def control(name: str) -> gr.components.Component:
 def settings_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """What the controls hold, as `RunSettings.parse` takes it: an empty control means the default."""
     return {name: value for name, value in values.items() if value is not None and value != ""}
-
-
-def _help(field: FieldInfo, plain: type) -> str:
-    help_text = field.description or ""
-    bounds = "" if issubclass(plain, StrEnum) else bounds_text(field)
-    return f"{help_text} ({bounds})" if bounds else help_text
 
 
 def _plain_type(field: FieldInfo) -> tuple[type, bool]:

@@ -1,7 +1,7 @@
 """The page's own components: the live plot, the strip and the list of runs.
 
-Each is a `gr.HTML` with a script beside this file. The browser asks for what is new and draws it; the server sends plain
-numbers and text, and the scripts only ever write `textContent`, so nothing a person typed can become markup.
+Each is a `gr.HTML` with a script beside this file. The browser asks for what is new and draws it; the server sends
+plain numbers and text, and the scripts only write `textContent`, so nothing a person typed can become markup.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ function layout(yaxis) {
 const line = (name, color, x, y, more = {}) => ({name, x, y, mode: 'lines', line: {color, width: 2}, ...more});
 const dashed = (name, color, y) => line(name, color, plan ? [0, plan.steps] : [], plan ? [y, y] : [],
   {line: {color, width: 1.5, dash: 'dash'}});
-const star = (x, y, color) => ({name: 'best', x, y, mode: 'markers', marker: {symbol: 'star', size: 13, color}});
+const star = (x, y, color) => ({name: 'best', x, y, mode: 'markers', cliponaxis: false, marker: {symbol: 'star', size: 13, color}});
 const isLoss = () => plan && plan.metric === 'loss';
 
 function smoothed(values) {

@@ -22,7 +22,7 @@ from ptune_core.ui.show import EVENT, answered, shown
 from ptune_core.ui.theme import CSS, build_theme
 from ptune_core.ui.train import TrainTab, build_train, wire_train
 from ptune_core.ui.train_handlers import TrainHandlers, new_key
-from ptune_core.ui.try_tab import MAX_INPUTS, TryHandlers, TryTab, build_try, show_adapter
+from ptune_core.ui.try_tab import TryHandlers, TryTab, build_try, show_adapter
 
 LAUNCH: dict[str, Any] = {
     "ssr_mode": False,
@@ -170,7 +170,7 @@ def _wire_runs(parts: Page) -> None:
         service.delete(run_id, viewer)
         return ""
 
-    _then_show(runs.list.select(shown(choose), None, parts.selected, **EVENT), parts)
+    _then_show(runs.all_runs.select(shown(choose), None, parts.selected, **EVENT), parts)
     _then_show(parts.strip.open(shown(open_run), None, [parts.selected, parts.tabs], **EVENT), parts)
     _then_show(parts.strip.halt(shown(halt), parts.viewer, None, **EVENT), parts)
     _then_show(runs.stop.click(shown(stop), this, None, **EVENT), parts)
@@ -190,7 +190,7 @@ def _wire_try(parts: Page) -> None:
     def fill(viewer: str, run_id: str, event: gr.SelectData) -> list[Any]:
         return handlers.fill(viewer, run_id, event.index)
 
-    busy = {"api_visibility": "private", "concurrency_limit": 4, "concurrency_id": "inference"}
+    busy: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 4, "concurrency_id": "inference"}
     parts.runs.try_it.click(lambda: gr.Tabs(selected="try"), None, parts.tabs, **EVENT)
     for chooser in (try_.adapter, parts.export.adapter):
         _then_show(chooser.input(shown(lambda run_id: run_id), chooser, parts.selected, **EVENT), parts)
@@ -244,4 +244,3 @@ def routes(service: Service) -> list[Route]:
 def launch(page: gr.Blocks, service: Service, **options: Any) -> tuple[Any, str, str]:
     """Launch the page with everything in `LAUNCH`; `options` go to `gr.Blocks.launch` as well."""
     return page.launch(theme=build_theme(), app_kwargs={"routes": routes(service)}, **{**LAUNCH, **options})
-

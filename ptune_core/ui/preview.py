@@ -58,7 +58,8 @@ def report_on(table: Table, settings: RunSettings) -> DataReport:
     verbalizer = {}
     if examples.verbalizer is not None and template.target.kind is not TargetKind.HEAD:
         verbalizer = dict(examples.verbalizer.answers)
-    return DataReport(report.summary(), (*table.problems, *_dropped(report), *report.warnings), report.labels, verbalizer)
+    problems = (*table.problems, *_dropped(report), *report.warnings)
+    return DataReport(report.summary(), problems, report.labels, verbalizer)
 
 
 def _dropped(report: Report) -> list[str]:

@@ -17,7 +17,7 @@ from ptune_core.ui.show import inline_problems
 class RunsTab:
     """What the page wires to other tabs."""
 
-    list: gr.HTML
+    all_runs: gr.HTML
     plot: gr.HTML
     title: gr.Markdown
     problem: gr.Markdown
@@ -33,7 +33,7 @@ class RunsTab:
     def view(self) -> list[gr.blocks.Block]:
         """The components `show_run` fills."""
         return [
-            self.list, self.plot, self.detail, self.title, self.problem, self.try_it, self.download, self.stop,
+            self.all_runs, self.plot, self.detail, self.title, self.problem, self.try_it, self.download, self.stop,
             self.resume, self.delete, self.settings,
         ]  # fmt: skip
 
@@ -42,7 +42,7 @@ def build_runs(poll: Answer, period: int) -> RunsTab:
     """Lay the tab out; nothing is wired yet."""
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=2, min_width=240):
-            runs = run_list("run-list")
+            all_runs = run_list("run-list")
         with gr.Column(scale=7, min_width=320):
             title = gr.Markdown(texts.CHOOSE_RUN, elem_id="run-title")
             with gr.Column(visible=False, elem_classes="card", elem_id="run-detail") as detail:
@@ -56,7 +56,7 @@ def build_runs(poll: Answer, period: int) -> RunsTab:
                 plot = live_plot(poll, period, "plot")
                 with gr.Accordion("Settings of this run", open=False):
                     settings = gr.Code(language="yaml", show_label=False, interactive=False, elem_id="run-settings")
-    return RunsTab(runs, plot, title, problem, detail, try_it, download, stop, resume, delete, settings)
+    return RunsTab(all_runs, plot, title, problem, detail, try_it, download, stop, resume, delete, settings)
 
 
 def show_run(view: RunView | None, viewer: str, revision: str) -> list[Any]:

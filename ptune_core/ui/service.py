@@ -6,6 +6,7 @@ browser has a random id, and a run of another browser does not exist for it.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from ptune_core.data.table import open_table
 from ptune_core.errors import RunError
 from ptune_core.inference.client import InferenceClient
 from ptune_core.inference.protocol import Classification, Generated
@@ -87,7 +89,7 @@ class Service:
             PTuneError: The data are gone, or there is no room for the run.
         """
         table = self.uploads.open(token)
-        return self._store.submit(settings, table, validation=None, owner=viewer, key=key)
+        return self._store.submit(settings, table, owner=_owner(viewer), key=key)
 
     def stop(self, run_id: str, viewer: str) -> None:
         """Stop the run and keep its result; one that waits is taken from the queue.
@@ -203,8 +205,8 @@ class Service:
         return directory.adapter
 
     def _scope(self, viewer: str) -> str | None:
-        """Whose runs this viewer may see: None is everybody's. An empty owner sees nothing."""
-        return viewer if self._shared else None
+        """Whose runs this viewer may see: None is everybody's."""
+        return _owner(viewer) if self._shared else None
 
     def _line(self, run: Run) -> str:
         if run.state is RunState.QUEUED:
@@ -217,6 +219,11 @@ class Service:
         return texts.headline(run.state, result)
 
 
+def _owner(viewer: str) -> str:
+    """The viewer's id is what lets them in, so the store and the files get its hash."""
+    return hashlib.sha256(viewer.encode()).hexdigest()[:32]
+
+
 def _row(run: Run) -> dict[str, Any]:
     summary = live.summary(run)
     return {
@@ -224,14 +231,12 @@ def _row(run: Run) -> dict[str, Any]:
         "name": run.name,
         "state": run.state,
         "created": run.created,
-        "best": texts.number(summary.get("best")),
-        "spark": summary.get("spark", []),
+        "best": texts.number(summary["best"]),
+        "spark": [value for value in summary["spark"] if value is not None],
     }
 
 
 def _examples(directory: RunDirectory, settings: RunSettings) -> tuple[dict[str, str], ...]:
-    from ptune_core.data.table import open_table
-
     table = open_table(directory.data)
     template = settings.parsed_template
     names = {name: settings.columns.get(name, name) for name in needed_columns(template)}

@@ -6,7 +6,8 @@ import functools
 import html
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import gradio as gr
@@ -24,6 +25,21 @@ UNEXPECTED = (
 )
 
 
+class _Told(Exception):
+    """Carries the sentence that a person gets to read instead of the exception it was raised from."""
+
+
+@contextmanager
+def _telling() -> Iterator[None]:
+    try:
+        yield
+    except PTuneError as error:
+        raise _Told(str(error)) from error
+    except Exception as error:
+        log.exception("A handler of the page failed")
+        raise _Told(UNEXPECTED) from error
+
+
 def shown(handler: Callable[..., Any]) -> Callable[..., Any]:
     """`handler`, with every exception turned into a message on the page.
 
@@ -35,18 +51,20 @@ def shown(handler: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(handler)
         def stream(*args: Any, **kwargs: Any) -> Any:
             try:
-                yield from handler(*args, **kwargs)
-            except Exception as error:
-                raise _as_message(error) from error
+                with _telling():
+                    yield from handler(*args, **kwargs)
+            except _Told as told:
+                raise _message(told) from told
 
         return stream
 
     @functools.wraps(handler)
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
-            return handler(*args, **kwargs)
-        except Exception as error:
-            raise _as_message(error) from error
+            with _telling():
+                return handler(*args, **kwargs)
+        except _Told as told:
+            raise _message(told) from told
 
     return call
 
@@ -57,25 +75,17 @@ def answered(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[di
     @functools.wraps(answer)
     def call(question: dict[str, Any]) -> dict[str, Any]:
         try:
-            return answer(question)
-        except Exception as error:
-            return {"error": _text(error)}
+            with _telling():
+                return answer(question)
+        except _Told as told:
+            return {"error": str(told)}
 
     return call
 
 
-def _as_message(error: Exception) -> gr.Error:
-    if isinstance(error, gr.Error):
-        return error
-    text = html.escape(_text(error)).replace("\n", "<br>")
+def _message(told: _Told) -> gr.Error:
+    text = html.escape(str(told)).replace("\n", "<br>")
     return gr.Error(text, duration=None, print_exception=False, title="This did not work")
-
-
-def _text(error: Exception) -> str:
-    if isinstance(error, PTuneError):
-        return str(error)
-    log.error("A handler of the page failed", exc_info=error)
-    return UNEXPECTED
 
 
 def inline_error(error: PTuneError) -> str:
@@ -91,3 +101,10 @@ def inline_problems(heading: str, problems: Sequence[str], most: int = 12) -> st
     items = "".join(f"<li>{html.escape(problem)}</li>" for problem in problems[:most])
     more = f"<p>… and {len(problems) - most} more.</p>" if len(problems) > most else ""
     return f'<div class="problem" role="alert"><p>{html.escape(heading)}</p><ol>{items}</ol>{more}</div>'
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text as an HTML table; everything in it is escaped."""
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -6,10 +6,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ptune_core.runs.live import duration
 from ptune_core.runs.states import RunState
 
 TAGLINE = "Teach a frozen language model a task with a few trainable virtual tokens."
 IDLE_CPU = "Ready · CPU only: the demo model trains in about a minute, larger models are slow"
+ABOUT_BASE_MODEL = "One from the list, any Hub id such as openai-community/gpt2, or a local folder. It stays frozen."
+ABOUT_TEMPLATE = (
+    "{column} is filled from the data, [P*8] are eight virtual tokens, [ANSWER:column] or [HEAD:column] is the target."
+)
 EPHEMERAL = (
     "**This Space forgets runs when it restarts.** Download the adapter of every run you want to keep, "
     "or mount a storage bucket at `/data`."
@@ -57,16 +62,6 @@ def number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def duration(seconds: float) -> str:
-    """``72`` -> ``1 min 12 s``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
 def size(num_bytes: int) -> str:
     """``61234`` -> ``61 kB``."""
     if num_bytes < 1000:
@@ -84,10 +79,18 @@ def file_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60] or "ptune"
 
 
-def queued(name: str, position: int | None) -> str:
+def queued(name: str, position: int) -> str:
     """Where a run stands in the queue; position 1 is next."""
-    place = "next in the queue" if position in (None, 1) else f"number {position} in the queue"
+    place = "next in the queue" if position <= 1 else f"number {position} in the queue"
     return f"{name} waits: {place}"
+
+
+_ENDED = {
+    RunState.FINISHED: "Done",
+    RunState.STOPPED: "Stopped",
+    RunState.FAILED: "Failed",
+    RunState.INTERRUPTED: "Interrupted",
+}
 
 
 def headline(state: RunState, result: Mapping[str, Any]) -> str:
@@ -95,13 +98,12 @@ def headline(state: RunState, result: Mapping[str, Any]) -> str:
     if state is RunState.RUNNING:
         return "Training"
     if result.get("value") is None:
-        return {RunState.FAILED: "Failed", RunState.INTERRUPTED: "Interrupted", RunState.STOPPED: "Stopped"}.get(state, state)
-    value = f"{str(result['metric']).capitalize()} **{number(result['value'])}**"
+        return _ENDED[state]
     before = [
         f"{name} {number(result[key])}"
         for name, key in (("zero-shot", "baseline_zero_shot"), ("majority", "baseline_majority"))
         if result.get(key) is not None
     ]
-    ended = {RunState.FINISHED: "Done", RunState.STOPPED: "Stopped", RunState.FAILED: "Failed"}.get(state, "Ended")
     compared = f" (before: {', '.join(before)})" if before else ""
-    return f"{ended} after {duration(result.get('seconds') or 0)}. {value}{compared}."
+    value = f"{str(result['metric']).capitalize()} **{number(result['value'])}**{compared}"
+    return f"{_ENDED[state]} after {duration(result.get('seconds') or 0)}. {value}."

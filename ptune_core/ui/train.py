@@ -10,8 +10,8 @@ from ptune_core.demo import DEMO
 from ptune_core.model.catalogue import CATALOGUE
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import form, texts
-from ptune_core.ui.train_handlers import MAX_INPUT_COLUMNS, PLACEMENTS, SOURCES, TrainHandlers
 from ptune_core.ui.show import EVENT, shown
+from ptune_core.ui.train_handlers import MAX_INPUT_COLUMNS, PLACEMENTS, SOURCES, TrainHandlers
 
 FILE_TYPES = [".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx", ".txt"]
 MOST_TOKENS_ON_SLIDER = 100
@@ -30,7 +30,7 @@ class DataCard:
     reference: gr.Textbox
     read_reference: gr.Button
     token: gr.Textbox
-    rows: gr.Dataframe
+    rows: gr.HTML
     columns: tuple[gr.Dropdown, ...]
     report: gr.Markdown
     answers: gr.Dataframe
@@ -66,12 +66,13 @@ def build_train() -> TrainTab:
         with gr.Column(scale=7, min_width=320):
             with gr.Column(elem_classes="card"):
                 gr.Markdown("### 1 Base model")
+                gr.Markdown(texts.ABOUT_BASE_MODEL, elem_classes="quiet")
                 base_model = gr.Dropdown(
                     [(f"{entry.summary} ({entry.id})", entry.id) for entry in CATALOGUE],
                     value=DEMO,
                     allow_custom_value=True,
-                    label=texts.label("base_model"),
-                    info="One from the list, any Hub id such as openai-community/gpt2, or a local folder. It stays frozen.",
+                    show_label=False,
+                    container=False,
                     elem_id="base-model",
                 )
             data = _data_card()
@@ -95,7 +96,8 @@ def _data_card() -> DataCard:
         gr.Markdown("### 2 Data")
         source = gr.Radio(SOURCES, value=SOURCES[0], show_label=False, container=False, elem_id="source")
         with gr.Column(visible=False) as upload:
-            file = gr.File(label="CSV, TSV, JSON, JSONL, Parquet, XLSX or TXT", file_types=FILE_TYPES, height=140, elem_id="file")
+            label = "CSV, TSV, JSON, JSONL, Parquet, XLSX or TXT"
+            file = gr.File(label=label, file_types=FILE_TYPES, height=140, elem_id="file")
         with gr.Column(visible=False) as paste:
             pasted = gr.Textbox(
                 label="Rows",
@@ -114,9 +116,7 @@ def _data_card() -> DataCard:
                 elem_id="reference",
             )
             read_reference = gr.Button("Fetch", elem_id="read-reference")
-        rows = gr.Dataframe(
-            interactive=False, show_label=False, max_height=230, wrap=True, datatype="str", buttons=[], elem_id="rows"
-        )
+        rows = gr.HTML(elem_id="rows")
         with gr.Row(elem_classes="pickers"):
             columns = tuple(
                 gr.Dropdown([], label=f"Column {i + 1}", visible=i == 0, elem_id=f"column-{i}", min_width=150)
@@ -153,7 +153,7 @@ def _prompt_card() -> PromptCard:
         template = gr.Textbox(
             default,
             label="Template",
-            info="{column} is filled from the data, [P*8] are eight virtual tokens, [ANSWER:column] or [HEAD:column] is the target.",
+            info=texts.ABOUT_TEMPLATE,
             lines=1,
             max_lines=8,
             max_length=4000,
@@ -202,9 +202,8 @@ def wire_train(tab: TrainTab, handlers: TrainHandlers) -> None:
     def follow(event: gr.events.Dependency) -> None:
         event.success(shown(handlers.show_data), asked, of_data, **EVENT)
 
-    data.source.input(shown(handlers.show_source), data.source, [*data.sources, data.token, data.report], **EVENT).success(
-        shown(handlers.show_data), asked, of_data, **EVENT
-    )
+    of_source = [*data.sources, data.token, data.report]
+    follow(data.source.input(shown(handlers.show_source), data.source, of_source, **EVENT))
     busy = {**EVENT, "show_progress": "minimal", "show_progress_on": data.report}
     follow(data.file.upload(shown(handlers.read_file), data.file, [data.token, data.report], **busy))
     follow(data.read_pasted.click(shown(handlers.read_pasted), data.pasted, [data.token, data.report], **busy))

@@ -11,18 +11,19 @@ import gradio as gr
 
 from ptune_core.data.table import Table
 from ptune_core.demo import DEMO_LABELS
-from ptune_core.errors import DataError, PTuneError, SettingsError, TemplateError
+from ptune_core.errors import DataError, PTuneError, TemplateError
 from ptune_core.model.catalogue import CATALOGUE
 from ptune_core.prompt.segments import TargetKind
 from ptune_core.prompt.template import Template, parse_template, with_num_virtual_tokens
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import form, texts
-from ptune_core.ui.preview import DataReport, choose_columns, example_pieces, needed_columns, report_on
+from ptune_core.ui.preview import DataReport, choose_columns, example_pieces, report_on
 from ptune_core.ui.service import Service
-from ptune_core.ui.show import inline_error, inline_problems
+from ptune_core.ui.show import inline_error, inline_problems, table
 
 MAX_INPUT_COLUMNS = 4
 PREVIEW_ROWS = 5
+MOST_CHARACTERS = 200
 SOURCES = ["Example", "Upload", "Paste", "Hub"]
 PLACEMENTS = {
     "After the text": "{text~} [P*8][ANSWER:label]",
@@ -76,21 +77,17 @@ class TrainHandlers:
             return [gr.skip()] * (len(chosen) + 4)  # said beside the template
         if not token:
             return [_preview(None), *_column_updates(None, template, {}), gr.skip(), gr.update(visible=False), []]
-        table = self._service.uploads.open(token)
-        columns = choose_columns(table, template, _by_name(template, chosen))
+        found = self._service.uploads.open(token)
+        columns = choose_columns(found, template, _by_name(template, chosen))
         settings = RunSettings.parse({"template": template_text, "columns": columns})
         try:
-            report = report_on(table, settings)
+            report = report_on(found, settings)
         except PTuneError as error:
-            return [_preview(table), *_column_updates(table, template, columns), _failed(error, table), gr.update(visible=False), []]
-        pieces = example_pieces(template, table.preview[0], columns)
-        return [
-            _preview(table),
-            *_column_updates(table, template, columns),
-            _report_text(report, table),
-            _answer_rows(report, _answers(answers)),
-            pieces,
-        ]
+            said: list[Any] = [_failed(error, found), gr.update(visible=False), []]
+        else:
+            pieces = example_pieces(template, found.preview[0], columns)
+            said = [_report_text(report, found), _answer_rows(report, _answers(answers)), pieces]
+        return [_preview(found), *_column_updates(found, template, columns), *said]
 
     def check_template(self, template_text: str, token: str, *chosen: str) -> tuple[Any, Any, Any]:
         """The message at the template, the slider's value, and the first row in the template."""
@@ -100,9 +97,9 @@ class TrainHandlers:
             return gr.update(value=inline_error(error), visible=True), gr.update(interactive=False), []
         pieces: Any = []
         if token:
-            table = self._service.uploads.open(token)
-            columns = choose_columns(table, template, _by_name(template, chosen))
-            pieces = example_pieces(template, table.preview[0], columns)
+            found = self._service.uploads.open(token)
+            columns = choose_columns(found, template, _by_name(template, chosen))
+            pieces = example_pieces(template, found.preview[0], columns)
         warnings = inline_problems("Please note", template.warnings(None))
         return gr.update(value=warnings, visible=bool(warnings)), _slider(template), pieces
 
@@ -147,15 +144,15 @@ class TrainHandlers:
     def _settings(self, token: str, form_values: Mapping[str, Any]) -> tuple[RunSettings, Table]:
         values = dict(form_values)
         answers, chosen = _answers(values.pop("answers")), values.pop("columns")
-        table = self._service.uploads.open(token)
+        found = self._service.uploads.open(token)
         values = form.settings_values(values)
         template = parse_template(values.get("template", ""))
-        columns = choose_columns(table, template, _by_name(template, chosen))
+        columns = choose_columns(found, template, _by_name(template, chosen))
         is_head = template.target.kind is TargetKind.HEAD
-        values |= {"data": table.source or "uploaded rows", "columns": columns}
+        values |= {"data": found.source or "uploaded rows", "columns": columns}
         if answers and not is_head:
             values["labels"] = answers
-        return RunSettings.parse(values), table
+        return RunSettings.parse(values), found
 
 
 def new_key() -> str:
@@ -183,11 +180,15 @@ def _picker(name: str | None, label: str, choices: list[str], columns: Mapping[s
     return gr.update(visible=True, label=label, choices=choices, value=columns.get(name) or None)
 
 
-def _preview(table: Table | None) -> Any:
-    if table is None:
-        return gr.update(visible=False)
-    rows = [[row.get(column, "") for column in table.columns] for row in table.preview[:PREVIEW_ROWS]]
-    return gr.update(visible=True, value={"headers": list(table.columns), "data": rows})
+def _preview(found: Table | None) -> str:
+    if found is None:
+        return ""
+    rows = [[_shortened(row.get(column, "")) for column in found.columns] for row in found.preview[:PREVIEW_ROWS]]
+    return table(found.columns, rows)
+
+
+def _shortened(cell: str) -> str:
+    return cell if len(cell) <= MOST_CHARACTERS else cell[:MOST_CHARACTERS] + "…"
 
 
 def _report_text(report: DataReport, table: Table) -> str:
@@ -220,5 +221,6 @@ def _answer_rows(report: DataReport, current: Mapping[str, str]) -> Any:
 
 
 def _slider(template: Template) -> Any:
-    is_single = len(template.groups) == 1 and template.groups[0].count is not None
-    return gr.update(interactive=is_single, value=template.num_virtual_tokens) if is_single else gr.update(interactive=False)
+    if len(template.groups) == 1 and template.groups[0].count is not None:
+        return gr.update(interactive=True, value=template.num_virtual_tokens)
+    return gr.update(interactive=False)

@@ -78,8 +78,9 @@ def build_try() -> TryTab:
             base_label = gr.Label(label="Base model alone", num_top_classes=MOST_LABELS_SHOWN, elem_id="base-label")
             tuned_label = gr.Label(label="Tuned model", num_top_classes=MOST_LABELS_SHOWN, elem_id="tuned-label")
         with gr.Row(visible=False, elem_classes="compare") as generated:
-            base_text = gr.Textbox(label="Base model alone", lines=6, max_lines=20, interactive=False, elem_id="base-text")
-            tuned_text = gr.Textbox(label="Tuned model", lines=6, max_lines=20, interactive=False, elem_id="tuned-text")
+            pane: dict[str, Any] = {"lines": 6, "max_lines": 20, "interactive": False}
+            base_text = gr.Textbox(label="Base model alone", elem_id="base-text", **pane)
+            tuned_text = gr.Textbox(label="Tuned model", elem_id="tuned-text", **pane)
         note = gr.Markdown("", elem_classes="quiet", elem_id="try-note")
         with gr.Row(elem_classes="buttons"):
             download = gr.Button("Download adapter", elem_id="download")
