@@ -102,8 +102,7 @@ def prompted_model(adapter: LoadedAdapter, base: BaseModel) -> PromptedModel:
     """
     trained = adapter.trained
     verbalizer = Verbalizer.from_labels(trained.labels, trained.verbalizer) if trained.labels else None
-    max_length = min(trained.max_length, base.max_positions or trained.max_length)
-    model = PromptedModel(base, adapter.template, verbalizer, max_length=max_length)
+    model = PromptedModel(base, adapter.template, verbalizer, max_length=trained.max_length)
     found, needed = tuple(trained.prompt_embeddings.shape), (model.num_virtual_tokens, base.hidden_size)
     if found != needed:
         raise AdapterError(

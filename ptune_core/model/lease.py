@@ -1,7 +1,7 @@
-"""The device lease: how a training run says that it is using the GPU, to whoever could take memory from it.
+"""The device lease: how a training run says that it needs the GPU, to whoever could take memory from it.
 
-One file in the data directory, locked (shared, as several runs may train) while a run trains on a GPU. The kernel frees
-the lock when its holder dies, whatever ended it. Imports no torch.
+One file in the data directory, locked (shared, as several runs may train) while a run trains. The kernel frees the lock
+when its holder dies, whatever ended it. Imports no torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _FILE = "device.lock"
 
 @contextmanager
 def training_lease(data_directory: Path) -> Iterator[None]:
-    """Hold the lease while the block trains on a GPU."""
+    """Hold the lease while the block trains."""
     descriptor = os.open(data_directory / _FILE, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits only for the instant in which `is_training` looks
