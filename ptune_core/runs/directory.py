@@ -32,7 +32,7 @@ from ptune_core import __version__
 from ptune_core.errors import RunError
 from ptune_core.runs.files import NO_ROOM, Ballast, Lock, atomic_write, json_line, read_lines, sync_folder, write_all
 from ptune_core.runs.states import RunState
-from ptune_core.training.settings import RunSettings
+from ptune_core.training.settings import DEMO, RunSettings
 
 if TYPE_CHECKING:
     from ptune_core.data.table import Table
@@ -50,6 +50,13 @@ _LIBRARIES = ("torch", "transformers", "accelerate", "safetensors")
 def is_run_id(text: str) -> bool:
     """Whether `text` could be the id of a run; nothing else may ever become part of a path."""
     return _RUN_ID.fullmatch(text) is not None
+
+
+def default_name(settings: RunSettings, source: str) -> str:
+    """The name of a run that was given none: what is trained on what; `source` is the name of the data's file."""
+    model = settings.base_model.rstrip("/").rsplit("/", 1)[-1]
+    data = DEMO if settings.data == DEMO else source or settings.data
+    return f"{model} on {Path(data).name}"[:80]
 
 
 def data_directory(environ: Mapping[str, str] = os.environ, space_disk: Path = SPACE_DISK) -> Path:
@@ -107,17 +114,16 @@ class RunDirectory:
         self._history_file = path / "history.jsonl"
         self._stop_file = path / "stop"
 
-    def create(self, run: Mapping[str, Any], table: Table | None, validation: Table | None) -> None:
-        """Write what a run needs to start: `run.json` from `run`, the data, and the first line of its history.
+    def exists(self) -> bool:
+        """Whether `create` was done here."""
+        return self._run_file.exists()
+
+    def create(self, run: Mapping[str, Any]) -> None:
+        """Turn a directory with data into one with a run: write `run.json` from `run`, and begin the history.
 
         Args:
             run: id, name, settings, owner and whatever else is to be kept.
-            table: Rows to copy here; None if they are in `data/` already.
-            validation: The second file's rows, or None.
         """
-        for source, folder in ((table, self.data), (validation, self.validation)):
-            if source is not None:
-                _copy_table(source.path, folder)
         atomic_write(
             self._run_file,
             json.dumps(
@@ -142,6 +148,16 @@ class RunDirectory:
             raise RunError("run.json is damaged", got=type(run).__name__, needed="a JSON object")
         return run
 
+    def copy_table(self, table: Table, folder: Path) -> None:
+        """Copy the rows into `folder`, which is `data` or `validation`."""
+        folder.mkdir()
+        for name in ("table.parquet", "table.json"):
+            with (table.path.parent / name).open("rb") as source, (folder / name).open("wb") as target:
+                shutil.copyfileobj(source, target)
+                target.flush()
+                os.fsync(target.fileno())
+        sync_folder(folder)
+
     def settings(self) -> RunSettings:
         """The settings in `run.json`, checked again.
 
@@ -161,6 +177,10 @@ class RunDirectory:
             return read_lines(self._history_file.read_bytes())
         except FileNotFoundError:
             return []
+
+    def attempt(self) -> int:
+        """Number of the current attempt: 1, and one more for each time the run was queued again."""
+        return max((line.get("attempt", 1) for line in self.history()), default=1)
 
     def record(self, event: str, **details: Any) -> None:
         """Append one line to the history, on disk when this returns."""
@@ -238,16 +258,6 @@ class RunDirectory:
                 with (folder / "table.parquet").open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()
-
-
-def _copy_table(parquet: Path, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("table.parquet", "table.json"):
-        with (parquet.parent / name).open("rb") as source, (folder / name).open("wb") as target:
-            shutil.copyfileobj(source, target)
-            target.flush()
-            os.fsync(target.fileno())
-    sync_folder(folder)
 
 
 def _versions() -> dict[str, str]:

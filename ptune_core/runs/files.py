@@ -82,7 +82,8 @@ def read_lines(data: bytes) -> list[dict[str, Any]]:
 class Lock:
     """An exclusive flock on a file, freed by the kernel when its last holder is gone, whatever ended it.
 
-    This is what tells a live worker from a dead one: no clock, heartbeat or process number is trusted for it.
+    This is what tells a live worker from a dead one: no clock, heartbeat or process number is trusted for it. A
+    context manager that releases it.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -127,8 +128,16 @@ class Lock:
         return False
 
     def release(self) -> None:
-        """Close our end. A child that inherited the lock goes on holding it."""
-        os.close(self.descriptor)
+        """Close our end, once. A child that inherited the lock goes on holding it."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
 class Ballast:

@@ -42,7 +42,7 @@ PASSED_ON_PREFIXES = (
     "NVIDIA_", "NCCL_", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "MALLOC_",
 )  # fmt: skip
 LOG_LIMIT = 10 << 20
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class Launcher:
                 if lock:
                     self.tick()
             except (OSError, sqlite3.Error, PTuneError):
-                _log.exception("The scheduler goes on after an error")  # such as a full disk: room may come back
+                logger.exception("The scheduler goes on after an error")  # such as a full disk: room may come back
             self._wake.wait(self._interval)
         if lock:
             lock.release()
@@ -171,10 +171,8 @@ class Launcher:
             lock = Lock.acquire(directory.lock_file)
             if lock is None:
                 return  # somebody started a worker by hand; it is watched like any other
-            try:
+            with lock:
                 process = self._spawn(directory, lock)
-            finally:
-                lock.release()
         except OSError as error:
             text = str(RunError("The worker could not be started", got=str(error)))
             directory.write_result({"state": "failed", "error": {"kind": "RunError", "text": text}})
@@ -257,7 +255,7 @@ def _signal_worker(directory: RunDirectory, number: signal.Signals) -> None:
         if str(directory.path) not in process.cmdline():
             return
         leads_group = os.getpgid(process.pid) == process.pid
-        _log.warning("Sending %s to the worker %s of run %s", number.name, process.pid, directory.path.name)
+        logger.warning("Sending %s to the worker %s of run %s", number.name, process.pid, directory.path.name)
         (os.killpg if leads_group else os.kill)(process.pid, number)
     except (psutil.Error, ProcessLookupError, PermissionError):
         return  # gone meanwhile; the next look settles it

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptune_core.errors import DiskFull, RunError
-from ptune_core.runs.directory import RunDirectory, is_run_id
-from ptune_core.runs.files import NO_ROOM, Ballast, Lock, sync_folder
+from ptune_core.runs.directory import RunDirectory, default_name, is_run_id
+from ptune_core.runs.files import NO_ROOM, Ballast, sync_folder
 from ptune_core.runs.states import TRANSITIONS, RunState
-from ptune_core.training.settings import DEMO, RunSettings
+from ptune_core.training.settings import RunSettings
 
 if TYPE_CHECKING:
     from ptune_core.data.table import Table
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 STORE_BALLAST = 4 << 20
 BUSY_SECONDS = 30
+ORPHAN_SECONDS = 3600
+"""A directory that has been in the making for so long belongs to an app that was killed."""
+
 _BUILDING = ".tmp-"
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS runs (
@@ -140,18 +143,16 @@ class Store:
         run_id = secrets.token_hex(8)
         building = RunDirectory(self.runs_dir / f"{_BUILDING}{run_id}")
         run = {
-            "id": run_id, "name": settings.name or default_name(settings, table), "owner": owner, "key": key,
+            "id": run_id, "name": settings.name or default_name(settings, table.source), "owner": owner, "key": key,
             "settings": settings.model_dump(mode="json"),
         }  # fmt: skip
         try:
             building.path.mkdir(mode=0o700)
-            lock = Lock.acquire(building.lock_file)  # tells `_sweep` of another app that this is no orphan
-            try:
-                building.create(run, table, validation)
-                return self._publish(building, run_id) or self._id_of(owner, key) or run_id
-            finally:
-                if lock:
-                    lock.release()
+            building.copy_table(table, building.data)
+            if validation is not None:
+                building.copy_table(validation, building.validation)
+            building.create(run)
+            return self._publish(building, run_id)
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
@@ -257,38 +258,32 @@ class Store:
         """Make the index agree with the directories: add what only they have, drop what they no longer have."""
         with self._database(write=True) as database:
             known = {row["id"] for row in database.execute("SELECT id FROM runs")}
-            there = {path.name for path in self.runs_dir.iterdir() if is_run_id(path.name)}
+            there = {file.parent.name for file in self.runs_dir.glob("*/run.json") if is_run_id(file.parent.name)}
             database.executemany("DELETE FROM runs WHERE id = ?", [(run_id,) for run_id in known - there])
-            found = [values for run_id in there - known if (values := self._values(run_id))]
+            found = [self._values(RunDirectory(self.runs_dir / run_id)) for run_id in there - known]
             for values in sorted(found, key=lambda values: (values["queued"], values["id"])):
                 database.execute(_INSERT, values)
 
-    def _publish(self, building: RunDirectory, run_id: str) -> str | None:
-        """Let the finished directory appear in the queue; None if the same key got there first."""
-        final = self.runs_dir / run_id
+    def _publish(self, building: RunDirectory, run_id: str) -> str:
+        """Let the finished directory appear in the queue; the id of the run that has the key, this one or another."""
         with self._database(write=True) as database:
-            values = self._values(building.path.name)
-            if values is None or database.execute(_INSERT, {**values, "id": run_id}).rowcount == 0:
-                return None
-            os.rename(building.path, final)
-            sync_folder(self.runs_dir)
-        return run_id
+            values = {**self._values(building), "id": run_id}
+            if database.execute(_INSERT, values).rowcount:
+                os.rename(building.path, self.runs_dir / run_id)
+                sync_folder(self.runs_dir)
+            same_key = "SELECT id FROM runs WHERE owner = :owner AND key = :key"
+            return str(database.execute(same_key, values).fetchone()["id"])
 
-    def _values(self, folder: str) -> dict[str, Any] | None:
-        """The row that the directory of a run stands for; None if it is none."""
-        directory = RunDirectory(self.runs_dir / folder)
-        try:
-            run = directory.run()
-        except RunError:
-            return None
+    def _values(self, directory: RunDirectory) -> dict[str, Any]:
+        """The row that the directory of a run stands for."""
+        run, folder = directory.run(), directory.path.name
         history = directory.history()
         state, reason = directory.recorded_state()
         times = {line.get("event"): line.get("time") for line in history}
         return {
             "id": folder, "owner": run.get("owner", ""), "key": run.get("key", folder), "name": run.get("name", folder),
             "settings": json.dumps(run.get("settings", {}), ensure_ascii=False), "state": state, "reason": reason,
-            "attempt": max((line.get("attempt", 1) for line in history), default=1),
-            "created": run.get("created", 0.0), "queued": times.get("queued", 0.0),
+            "attempt": directory.attempt(), "created": run.get("created", 0.0), "queued": times.get("queued", 0.0),
             "started": times.get("started"), "ended": (directory.result() or {}).get("ended", times.get("interrupted")),
         }  # fmt: skip
 
@@ -306,7 +301,8 @@ class Store:
 
     def _sweep(self) -> None:
         """Remove what an app that was killed left half made or half deleted."""
-        orphans = [path for path in self.runs_dir.glob(f"{_BUILDING}*") if not RunDirectory(path).is_alive()]
+        old = time.time() - ORPHAN_SECONDS
+        orphans = [path for path in self.runs_dir.glob(f"{_BUILDING}*") if path.stat().st_mtime < old]
         for path in [*orphans, *self._trash.iterdir()]:
             shutil.rmtree(path, ignore_errors=True)
 
@@ -360,10 +356,3 @@ class Store:
             raise DiskFull("The disk is full", got=str(self.data_dir), remedy=remedy) from error
         finally:
             connection.close()  # rolls back what was not committed
-
-
-def default_name(settings: RunSettings, table: Table) -> str:
-    """The name of a run that was given none: what is trained on what."""
-    model = settings.base_model.rstrip("/").rsplit("/", 1)[-1]
-    data = "demo" if settings.data == DEMO else table.source or settings.data
-    return f"{model} on {Path(data).name}"[:80]

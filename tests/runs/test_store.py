@@ -275,8 +275,8 @@ def test_a_run_held_by_a_worker_is_not_deleted_whatever_the_database_says(store:
 
 def test_what_a_killed_app_left_half_done_is_swept(store: Store, submit: Submit) -> None:
     run_id = submit()
-    for folder in (store.runs_dir / ".tmp-dead", store.runs_dir / ".tmp-in-the-making", store.data_dir / ".trash" / "x"):
-        folder.mkdir()
+    for name in ("runs/.tmp-dead", "runs/.tmp-in-the-making", ".trash/x"):
+        (store.data_dir / name).mkdir()
     os.utime(store.runs_dir / ".tmp-dead", (0, 0))
     Store(store.data_dir)
     assert {path.name for path in store.runs_dir.iterdir()} == {run_id, ".tmp-in-the-making"}

@@ -1,0 +1,271 @@
+"""What the page shows of a run: the curve since a viewer's cursor, progress, and one line of status.
+
+Each run's `metrics.jsonl` is read once, forward, into arrays that all viewers share; a viewer's cursor is the number of
+lines it has seen. A first reply, or one after a resumed run went back to its checkpoint, replaces what the viewer has
+and is thinned; the others carry only what is new.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from array import array
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import lru_cache
+from math import nan
+from pathlib import Path
+from typing import Any
+
+from ptune_core.runs.directory import RunDirectory
+from ptune_core.runs.files import read_lines
+from ptune_core.runs.states import RunState
+from ptune_core.runs.store import Run
+
+MOST_POINTS = 1500
+"""Points of one series in one reply."""
+
+SPARK_POINTS = 40
+_OPEN_CURVES = 64
+
+
+class Series:
+    """Points in the order they were written: the step of each, the number of its line, and its values."""
+
+    def __init__(self, *names: str) -> None:
+        self.x = array("q")
+        self.line = array("q")
+        self.values = {name: array("d") for name in names}
+
+    def add(self, line_number: int, line: dict[str, Any]) -> None:
+        """Take the values of one line; what is missing or null becomes NaN."""
+        self.x.append(int(line["step"]))
+        self.line.append(line_number)
+        for name, values in self.values.items():
+            value = line.get(name)
+            values.append(nan if value is None else float(value))
+
+    def since(self, cursor: int) -> range:
+        """Indices of the points written after the first `cursor` lines."""
+        return range(bisect_right(self.line, cursor), len(self.x))
+
+    def as_json(self, indices: Sequence[int]) -> dict[str, list[Any]]:
+        """The points at `indices` as lists of numbers with 6 digits; NaN becomes null."""
+        columns = {name: [_short(values[i]) for i in indices] for name, values in self.values.items()}
+        return {"x": [self.x[i] for i in indices], **columns}
+
+
+class Curve:
+    """All that a run's `metrics.jsonl` says, read as it grows; safe to use from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self.lock = threading.Lock()
+        self._path = path
+        self._clear(b"", 0)
+
+    def _clear(self, first_line: bytes, inode: int) -> None:
+        self._first_line, self._inode, self._offset = first_line, inode, 0
+        self.edition = 1
+        self.lines = 0
+        self.steps = Series("loss", "learning_rate", "grad_norm", "seconds")
+        self.evals = Series("loss", "value", "best")
+        self.attempt_start = 0
+        self.plan: dict[str, Any] | None = None
+        self.baseline: dict[str, Any] | None = None
+        self.samples: dict[str, Any] | None = None
+        self.samples_line = 0
+        self.phase = ""
+
+    def read_on(self) -> None:
+        """Take in what was written since the last call; a last line without its end is left for the next."""
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY)
+        except FileNotFoundError:
+            return
+        try:
+            first_line, newline, _ = os.pread(descriptor, 256, 0).partition(b"\n")
+            status = os.fstat(descriptor)
+            if not newline and status.st_size < 256:
+                return  # not even the first line is whole
+            if (first_line, status.st_ino) != (self._first_line, self._inode) or status.st_size < self._offset:
+                self._clear(first_line, status.st_ino)
+            data = os.pread(descriptor, status.st_size - self._offset, self._offset)
+        finally:
+            os.close(descriptor)
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        for line in read_lines(whole):
+            self.lines += 1
+            self._take(line)
+
+    def _take(self, line: dict[str, Any]) -> None:
+        match line.get("kind"):
+            case "step":
+                self.steps.add(self.lines, line)
+            case "eval":
+                self.evals.add(self.lines, line)
+            case "sample":
+                self.samples, self.samples_line = {"step": line["step"], "rows": line["rows"]}, self.lines
+            case "plan":
+                self.plan = {name: value for name, value in line.items() if name != "kind"}
+            case "baseline":
+                self.baseline = {"majority": line.get("majority"), "zero_shot": line.get("zero_shot")}
+            case "phase":
+                self.phase = str(line["phase"])
+            case "resume":
+                self.attempt_start = len(self.steps.x)
+            case "edition":
+                self.edition = int(line["edition"])
+
+    @property
+    def best(self) -> tuple[int, float] | None:
+        """Step and value of the best evaluation."""
+        flags = self.evals.values["best"]
+        index = next((i for i in reversed(range(len(flags))) if flags[i] == 1.0), None)
+        return None if index is None else (self.evals.x[index], self.evals.values["value"][index])
+
+    @property
+    def rate(self) -> float | None:
+        """Steps per second, evaluations included, of the current attempt; None before its second step."""
+        first, last = self.attempt_start, len(self.steps.x) - 1
+        if last <= first:
+            return None
+        seconds = self.steps.values["seconds"][last] - self.steps.values["seconds"][first]
+        return (self.steps.x[last] - self.steps.x[first]) / seconds if seconds > 0 else None
+
+
+@lru_cache(maxsize=_OPEN_CURVES)
+def _curve(metrics: Path) -> Curve:
+    return Curve(metrics)
+
+
+def since(run_dir: Path, cursor: int, epoch: int) -> dict[str, Any]:
+    """What is new about a run, as JSON values for the browser.
+
+    Args:
+        run_dir: The run directory.
+        cursor: The `cursor` of the viewer's last reply, 0 at first.
+        epoch: The `epoch` of the viewer's last reply.
+
+    Returns:
+        ``reset``: whether the points replace what the viewer has; ``samples``: at most one, the newest, if it is new;
+        ``done``: whether asking again is of no use until the run is resumed. The rest as its name says.
+    """
+    files = RunDirectory(run_dir)
+    state, reason = files.recorded_state()  # before the curve: when it says done, the curve below is complete
+    curve = _curve(files.metrics)
+    with curve.lock:
+        curve.read_on()
+        new = (curve.steps.since(cursor), curve.evals.since(cursor))
+        is_known = 0 < cursor <= curve.lines and epoch == curve.edition
+        reset = not is_known or max(map(len, new)) > MOST_POINTS
+        if reset:
+            steps = thinned(curve.steps.values["loss"], MOST_POINTS)
+            evals = thinned(curve.evals.values["value"], MOST_POINTS)
+        else:
+            steps, evals = new
+        eval_points = curve.evals.as_json(evals)
+        eval_points["best"] = [flag == 1.0 for flag in eval_points["best"]]
+        step_points = curve.steps.as_json(steps)
+        del step_points["seconds"]
+        return {
+            "reset": reset,
+            "epoch": curve.edition,
+            "cursor": curve.lines,
+            "steps": step_points,
+            "evals": eval_points,
+            "baseline": curve.baseline,
+            "plan": curve.plan,
+            "state": state,
+            "status": _status(files, curve, state, reason),
+            "progress": _progress(curve, state),
+            "done": not state.is_active,
+            "samples": [curve.samples] if curve.samples and (reset or curve.samples_line > cursor) else [],
+        }
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """One run in a list: how far it is, its best value beside its baselines, and a small curve of the metric."""
+    files = RunDirectory(run.directory)
+    curve = _curve(files.metrics)
+    with curve.lock:
+        curve.read_on()
+        best_step, best = curve.best or (None, None)
+        values = curve.evals.values["value"]
+        return {
+            "id": run.id,
+            "name": run.name,
+            "state": run.state,
+            "attempt": run.attempt,
+            "created": run.created,
+            "status": _status(files, curve, run.state, run.reason),
+            **_progress(curve, run.state),
+            "metric": curve.plan and curve.plan.get("metric"),
+            "best": best,
+            "best_step": best_step,
+            "baseline": curve.baseline,
+            "spark": [_short(values[i]) for i in thinned(values, SPARK_POINTS)],
+        }
+
+
+def thinned(values: Sequence[float], limit: int) -> Sequence[int]:
+    """At most `limit` indices of `values` whose line looks the same: the lowest and highest point of every bucket.
+
+    The first and the last point are always there, and all of them if they are few enough.
+    """
+    count = len(values)
+    if count <= limit:
+        return range(count)
+    kept = {0, count - 1}
+    buckets = (limit - 2) // 2
+    for bucket in range(buckets):
+        indices = range(1 + bucket * (count - 2) // buckets, 1 + (bucket + 1) * (count - 2) // buckets)
+        kept |= {min(indices, key=values.__getitem__), max(indices, key=values.__getitem__)}
+    return sorted(kept)
+
+
+def _progress(curve: Curve, state: RunState) -> dict[str, Any]:
+    step = curve.steps.x[-1] if curve.steps.x else 0
+    steps = curve.plan["steps"] if curve.plan else None
+    rate = curve.rate
+    left = (steps - step) / rate if state is RunState.RUNNING and steps and rate else None
+    return {"step": step, "steps": steps, "rate": rate and _short(rate), "seconds_left": left and _short(left)}
+
+
+def _status(files: RunDirectory, curve: Curve, state: RunState, reason: str) -> str:
+    """One line that says where the run stands."""
+    progress = _progress(curve, state)
+    parts = []
+    if state is RunState.QUEUED:
+        return "Waiting for its turn"
+    if state is RunState.RUNNING and files.stop_requested():
+        parts.append("Stopping; the best result so far is kept")
+    elif state is RunState.RUNNING and curve.phase != "training":
+        parts.append((curve.phase or "starting").capitalize() + "…")
+    if progress["step"]:
+        parts.append(f"Step {progress['step']:,} of {progress['steps']:,}" if progress["steps"] else "")
+    if state is RunState.RUNNING and curve.phase == "training":
+        if progress["rate"]:
+            parts.append(f"{progress['rate']:.3g} steps/s")
+        if progress["seconds_left"]:
+            parts.append(f"at most {duration(progress['seconds_left'])} left")
+    if curve.best and curve.plan:
+        step, value = curve.best
+        parts.append(f"best {curve.plan['metric']} {value:.3f} at step {step:,}")
+    if not state.is_active and reason and reason != state:
+        parts.append(reason)
+    return " · ".join(part for part in parts if part)
+
+
+def duration(seconds: float) -> str:
+    """A time span as people say it: 44 s, 3 min 20 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _short(value: float) -> float | None:
+    return None if value != value else float(f"{value:.6g}")

@@ -1,0 +1,98 @@
+"""Writing `metrics.jsonl`, so that the curve of a run that was interrupted and resumed has no gap and no step twice.
+
+The first line is ``{"kind": "edition", "edition": n}``. Lines are only ever appended to an edition; when a resumed run
+goes back to its last checkpoint, the lines after it are dropped by replacing the file with edition n + 1, which tells
+readers that what they have read before may no longer be true.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ptune_core.runs.files import atomic_write, json_line, read_lines, write_all
+
+AT_A_STEP = ("step", "eval", "sample")
+_ABOUT_THE_RESULT = (*AT_A_STEP, "baseline")
+
+
+class MetricsLog:
+    """The open `metrics.jsonl` of one attempt; a context manager.
+
+    Args:
+        path: The file. What an earlier attempt wrote stays visible until this one says where it goes on.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = _open(path)
+        self._earlier = _drop_torn_line(self._descriptor)
+        if self._earlier == 0:
+            write_all(self._descriptor, _edition(1))
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Write one line.
+
+        Before the first line that says where this attempt stands, what contradicts it is dropped: with
+        ``{"kind": "resume", "step": k}`` everything after step k, with anything else the whole earlier attempt.
+
+        Raises:
+            OSError: The disk is full. No part of the line is left.
+        """
+        if self._earlier and line["kind"] == "resume":
+            self._rewrite(keep_until=line["step"])
+        elif self._earlier and line["kind"] in _ABOUT_THE_RESULT:
+            self._rewrite(keep_until=None)
+        size = os.fstat(self._descriptor).st_size
+        try:
+            write_all(self._descriptor, json_line(line))
+        except OSError:
+            os.ftruncate(self._descriptor, size)
+            raise
+
+    def _rewrite(self, keep_until: int | None) -> None:
+        data = self._path.read_bytes()
+        lines = read_lines(data[: self._earlier])
+        edition = max((line["edition"] for line in lines if line.get("kind") == "edition"), default=1)
+        kept = [] if keep_until is None else [line for line in lines if _stands(line, keep_until)]
+        content = _edition(edition + 1) + b"".join(json_line(line) for line in kept) + data[self._earlier :]
+        atomic_write(self._path, content)
+        os.close(self._descriptor)
+        self._descriptor = _open(self._path)
+        self._earlier = 0
+
+
+def _stands(line: Mapping[str, Any], step: int) -> bool:
+    """Whether what an earlier attempt wrote still holds when training goes on after `step`."""
+    return line.get("kind") != "edition" and (line.get("kind") not in AT_A_STEP or line["step"] <= step)
+
+
+def _edition(number: int) -> bytes:
+    return json_line({"kind": "edition", "edition": number})
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+
+
+def _drop_torn_line(descriptor: int) -> int:
+    """Cut off a last line that a power cut or a full disk tore; returns the size then."""
+    size = os.fstat(descriptor).st_size
+    end = size
+    while end > 0:
+        start = max(0, end - 65536)
+        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
+        end = start + newline + 1 if newline >= 0 else start
+        if newline >= 0:
+            break
+    if end < size:
+        os.ftruncate(descriptor, end)
+    return end

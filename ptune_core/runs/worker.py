@@ -1,0 +1,279 @@
+"""The only place that runs a training: ``python -m ptune_core.runs.worker RUN_DIR``, or `train_here` in a terminal.
+
+The command is idempotent: whoever has the run's lock trains, from the last checkpoint if there is one; a run that has
+ended stays as it is. Exit codes: 0 the run has a result (finished, stopped or failed, see result.json), 75 another
+worker has it, 1 this is not a run directory.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ptune_core.errors import DataError, DiskFull, OutOfMemory, PTuneError, RunError
+from ptune_core.runs.causes import machine_start, memory_kills
+from ptune_core.runs.directory import LOCK_VARIABLE, RunDirectory, default_name
+from ptune_core.runs.files import NO_ROOM, Lock
+from ptune_core.runs.metrics_log import MetricsLog
+from ptune_core.runs.states import RunState
+from ptune_core.training.settings import RunSettings
+
+if TYPE_CHECKING:
+    from ptune_core.data.table import Table
+    from ptune_core.model.trained import TrainedPrompt
+
+EXIT_LOCKED = 75
+Report = Callable[[dict[str, Any]], None]
+logger = logging.getLogger(__name__)
+
+_UNKNOWN = dict.fromkeys(
+    ("metric", "value", "best_step", "steps", "baseline_majority", "baseline_zero_shot", "reason", "error")
+)
+"""What every result.json has, for a run that ended before it knew."""
+
+
+class Train(Protocol):
+    """`ptune_core.training.session.run_training`, or something that stands in for it."""
+
+    def __call__(
+        self,
+        settings: RunSettings,
+        table: Table,
+        directory: Path,
+        *,
+        validation: Table | None,
+        should_stop: Callable[[], bool],
+        report: Report,
+        export: Callable[[TrainedPrompt], None],
+    ) -> dict[str, Any]: ...
+
+
+def main() -> int:
+    """Work on the run directory that the command line names."""
+    try:
+        return work(Path(sys.argv[1]).absolute())
+    except PTuneError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def work(directory: Path, train: Train | None = None) -> int:
+    """Do what is left to do for the run in `directory`; returns the exit code.
+
+    Args:
+        train: Stands in for `run_training` in tests.
+
+    Raises:
+        RunError: `directory` is no run directory.
+    """
+    files = RunDirectory(directory)
+    files.run()
+    lock = _take_lock(files)
+    if lock is None:
+        return EXIT_LOCKED
+    with lock:
+        if files.result() is None:
+            _attempt(files, train or _real_training, report=lambda _: None, should_stop=lambda: False)
+    return 0
+
+
+def train_here(
+    settings: RunSettings,
+    out: Path,
+    *,
+    report: Report = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    train: Train | None = None,
+) -> dict[str, Any]:
+    """Train in this process, with `out` as the run directory; called again, go on where the last call ended.
+
+    Args:
+        report: Receives every line of `metrics.jsonl`.
+        should_stop: Asked before every step; True ends training with the best result so far.
+        train: Stands in for `run_training` in tests.
+
+    Returns:
+        What `result.json` holds, also for a training that failed.
+
+    Raises:
+        RunError: `out` is in use, or holds a run with other settings.
+        PTuneError: The data cannot be read; nothing was started.
+    """
+    files = RunDirectory(out.absolute())
+    files.path.mkdir(parents=True, exist_ok=True)
+    lock = Lock.acquire(files.lock_file)
+    if lock is None:
+        raise RunError("Another process is training in this directory", got=str(out), remedy="Choose another directory")
+    with lock:
+        if files.exists():
+            if files.settings() != settings:
+                remedy = "Choose another directory"
+                raise RunError("The directory holds a run with other settings", got=str(out), remedy=remedy)
+            result = files.result()
+            if result is not None and result["state"] == RunState.FINISHED:
+                return result
+            files.reopen(files.attempt() + 1)
+        else:
+            _prepare(files, settings)
+        return _attempt(files, train or _real_training, report=report, should_stop=should_stop)
+
+
+def _prepare(files: RunDirectory, settings: RunSettings) -> None:
+    from ptune_core.data.ingest import load_source
+
+    table = load_source(settings.data, files.data)
+    if settings.validation_data is not None:
+        load_source(settings.validation_data, files.validation)
+    name = settings.name or default_name(settings, table.source)
+    files.create({"id": files.path.name, "name": name, "owner": "", "settings": settings.model_dump(mode="json")})
+
+
+def _take_lock(files: RunDirectory) -> Lock | None:
+    """The lock that the launcher handed down, or else the lock as it can be taken now."""
+    with suppress(KeyError, ValueError):
+        if inherited := Lock.inherited(int(os.environ.pop(LOCK_VARIABLE)), files.lock_file):
+            return inherited
+    return Lock.acquire(files.lock_file)
+
+
+def _attempt(files: RunDirectory, train: Train, *, report: Report, should_stop: Callable[[], bool]) -> dict[str, Any]:
+    """Train until there is a result of one kind or another, and write it last."""
+    began = time.monotonic()
+    files.ballast.hold()
+    files.record(
+        "started", attempt=files.attempt(), pid=os.getpid(), machine_start=machine_start(), memory_kills=memory_kills()
+    )
+    with _log_to(files.log), _stop_on_sigterm() as terminated, MetricsLog(files.metrics) as metrics:
+
+        def note(line: dict[str, Any]) -> None:
+            metrics.append(line)
+            report(line)
+
+        def stopping() -> bool:
+            return terminated() or files.stop_requested() or should_stop()
+
+        try:
+            outcome = _train(files, train, note, stopping)
+            stopped = outcome.pop("stopped", False)
+            outcome["state"] = RunState.STOPPED if stopped else RunState.FINISHED
+        except Exception as error:
+            files.ballast.release()  # a full disk must not keep the reason from being written
+            logger.exception("The run failed")
+            outcome = {"state": RunState.FAILED, "error": describe(error)}
+    files.ballast.release()
+    result = {**_UNKNOWN, "seconds": round(time.monotonic() - began, 3), "attempt": files.attempt(), **outcome}
+    files.write_result(result)
+    return result
+
+
+def _train(files: RunDirectory, train: Train, report: Report, should_stop: Callable[[], bool]) -> dict[str, Any]:
+    from ptune_core.data.table import open_table
+
+    if not files.data_is_intact():
+        raise DataError("The run's data were changed after it was started", remedy="Start a new run")
+    return train(
+        files.settings(),
+        open_table(files.data),
+        files.path,
+        validation=open_table(files.validation) if files.validation.exists() else None,
+        should_stop=should_stop,
+        report=report,
+        export=partial(_export, files),
+    )
+
+
+def _real_training(*arguments: Any, **options: Any) -> dict[str, Any]:
+    from ptune_core.training.session import run_training
+
+    return run_training(*arguments, **options)
+
+
+def _export(files: RunDirectory, trained: TrainedPrompt) -> None:
+    from ptune_core.adapters.export import export_adapter
+
+    export_adapter(trained, files.adapter, files.adapter_zip)
+
+
+def describe(error: Exception) -> Mapping[str, str]:
+    """An error for result.json: the name of its class, and a text for people."""
+    if isinstance(error, PTuneError):
+        known = error
+    elif _is_out_of_memory(error):
+        known = OutOfMemory(
+            "Memory ran out", got=_first_line(error), remedy="Lower batch_size, eval_batch_size or max_length, "
+            "and raise gradient_accumulation_steps to keep the effective batch",
+        )  # fmt: skip
+    elif _is_disk_full(error):
+        known = DiskFull(
+            "The disk is full", got=_first_line(error),
+            remedy="Delete old runs or other files, then resume: training goes on from the last checkpoint",
+        )  # fmt: skip
+    else:
+        known = PTuneError(
+            "The run failed for a reason PTune does not know", got=f"{type(error).__name__}: {_first_line(error)}",
+            remedy="The end of the log says where. Resuming goes on from the last checkpoint",
+        )  # fmt: skip
+        return {"kind": type(error).__name__, "text": str(known)}
+    return {"kind": type(known).__name__, "text": str(known)}
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether RAM or GPU memory ran out; torch says so by a class on GPUs and only by the text on CPUs."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        text in str(error).lower() for text in ("out of memory", "can't allocate memory")
+    )
+
+
+def _is_disk_full(error: Exception) -> bool:
+    """Whether a write failed for lack of room; libraries that write in Rust or C++ say so only in their text."""
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return True
+    return any(text in str(error) for text in ("No space left on device", "os error 28", "inline_container"))
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "")[:300]
+
+
+@contextmanager
+def _stop_on_sigterm() -> Iterator[Callable[[], bool]]:
+    """While inside, SIGTERM asks to stop at the next step, which is what the yielded function tells."""
+    told = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield told.is_set
+        return
+    previous = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    try:
+        yield told.is_set
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    """While inside, what PTune logs goes to the run's log, where the rest of the worker's output is."""
+    handler = logging.FileHandler(path, delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("ptune_core")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        with suppress(OSError):
+            handler.close()  # what it could not write for lack of room is lost
+
+
+if __name__ == "__main__":
+    sys.exit(main())
