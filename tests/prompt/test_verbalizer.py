@@ -68,6 +68,8 @@ def test_mask_answers_have_exactly_as_many_tokens_as_masks() -> None:
     with pytest.raises(SettingsError) as caught:
         verbalizer.mask_ids(by_word, 1)
     assert "'a bb' has 2 tokens" in str(caught.value) and "'bb a' has 2 tokens" in str(caught.value)
+    with pytest.raises(SettingsError, match="has 2 tokens, the template 3 mask tokens"):
+        verbalizer.mask_ids(by_word, 3)
 
 
 def test_mask_answers_with_the_same_tokens_are_named() -> None:
