@@ -7,9 +7,10 @@ refuses it instead of computing something else.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import safetensors.torch
 from pydantic import BaseModel, ValidationError
@@ -41,7 +42,7 @@ TENSOR_FILE = "adapter_model.safetensors"
 SIDECAR_FILE = "ptune.json"
 ENCODER_FILE = "prompt_encoder.safetensors"
 
-FILE_LIMITS = {CONFIG_FILE: 2**16, SIDECAR_FILE: 2**22, TENSOR_FILE: 2**28, ENCODER_FILE: 2**30}
+FILE_LIMITS = {CONFIG_FILE: 2**16, SIDECAR_FILE: 2**24, TENSOR_FILE: 2**28, ENCODER_FILE: 2**30}
 """The files that are read, and the most bytes each may hold."""
 
 Checked = TypeVar("Checked", bound=BaseModel)
@@ -73,6 +74,8 @@ def is_peft_compatible(template: Template) -> bool:
 def save_adapter(trained: TrainedPrompt, directory: Path) -> None:
     """Write the files of an adapter into `directory` and read them back.
 
+    The prompt encoder is left out when it is larger than anyone would want to download (1 GiB).
+
     Raises:
         AdapterError: What was trained cannot be written as an adapter, or would not load again.
         DiskFull: There is no room.
@@ -86,11 +89,11 @@ def save_adapter(trained: TrainedPrompt, directory: Path) -> None:
         TENSOR_FILE: _tensor_file(trained, config.peft_type),
         SIDECAR_FILE: dump_json(_sidecar_of(trained, template), sort_keys=False),
     }
-    if trained.encoder_state:
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.encoder_state.items()}
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.encoder_state.items()}
+    if 0 < sum(tensor.nbytes for tensor in state.values()) < FILE_LIMITS[ENCODER_FILE] - 2**20:
         files[ENCODER_FILE] = safetensors.torch.save(state, metadata={"format": "pt"})
     write_files(directory, files)
-    if not trained.encoder_state:
+    if ENCODER_FILE not in files:
         (directory / ENCODER_FILE).unlink(missing_ok=True)
     load_adapter(directory)
 
@@ -162,27 +165,32 @@ def _config_of(trained: TrainedPrompt, template: Template) -> PeftConfig:
 
 
 def _sidecar_of(trained: TrainedPrompt, template: Template) -> dict[str, object]:
-    values = {
-        "format_version": FORMAT_VERSION,
-        "ptune_version": __version__,
-        "base_model": trained.base_model,
-        "revision": trained.revision,
-        "template": trained.template,
-        "segments": parts_from(template.segments),
-        # A chat template writes the special tokens of a conversation itself.
-        "special_tokens": not parse_template(trained.template).messages,
-        "labels": list(trained.labels),
-        "verbalizer": trained.verbalizer,
-        "columns": trained.columns,
-        "max_length": trained.max_length,
-        "metrics": trained.metrics,
-        "settings": trained.settings,
-    }
     try:
+        values = {
+            "format_version": FORMAT_VERSION,
+            "ptune_version": __version__,
+            "base_model": trained.base_model,
+            "revision": trained.revision,
+            "template": trained.template,
+            "segments": parts_from(template.segments),
+            # A chat template writes the special tokens of a conversation itself.
+            "special_tokens": not template.messages,
+            "labels": list(trained.labels),
+            "verbalizer": trained.verbalizer,
+            "columns": trained.columns,
+            "max_length": trained.max_length,
+            "metrics": _as_json(trained.metrics),
+            "settings": _as_json(trained.settings),
+        }
         Sidecar.model_validate(values)
     except ValidationError as error:
         raise _unwritable(problems_of(error, SIDECAR_FILE)) from None
     return values
+
+
+def _as_json(values: dict[str, Any]) -> Any:
+    """As it will be read back. A number that is not finite, which JSON has no word for, becomes null."""
+    return json.loads(json.dumps(values), parse_constant=lambda _: None)
 
 
 def _unwritable(problems: list[str]) -> AdapterError:

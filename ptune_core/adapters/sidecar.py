@@ -28,7 +28,7 @@ MAX_VIRTUAL_TOKENS = 1024
 MAX_TOKEN_DIM = 65_536
 MAX_LABELS = 1000
 
-Name = Annotated[str, Field(min_length=1, max_length=400)]
+Text = Annotated[str, Field(max_length=100_000)]
 Count = Annotated[int, Field(ge=1, le=MAX_VIRTUAL_TOKENS)]
 Size = Annotated[int, Field(ge=1, le=MAX_TOKEN_DIM)]
 BaseModelId = Annotated[str, Field(max_length=400, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -67,16 +67,16 @@ class LiteralPart(_Part):
     """Text that stands as it is."""
 
     kind: OneOf["literal"] = "literal"
-    text: Annotated[str, Field(max_length=100_000)]
+    text: Text
 
 
 class ColumnPart(_Part):
     """A data column."""
 
     kind: OneOf["column"] = "column"
-    name: Name
+    name: Text
     shorten_first: bool = False
-    filters: Annotated[list[Name], Field(max_length=20)] = []
+    filters: list[Text] = []
 
 
 class VirtualTokensPart(_Part):
@@ -86,8 +86,8 @@ class VirtualTokensPart(_Part):
     group: Annotated[int, Field(ge=0, le=MAX_VIRTUAL_TOKENS)]
     count: Count
     first_row: Annotated[int, Field(ge=0, le=MAX_VIRTUAL_TOKENS)]
-    name: Name | None = None
-    init_text: Annotated[str, Field(max_length=100_000)] | None = None
+    name: Text | None = None
+    init_text: Text | None = None
 
 
 class SpecialPart(_Part):
@@ -102,7 +102,7 @@ class TargetPart(_Part):
 
     kind: OneOf["target"] = "target"
     target: OneOf["ANSWER", "HEAD"]
-    column: Name
+    column: Text
 
 
 Part = Annotated[
@@ -119,12 +119,12 @@ class Sidecar(BaseModel):
     ptune_version: Annotated[str, Field(max_length=100)]
     base_model: BaseModelId
     revision: Revision | None
-    template: Annotated[str, Field(max_length=20_000)]
-    segments: Annotated[list[Part], Field(min_length=1, max_length=2000)]
+    template: Text
+    segments: list[Part]
     special_tokens: bool
-    labels: Annotated[list[Annotated[str, Field(max_length=1000)]], Field(max_length=MAX_LABELS)]
-    verbalizer: dict[str, Annotated[str, Field(max_length=1000)]] | None
-    columns: dict[Name, Name]
+    labels: Annotated[list[Text], Field(max_length=MAX_LABELS)]
+    verbalizer: dict[Text, Text] | None
+    columns: dict[Text, Text]
     max_length: Annotated[int, Field(ge=1, le=10_000_000)] | None
     metrics: dict[str, Any]
     settings: dict[str, Any]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ptune_core.adapters import format
 from ptune_core.adapters.format import load_adapter, save_adapter
 from ptune_core.errors import AdapterError
 from ptune_core.model.trained import TrainedPrompt
@@ -59,6 +60,12 @@ def test_an_adapter_without_encoder_state_says_so(make_trained, tmp_path) -> Non
     loaded = load_adapter(tmp_path)
     assert loaded.encoder_state == {}
     assert loaded.prompt_config.inference_mode
+
+
+def test_an_encoder_too_large_to_download_is_left_out(make_trained, tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(format.FILE_LIMITS, format.ENCODER_FILE, 2**20 + 100)
+    save_adapter(make_trained("some/model"), tmp_path)
+    assert load_adapter(tmp_path).encoder_state == {}
 
 
 def test_free_text_has_no_labels(make_trained, tmp_path) -> None:
@@ -115,6 +122,20 @@ def test_an_initial_text_keeps_its_count(make_trained, tmp_path) -> None:
     assert [group.count for group in load_adapter(tmp_path).segments if hasattr(group, "group")] == [4, 2]
 
 
+def test_numbers_that_are_not_finite_do_not_cost_the_adapter(make_trained, tmp_path) -> None:
+    metrics = {"value": float("nan"), "interval": (0.5, float("inf")), "labels": ["a"]}
+    save_adapter(make_trained("some/model", metrics=metrics), tmp_path)
+    assert load_adapter(tmp_path).metrics == {"value": None, "interval": [0.5, None], "labels": ["a"]}
+
+
+def test_a_thousand_labels_fit(make_trained, tmp_path) -> None:
+    """Their confusion matrix makes the sidecar large."""
+    answers = {f"label {number}": f" {number}" for number in range(1000)}
+    metrics = {"confusion": [[0] * 1000] * 1000}
+    save_adapter(make_trained("some/model", answers=answers, metrics=metrics), tmp_path)
+    assert load_adapter(tmp_path).labels == tuple(answers)
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -128,6 +149,7 @@ def test_an_initial_text_keeps_its_count(make_trained, tmp_path) -> None:
         ({"template": "[P*4] {text} [HEAD:label]", "verbalizer": None}, "classification head"),
         ({"columns": {"txet": "text"}}, "columns"),
         ({"max_length": 0}, "max_length"),
+        ({"prompt_embeddings": torch.zeros(2000, 32)}, "num_virtual_tokens"),
         ({"prompt_config": PromptEncoderConfig(token_dim=32, encoder_hidden_size=8)}, "encoder.mlp_head.0.weight"),
     ],
 )

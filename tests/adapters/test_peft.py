@@ -157,6 +157,16 @@ def test_pefts_classifiers_load_here(base, head_name, encoder, tmp_path, request
     torch.testing.assert_close(found, by_peft(peft_model, ids)[0], atol=1e-5, rtol=0)
 
 
+def test_pefts_adapter_goes_through_here_unchanged(tiny_bert, tmp_path) -> None:
+    config = PromptEncoderConfig(task_type="SEQ_CLS", num_virtual_tokens=5, encoder_hidden_size=24)
+    theirs = get_peft_model(classifier(tiny_bert, 3), config).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    save_adapter(load_adapter(tmp_path / "theirs"), tmp_path / "ours")
+    again = PeftModel.from_pretrained(classifier(tiny_bert, 3), str(tmp_path / "ours")).eval()
+    ids = AutoTokenizer.from_pretrained(tiny_bert)(TEXTS[0])["input_ids"]
+    torch.testing.assert_close(by_peft(again, ids), by_peft(theirs, ids), atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("template", ["{text} [P*4][ANSWER:label]", "[P*2] {text} [P*2][ANSWER:label]"])
 def test_peft_refuses_a_prompt_that_is_not_in_front(template, tiny_gpt2, make_trained, tmp_path) -> None:
     save_adapter(make_trained(tiny_gpt2, template), tmp_path)

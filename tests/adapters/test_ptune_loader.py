@@ -11,7 +11,7 @@ import torch
 
 from ptune_core.adapters import ptune_loader
 from ptune_core.adapters.export import export_adapter
-from ptune_core.adapters.format import load_adapter
+from ptune_core.adapters.format import load_adapter, template_of
 from ptune_core.model.base import load_base_model
 from ptune_core.model.prompted import PromptedModel, Sampling
 from ptune_core.prompt.segments import FILTERS
@@ -145,7 +145,8 @@ def test_a_chat_is_read_as_it_was_trained(tiny_gpt2, make_trained, tmp_path) -> 
     base.tokenizer.chat_template = (
         "<|endoftext|>{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
     )
-    prompted = PromptedModel(base, parse_template(text), Verbalizer(trained.verbalizer), max_length=trained.max_length)
+    template = template_of(load_adapter(tmp_path / "adapter"))
+    prompted = PromptedModel(base, template, Verbalizer(trained.verbalizer), max_length=trained.max_length)
     assert [list(row.ids) for row in prompted.make_rows(ROWS)] == [alone.rows.ids(row) for row in ROWS]
 
 
