@@ -46,7 +46,7 @@ __all__ = [
 
 FEW_EXAMPLES = 100
 MANY_VIRTUAL_TOKENS = 8
-"""In the paper's Table 7 (CB, 32 examples) 2 and 4 virtual tokens do best, 8 worst; cutting a phrase costs 1-3 points."""
+"""Paper, Table 7 (CB, 32 examples): 2 and 4 virtual tokens do best, 8 worst; cutting a phrase costs 1 to 3 points."""
 
 _EXAMPLE = "{text~} [P*8][ANSWER:label]"
 
