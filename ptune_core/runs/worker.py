@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ptune_core.errors import DataError, DiskFull, OutOfMemory, PTuneError, RunError
+from ptune_core.model.lease import training_lease
 from ptune_core.runs.causes import machine_start, memory_kills
 from ptune_core.runs.directory import LOCK_VARIABLE, RunDirectory, default_name
 from ptune_core.runs.files import NO_ROOM, Lock
@@ -80,7 +81,8 @@ def work(directory: Path, train: Train | None = None) -> int:
     lock = _take_lock(files)
     if lock is None:
         return EXIT_LOCKED
-    with lock:
+    # The data directory holds `runs/RUN_DIR`. The inference process looks at its lease and leaves a GPU to the run.
+    with lock, training_lease(directory.parent.parent):
         if files.result() is None:
             _attempt(files, train or _real_training, report=lambda _: None, should_stop=lambda: False)
     return 0
@@ -228,7 +230,7 @@ def describe(error: Exception) -> Mapping[str, str]:
 
 def _is_out_of_memory(error: Exception) -> bool:
     """Whether RAM or GPU memory ran out; torch says so by a class on GPUs and only by the text on CPUs."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(
         text in str(error).lower() for text in ("out of memory", "can't allocate memory")
