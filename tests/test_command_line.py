@@ -28,8 +28,9 @@ ROOT = Path(__file__).parent.parent
 def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 rows of two classes that a word decides."""
     path = tmp_path_factory.mktemp("data") / "reviews.csv"
-    lines = [f"the film was {word} and {word} again ,{label}" for word, label in [("great", "pos"), ("bad", "neg")]]
-    path.write_text("text,label\n" + "\n".join(lines * 12) + "\n")
+    words = [("great", "pos"), ("bad", "neg")] * 12
+    rows = [f"film {number} was {word} ,{label}" for number, (word, label) in enumerate(words)]
+    path.write_text("\n".join(["text,label", *rows]) + "\n")
     return path
 
 
@@ -141,7 +142,7 @@ def test_train_says_how_it_went(run: Path, tmp_path: Path, capsys: pytest.Captur
     settings.write_text(json.dumps(json.loads((run / "run.json").read_text())["settings"]))
     assert main(["train", str(settings), "--out", str(tmp_path / "again")]) == 0
     output, errors = capsys.readouterr()
-    assert "Using 24 of 24 rows" in errors
+    assert re.search(r"^Using .*\b24\b.* rows", errors, re.MULTILINE)
     assert re.search(r"^step 4/4: validation loss [\d.]+, accuracy [\d.]+", errors, re.MULTILINE)
     assert output.startswith("finished after 4 steps")
     assert re.search(r"^accuracy [\d.]+ at step \d; baseline: majority 0.500, zero-shot [\d.]+$", output, re.MULTILINE)
@@ -152,7 +153,7 @@ def test_classify_adds_label_and_probabilities(run: Path, tmp_path: Path) -> Non
     source, target = tmp_path / "new.csv", tmp_path / "labelled.csv"
     source.write_text('id,text\n007,"the film was great , truly"\n008,NA\n')
     assert main(["classify", str(run / "adapter"), "--input", str(source), "--output", str(target)]) == 0
-    rows = list(csv.DictReader(target.open()))
+    rows = list(csv.DictReader(io.StringIO(target.read_text(encoding="utf-8"))))
     assert list(rows[0]) == ["id", "text", "label", "p_neg", "p_pos"]
     assert [(row["id"], row["text"]) for row in rows] == [("007", "the film was great , truly"), ("008", "NA")]
     for row in rows:
@@ -174,17 +175,43 @@ def test_a_run_without_adapter_is_told(tmp_path: Path, capsys: pytest.CaptureFix
     assert "has no adapter" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flags", [[], ["--base"]])
-def test_chat_answers_each_line(
-    run: Path, flags: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_chat_names_the_labels_of_each_line(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("the film was great\nthe film was bad\n"))
-    assert main(["chat", str(run), *flags]) == 0
-    answers = capsys.readouterr().out.splitlines()
-    assert len(answers) == (4 if flags else 2)
-    assert re.fullmatch(r"(pos|neg) [\d.]+ · (pos|neg) [\d.]+", answers[0])
-    if flags:
-        assert answers[1].startswith("base: ")
+    """The empty one in the middle once ended the inference process: alone, the base model had nothing to read."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO("film 1 was great\n\nfilm 2 was bad\n"))
+    assert main(["chat", str(run), "--base"]) == 2
+    output, errors = capsys.readouterr()
+    assert "error: The text is empty" in errors
+    assert len(output.splitlines()) == 4
+    for answer, start in zip(output.splitlines(), ["", "base: "] * 2, strict=True):
+        found = re.fullmatch(start + r"(pos|neg) ([\d.]+) · (pos|neg) ([\d.]+)", answer)
+        assert found and float(found[2]) >= float(found[4]) and found[1] != found[3]
+
+
+def test_chat_writes_on_from_each_line(
+    tiny_gpt2: Path,
+    reviews: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "settings.yaml"
+    settings = {
+        "base_model": tiny_gpt2,
+        "data": reviews,
+        "template": "{label} [P*2] means:[ANSWER:text]",
+        "max_steps": 1,
+    }
+    path.write_text(
+        json.dumps({name: str(value) if isinstance(value, Path) else value for name, value in settings.items()})
+    )
+    assert main(["train", str(path), "--out", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "stdin", io.StringIO("neg\npos\n"))
+    assert main(["chat", str(tmp_path / "run"), "--max-new-tokens", "5"]) == 0
+    answers = capsys.readouterr().out
+    assert answers.count("\n") >= 2 and answers.replace("\n", "")
 
 
 def test_the_first_interrupt_asks_and_the_second_breaks_off() -> None:

@@ -111,10 +111,13 @@ class RowMaker:
             reserve: Tokens to keep free for an answer.
 
         Raises:
-            DataError: The answer alone leaves no room.
+            DataError: The answer alone leaves no room, or there is nothing at all for the model to read.
         """
         pieces = self.pieces(values, reserve=reserve)
-        return Row(tuple(number for kept, _ in pieces for number in kept), sum(len(cut) for _, cut in pieces))
+        ids = tuple(number for kept, _ in pieces for number in kept)
+        if not ids:  # no base model takes a row of no tokens
+            raise DataError("The text is empty", needed="at least one word")
+        return Row(ids, sum(len(cut) for _, cut in pieces))
 
     def pieces(self, values: Mapping[str, str], *, reserve: int = 0) -> list[tuple[list[int], list[int]]]:
         """What `row` keeps and what it cuts, piece by piece in the order of the row: `(kept, cut)` numbers.
