@@ -152,15 +152,16 @@ class Service:
         """
         run = self._store.get(run_id, self._scope(viewer))
         directory = RunDirectory(run.directory)
+        state, reason = directory.recorded_state()  # as the live plot does; the store hears of the end a moment later
         result = directory.result() or {}
         has_adapter = directory.adapter_zip.exists()
         template = run.settings.parsed_template
         return RunView(
             id=run.id,
             name=run.name,
-            state=run.state,
-            headline=self._headline(run, result),
-            problem=run.reason if run.state in {RunState.FAILED, RunState.INTERRUPTED} else "",
+            state=state,
+            headline=self._headline(run, state, result),
+            problem=reason if state in {RunState.FAILED, RunState.INTERRUPTED} else "",
             has_adapter=has_adapter,
             columns=template.columns,
             labels=tuple(result.get("labels") or ()),
@@ -213,10 +214,10 @@ class Service:
             return texts.queued(run.name, self._store.queue_position(run.id))
         return f"Training {run.name} · {live.summary(run)['status']}"
 
-    def _headline(self, run: Run, result: Mapping[str, Any]) -> str:
-        if run.state is RunState.QUEUED:
+    def _headline(self, run: Run, state: RunState, result: Mapping[str, Any]) -> str:
+        if state is RunState.QUEUED:
             return texts.queued(run.name, self._store.queue_position(run.id))
-        return texts.headline(run.state, result)
+        return texts.headline(state, result)
 
 
 def _owner(viewer: str) -> str:
