@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import ParseError
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ptune_core.data.header import NO_HEADER, header_names, name_columns
 from ptune_core.data.limits import Limits
-from ptune_core.data.rows import BadRow, Row, Source, name_columns, to_text, wrong_width
+from ptune_core.data.rows import BadRow, Row, Source, to_text, wrong_width
 from ptune_core.errors import DataError
 
 _ROWS_AT_ONCE = 1000
+_SAMPLE_ROWS = 50
+_DAMAGE = (zipfile.BadZipFile, zlib.error, ParseError, KeyError, ValueError, EOFError, OSError)
+"""What openpyxl lets through of what a damaged workbook does to the libraries below it."""
 
 
 def read_parquet(path: Path, limits: Limits) -> Source:
@@ -22,12 +31,11 @@ def read_parquet(path: Path, limits: Limits) -> Source:
     Raises:
         DataError: The file is damaged, or has too many columns.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         file = pq.ParquetFile(path)
         schema = file.schema_arrow
+    except MemoryError:
+        raise
     except (pa.ArrowException, OSError) as error:
         raise _damaged("Parquet", error) from error
     if len(schema) > limits.max_columns:
@@ -54,6 +62,8 @@ def read_parquet(path: Path, limits: Limits) -> Source:
                 for values in zip(*cells, strict=True):
                     number += 1
                     yield Row(number, values)
+        except MemoryError:
+            raise
         except (pa.ArrowException, OSError) as error:
             raise _damaged("Parquet", error) from error
 
@@ -83,41 +93,43 @@ def read_xlsx(path: Path, limits: Limits) -> Source:
     Raises:
         DataError: The file is damaged, unpacks to too much, or has no rows.
     """
+    # Only here: no other kind of file needs it, and importing it takes longer than reading a small file.
     import openpyxl
-    from openpyxl.utils.exceptions import InvalidFileException
 
     try:
         _check_archive(path, limits)
         book = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
         sheet_rows: Iterator[tuple[int, list[str]]] = iter(())
         for sheet in book.worksheets:
-            sheet_rows = _sheet_rows(sheet, limits)
-            header = next((cells for _, cells in sheet_rows), None)
-            if header:
+            sheet_rows = _sheet_rows(sheet)
+            if sample := list(islice(sheet_rows, _SAMPLE_ROWS)):
                 break
         else:
             raise DataError("The workbook has no rows", got=f"{len(book.worksheets)} empty sheets")
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError, ParseError, InvalidFileException) as error:
+    except _DAMAGE as error:
         raise _damaged("XLSX", error) from error
-    notes = []
+    notes: list[str] = []
     if len(book.sheetnames) > 1:
         notes.append(f"Sheet {sheet.title!r} is read; the workbook has {len(book.sheetnames)} sheets.")
-    columns = name_columns(header, notes)
+    names = header_names([cells for _, cells in sample])
+    if names is not None:
+        notes.append(NO_HEADER)
+    columns = name_columns(sample[0][1] if names is None else names, notes)
 
     def rows() -> Iterator[Row | BadRow]:
         try:
-            for number, cells in sheet_rows:
+            for number, cells in chain(sample[names is None :], sheet_rows):
                 if len(cells) > len(columns):
                     yield BadRow(number, *wrong_width(cells, len(columns)))
                 else:
                     yield Row(number, [*cells, *[""] * (len(columns) - len(cells))])
-        except (zipfile.BadZipFile, KeyError, ValueError, OSError, ParseError) as error:
+        except _DAMAGE as error:
             raise _damaged("XLSX", error) from error
 
     return Source(columns, rows(), notes)
 
 
-def _sheet_rows(sheet: Any, limits: Limits) -> Iterator[tuple[int, list[str]]]:
+def _sheet_rows(sheet: Any) -> Iterator[tuple[int, list[str]]]:
     """Number and texts of every row of a sheet that is not empty, without its empty cells at the end."""
     # A sheet may claim a size of 16,384 x 1,048,576; without the claim every row is as long as it is.
     sheet.reset_dimensions()
@@ -125,8 +137,6 @@ def _sheet_rows(sheet: Any, limits: Limits) -> Iterator[tuple[int, list[str]]]:
         cells = [_cell_text(value) for value in values]
         while cells and not cells[-1].strip():
             cells.pop()
-        if len(cells) > limits.max_columns:
-            raise too_many_columns(len(cells), limits)
         if cells:
             yield number, cells
 

@@ -7,23 +7,21 @@ from __future__ import annotations
 
 import csv
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, takewhile
 
-from ptune_core.data.rows import BadRow, Row, Source, excerpt, name_columns, wrong_width
+from ptune_core.data.header import NO_HEADER, TEXT_NAMES, header_names, name_columns
+from ptune_core.data.rows import BadRow, Row, Source, excerpt, wrong_width
 from ptune_core.errors import DataError
 
 _SAMPLE_LINES = 200
 _SAMPLE_CHARS = 65_536
 _MAX_BROKEN_QUOTES = 1000
 """Each broken quotation is looked for up to the longest cell, so their number has to be bounded."""
-_LONG_NAME = 120
 _NO_DELIMITER = "\x1f"
 _NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 ALL_DELIMITERS = ",\t;|"
-LABEL_NAMES = frozenset({"label", "labels", "category", "class", "sentiment", "target", "intent", "topic", "answer"})
-TEXT_NAMES = frozenset({"text", "sentence", "review", "content", "comment", "document", "passage", "tweet", "message"})
 
 
 @dataclass(frozen=True)
@@ -195,30 +193,6 @@ def sniff(start: _Start, delimiters: str, max_cell_chars: int) -> _Trial:
     return best
 
 
-def has_header(sample: Sequence[Sequence[str]]) -> bool:
-    """Whether the first record names the columns.
-
-    It does if one of its cells is a usual name. Else it does not if one of them is a number, longer than any name, or
-    stands in the same column of a later record too (as a label does).
-    """
-    first = sample[0]
-    if any(cell.strip().lower() in TEXT_NAMES | LABEL_NAMES for cell in first):
-        return True
-    later = [{record[index] for record in sample[1:] if index < len(record)} for index in range(len(first))]
-    return not any(
-        cell.strip() and (_is_number(cell) or len(cell) > _LONG_NAME or cell in values)
-        for cell, values in zip(first, later, strict=True)
-    )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def read_delimited(lines: Iterator[str], delimiters: str, max_cell_chars: int) -> Source:
     """Read a CSV or TSV file from its lines; the first of `delimiters` is the one that needs no mention.
 
@@ -253,28 +227,12 @@ def _read_table(start: _Start, trial: _Trial, usual: str, max_cell_chars: int) -
     width = len(trial.cells[0])
     while width > 1 and not any("".join(cells[width - 1 :]).strip() for cells in trial.cells):
         width -= 1
-    header = trial.cells[0][:width]
-    is_named = has_header(trial.cells)
-    if not is_named:
-        header = _default_names([cells[:width] for cells in trial.cells if len(cells) >= width])
-        notes.append(
-            "The first line looks like a row, not like column names, and is read as a row. "
-            "If it holds names, use common ones, such as text and label."
-        )
+    names = header_names([cells[:width] for cells in trial.cells])
     found = records(start.all_lines(), trial.dialect, max_cell_chars)
-    rows = _fit(found, width, skip_first=is_named)
-    return Source(name_columns(header, notes), rows, notes, unit="Line")
-
-
-def _default_names(sample: Sequence[Sequence[str]]) -> list[str]:
-    """`text` for one column; `text` (the longer one) and `label` for two; else no names."""
-    width = len(sample[0])
-    if width == 1:
-        return ["text"]
-    if width == 2:
-        lengths = [sum(len(cells[index]) for cells in sample) for index in range(2)]
-        return ["text", "label"] if lengths[0] >= lengths[1] else ["label", "text"]
-    return [""] * width
+    columns = name_columns(trial.cells[0][:width] if names is None else names, notes)
+    if names is not None:
+        notes.append(NO_HEADER)
+    return Source(columns, _fit(found, width, skip_first=names is None), notes, unit="Line")
 
 
 def _fit(found: Iterable[Record], width: int, skip_first: bool) -> Iterator[Row | BadRow]:

@@ -15,8 +15,9 @@ from ptune_core.errors import DataError
 
 _FORM = "hf://datasets/OWNER/NAME/FILE, or hf://datasets/OWNER/NAME@REVISION/FILE"
 _REFERENCE = re.compile(
-    r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w.-]+|refs/convert/parquet))?(?:/(?P<file>.*))?"
+    r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>refs/[\w-]+/[\w-]+|[\w.-]+))?(?:/(?P<file>.*))?"
 )
+_SECONDS = 10.0
 
 
 def fetch_hub_file(
@@ -47,7 +48,8 @@ def fetch_hub_file(
     repo, revision, file = match["repo"], match["revision"], match["file"] or ""
     # No token: a visitor of a public page must not read the private data sets of its owner.
     try:
-        info = (dataset_info or huggingface_hub.dataset_info)(repo, revision=revision, files_metadata=True, token=False)
+        look_up = dataset_info or huggingface_hub.dataset_info
+        info = look_up(repo, revision=revision, files_metadata=True, timeout=_SECONDS, token=False)
         sizes = {sibling.rfilename: sibling.size for sibling in info.siblings or ()}
         _check_listed(repo, file, sizes, max_bytes)
         download = hf_hub_download or huggingface_hub.hf_hub_download
@@ -64,7 +66,7 @@ def fetch_hub_file(
         ) from error
     except errors.HFValidationError as error:
         raise DataError("This is not the name of a data set", got=repo, needed=_FORM) from error
-    except OSError as error:
+    except (OSError, errors.HTTPError, errors.XetDownloadError) as error:
         raise DataError(
             "The Hub cannot be reached",
             got=str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import ptune_core
 from ptune_core.data.hub import fetch_hub_file
-from ptune_core.data.ingest_child import Task
+from ptune_core.data.ingest_child import Task, too_much_memory
 from ptune_core.data.kinds import kind_of_name
 from ptune_core.data.limits import Limits
 from ptune_core.data.table import Table, open_table
@@ -97,22 +97,26 @@ def load_source(data: str, out: Path) -> Table:
     return ingest(Path(data).expanduser(), out)
 
 
-def _run_child(task: Task) -> None:
+def child_environment() -> dict[str, str]:
+    """Environment of the reading process: what Python needs to start, and none of the app's secrets."""
     environment = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG", "LC_ALL", "SYSTEMROOT")}
-    environment |= {
+    return environment | {
         "PYTHONPATH": str(Path(ptune_core.__file__).resolve().parent.parent),
         "PYTHONUTF8": "1",
         "ARROW_DEFAULT_MEMORY_POOL": "system",
         "ARROW_IO_THREADS": "1",
         "OMP_NUM_THREADS": "1",
     }
+
+
+def _run_child(task: Task) -> None:
     with subprocess.Popen(
         # -P: the folder of the caller, where anything may lie, is not searched for modules.
         [sys.executable, "-P", "-m", _CHILD],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment,
+        env=child_environment(),
         text=True,
         encoding="utf-8",
     ) as child:
@@ -134,6 +138,8 @@ def _raise_for(task: Task, code: int, output: str, errors: str) -> None:
         return
     if sys.platform != "win32" and code in (-signal.SIGXCPU, -signal.SIGKILL):
         raise _too_slow(task)
+    if "bad_alloc" in errors:
+        raise DataError(**too_much_memory(task))
     last_line = errors.strip().splitlines()[-1][:200] if errors.strip() else f"exit status {code}"
     raise DataError(
         f"{task.name} broke the {task.kind} reader",

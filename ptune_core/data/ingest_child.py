@@ -15,12 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ptune_core.data.binary_rows import read_parquet, read_xlsx, too_many_columns
 from ptune_core.data.decoding import detect_encoding
 from ptune_core.data.delimited import ALL_DELIMITERS, read_delimited, read_text
 from ptune_core.data.json_rows import read_json, read_jsonl
 from ptune_core.data.kinds import HEAD_BYTES, Kind, check_first_bytes
 from ptune_core.data.limits import Limits
 from ptune_core.data.rows import BadRow, Row, Source, excerpt
+from ptune_core.data.table import PREVIEW_ROWS, ROW, Table, table_file
 from ptune_core.errors import DataError
 
 MAX_PROBLEMS = 50
@@ -89,12 +94,7 @@ def run(task: Task) -> None:
     with contextlib.ExitStack() as stack:
         source = _open_source(task, stack)
         if len(source.columns) > task.limits.max_columns:
-            raise DataError(
-                "The table has too many columns",
-                got=f"{len(source.columns):,}",
-                needed=f"at most {task.limits.max_columns}",
-                remedy="Keep only the columns of texts and labels",
-            )
+            raise too_many_columns(len(source.columns), task.limits)
         _write(task, source)
 
 
@@ -102,9 +102,6 @@ def _open_source(task: Task, stack: contextlib.ExitStack) -> Source:
     with task.source.open("rb") as file:
         check_first_bytes(task.kind, task.name, file.read(HEAD_BYTES))
     if task.kind in (Kind.PARQUET, Kind.XLSX):
-        # Only here, since importing pyarrow and openpyxl takes longer than reading a small CSV file.
-        from ptune_core.data.binary_rows import read_parquet, read_xlsx
-
         return (read_parquet if task.kind is Kind.PARQUET else read_xlsx)(task.source, task.limits)
     encoding = detect_encoding(task.source, task.name)
     source = _open_text(task, stack, encoding.codec)
@@ -129,11 +126,6 @@ def _open_text(task: Task, stack: contextlib.ExitStack, codec: str) -> Source:
 
 
 def _write(task: Task, source: Source) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from ptune_core.data.table import PREVIEW_ROWS, ROW, Table, table_file
-
     losses = _Losses(source.unit)
     schema = pa.schema([(ROW, pa.int64()), *((name, pa.string()) for name in source.columns)])
     preview: list[dict[str, str]] = []
@@ -170,10 +162,12 @@ def _check_enough(task: Task, source: Source, losses: _Losses, count: int) -> No
         raise DataError(
             f"Most rows of {task.name} cannot be read",
             got=f"{losses.count} of {losses.count + count} rows ({reasons})",
-            needed=f"rows with the columns of the first one: {', '.join(map(excerpt, source.columns[:10]))}",
-            remedy="Remove any lines above the column names and mend the rows named below",
+            needed=source.needed,
+            remedy="Mend the rows named below",
             problems=losses.told(),
         )
+    if not source.columns:
+        raise DataError(f"{task.name} has no columns", got=f"{count} rows without any cell", needed=source.needed)
 
 
 def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
@@ -233,14 +227,21 @@ def answer(text: str) -> dict[str, Any]:
     except RecursionError:
         return {"error": {"what": f"{task.name} is nested too deeply", "needed": "rows of plain texts and numbers"}}
     except MemoryError:
-        what = f"{task.name} needs too much memory to read"
-        needed = f"at most {task.limits.memory_bytes / 2**30:.1f} GB"
-        return {"error": {"what": what, "needed": needed, "remedy": "Keep a part of the rows"}}
+        return {"error": too_much_memory(task)}
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         return {"disk_full": True}
     return {}
+
+
+def too_much_memory(task: Task) -> dict[str, str]:
+    """The parts of the error for a file that unpacks to more than the memory it may take."""
+    return {
+        "what": f"{task.name} needs too much memory to read",
+        "needed": f"at most {task.limits.memory_bytes / 2**30:.1f} GB",
+        "remedy": "Keep a part of the rows",
+    }
 
 
 if __name__ == "__main__":

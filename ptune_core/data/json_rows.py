@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ptune_core.data.rows import BadRow, Row, Source, excerpt, name_columns, to_text
+from ptune_core.data.header import name_columns
+from ptune_core.data.rows import BadRow, Row, Source, excerpt, to_text
 from ptune_core.errors import DataError
 
 _NEEDED = 'an array of objects such as [{"text": "…", "label": "…"}], or one such object per line'
@@ -81,7 +82,7 @@ def _source(read: Callable[[], Iterator[Item]], unit: str) -> Source:
             nested.update(dict.fromkeys(key for key, value in item[1].items() if isinstance(value, dict | list)))
     notes = [f"Column {key!r} holds nested values; they are read as JSON text." for key in nested]
     columns = name_columns(list(keys), notes)
-    return Source(columns, (_row(item, list(keys)) for item in read()), notes, unit)
+    return Source(columns, (_row(item, list(keys)) for item in read()), notes, unit, _NEEDED)
 
 
 def _row(item: Item, keys: list[str]) -> Row | BadRow:
@@ -128,7 +129,7 @@ def _parsed(number: int, line: str) -> Item:
 def _checked(number: int, value: object) -> Item:
     if isinstance(value, dict):
         return number, value
-    return BadRow(number, "not a JSON object", f"{excerpt(to_text(value))} is not an object with column names as keys")
+    return BadRow(number, "not a JSON object", f"{excerpt(_json_text(value))} is no object with column names as keys")
 
 
 def _objects_of_array(text: str, start: int) -> Iterator[Item]:
@@ -166,7 +167,7 @@ def _rows_of_object(value: object) -> tuple[list[Any], list[str]]:
     `DataFrame.to_json` writes it. An object of single values is one row.
     """
     if not isinstance(value, dict):
-        raise DataError("The JSON file holds no rows", got=f"only {excerpt(to_text(value))}", needed=_NEEDED)
+        raise DataError("The JSON file holds no rows", got=f"only {excerpt(_json_text(value))}", needed=_NEEDED)
     lists = {key: items for key, items in value.items() if isinstance(items, list)}
     tables = [key for key, items in lists.items() if items and all(isinstance(item, dict) for item in items)]
     if len(tables) == 1:

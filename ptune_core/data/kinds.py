@@ -94,13 +94,13 @@ def check_first_bytes(kind: Kind, name: str, head: bytes) -> None:
     if kind in _EXPECTED:
         if head.startswith(_EXPECTED[kind]):
             return
-        found = found or "something else"
+        found = found or "other first bytes"
     elif found is None and head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
         found = "a web page (HTML)"
     if found:
         raise DataError(
-            f"{name} is not a {kind} file",
-            got=f"{found}",
+            f"{name} is not what its name says, {kind}",
+            got=found,
             needed=_NEEDED,
             remedy="Give it the extension of what it is, or choose another file",
         )

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, time
-from itertools import count
-
-from ptune_core.data.table import ROW
 
 
 @dataclass(frozen=True)
@@ -43,31 +40,14 @@ class Source:
         rows: The rows in order; read once, in one pass.
         notes: How it is read, where that is not plain. May grow while `rows` is read.
         unit: What the row numbers count: "Line" of a text, or "Row" of a table.
+        needed: What its rows have to look like.
     """
 
     columns: tuple[str, ...]
     rows: Iterable[Row | BadRow]
     notes: list[str] = field(default_factory=list)
     unit: str = "Row"
-
-
-def name_columns(header: Sequence[str], notes: list[str]) -> tuple[str, ...]:
-    """Make every column name one line of text that no other column has."""
-    names: list[str] = []
-    taken = {ROW}
-    for number, cell in enumerate(header, start=1):
-        wanted = " ".join(cell.split()) or f"column {number}"
-        name = next(name for name in _numbered(wanted) if name not in taken)
-        if name != wanted:
-            notes.append(f"Column {number} is called {name!r} here: the name {wanted!r} is taken.")
-        names.append(name)
-        taken.add(name)
-    return tuple(names)
-
-
-def _numbered(name: str) -> Iterator[str]:
-    yield name
-    yield from (f"{name} ({number})" for number in count(2))
+    needed: str = "rows with the columns of the first one; remove any lines above the column names"
 
 
 def to_text(value: object) -> str:

@@ -82,6 +82,8 @@ def _quotas(sizes: Mapping[str, int], wanted: int) -> Counter[str]:
         open_to = [label for label in sizes if 0 <= quotas[label] + step < sizes[label]]
         if not open_to:
             break
+        # A label loses its only row last.
+        open_to = [label for label in open_to if quotas[label] + step > 0] or open_to
         quotas[max(open_to, key=lambda label: step * (ideal[label] - quotas[label]))] += step
     return quotas
 

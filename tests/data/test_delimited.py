@@ -114,7 +114,7 @@ def test_without_names_the_first_line_is_a_row(first: str) -> None:
     source = csv(f"{first}\nlovely\t1\nawful\t0\nso so\t0\n", "\t")
     assert source.columns == ("text", "label")
     assert len(cells(source)) == 4
-    assert "first line" in source.notes[0]
+    assert "first row" in source.notes[0]
 
 
 def test_label_words_in_the_first_line_are_seen_by_their_return() -> None:
