@@ -33,7 +33,8 @@ from ptune_core.inference.protocol import (
     rebuild_error,
 )
 
-_SERVER = (sys.executable, "-m", "ptune_core.inference.server")
+# -P: the folder the app was started in, where anything may lie, is not searched for modules.
+_SERVER = (sys.executable, "-P", "-m", "ptune_core.inference.server")
 _MAX_LOG_BYTES = 5_000_000
 _CLOSE_SECONDS = 5.0
 

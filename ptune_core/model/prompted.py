@@ -160,7 +160,7 @@ class PromptedModel:
             if token_id in self._end_ids:
                 break
             token_ids.append(token_id)
-            text = base.tokenizer.decode(token_ids, skip_special_tokens=True)
+            text = str(base.tokenizer.decode(token_ids, skip_special_tokens=True))
             # A trailing replacement character is a word whose remaining bytes are still to come.
             if text != shown and not text.endswith("\ufffd"):
                 shown = text
@@ -232,11 +232,14 @@ def draw_token(logits: Tensor, sampling: Sampling, generator: torch.Generator) -
 def resolve_template(template: Template, base: BaseModel) -> Template:
     """Give every text-initialised group its count, and turn chat messages into the model's own chat format.
 
+    A chat that an adapter brings is already in that format and stays as it was trained: some models write today's date
+    into theirs.
+
     Raises:
         SettingsError: A chat template is used with a base model that has none.
     """
     tokenizer = base.tokenizer
-    if template.messages:
+    if template.messages and template.segments == tuple(part for m in template.messages for part in m.segments):
         if tokenizer.chat_template is None:
             raise SettingsError(
                 "The template has chat messages, but the base model is not a chat model",

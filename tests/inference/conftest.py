@@ -11,7 +11,7 @@ import torch
 from ptune_core.adapters.format import save_adapter
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.config import PromptEncoderConfig
-from ptune_core.prompt.template import TargetKind, parse_template
+from ptune_core.prompt.template import Segment, TargetKind, parse_template
 
 HIDDEN = 32
 
@@ -29,6 +29,7 @@ def make_adapter(tmp_path: Path) -> MakeAdapter:
         seed: int = 0,
         labels: dict[str, str] | None = None,
         max_length: int | None = 48,
+        segments: tuple[Segment, ...] | None = None,
     ) -> Path:
         generator = torch.Generator().manual_seed(seed)
         parsed = parse_template(template)
@@ -55,7 +56,7 @@ def make_adapter(tmp_path: Path) -> MakeAdapter:
             ),
             max_length=max_length,
             settings={"precision": "fp32"},
-            segments=parsed.segments,
+            segments=segments or parsed.segments,
         )
         folder = tmp_path / f"adapter-{len(list(tmp_path.iterdir()))}"
         save_adapter(trained, folder)

@@ -16,7 +16,7 @@ from ptune_core.inference.engine import NO_HEAD_NOTE, Engine, check_gpu_room
 from ptune_core.inference.protocol import Classification, Classify, Describe, Generate, Generated, Preview
 from ptune_core.model import prompted
 from ptune_core.model.base import load_base_model
-from ptune_core.prompt.template import TargetKind
+from ptune_core.prompt.template import TargetKind, parse_template
 
 LABELS = {"negative": " bad", "positive": " good"}
 AFTER = "{text~} [P*4][ANSWER:label]"
@@ -157,6 +157,30 @@ def test_streams_of_two_adapters_in_turns_give_the_same_texts(base: Path, make_a
             last[index] = part or last[index]
             running -= set() if part else {index}
     assert last == alone
+
+
+def test_a_chat_is_answered_in_the_format_it_was_trained_in(tiny_llama: Path, tmp_path: Path, make_adapter) -> None:
+    """Llama 3 writes the date into its chat format: on another day the adapter got another text than in training."""
+    chat = tmp_path / "chat-model"
+    shutil.copytree(tiny_llama, chat)
+    tokenizer = AutoTokenizer.from_pretrained(chat)
+    turns = "{% for m in messages %}<{{ m.role }}>{{ m.content }} ;{% endfor %}"
+
+    def write_format(day: str) -> None:
+        tokenizer.chat_template = f"{day} {turns}"
+        tokenizer.save_pretrained(chat)
+
+    write_format("once upon a time")
+    text = "user: {text~} [P*4]\nassistant: [ANSWER:answer]"
+    base = load_base_model(str(chat), target=TargetKind.ANSWER, device="cpu", precision="fp32")
+    segments = prompted.PromptedModel(base, parse_template(text), None).template.segments
+    adapter = make_adapter(chat, text, segments=segments)
+    expected = generate(Engine(), adapter, "the film")
+    (seen,) = Engine().answer(Preview(adapter=str(adapter), values={"text": "the film"}))
+    write_format("a small dog who liked to run")
+    assert generate(Engine(), adapter, "the film") == expected
+    shown = "".join(piece["text"] for piece in seen["pieces"] if piece["kind"] != "target")
+    assert shown == "once upon a time <user>the filmv1v2v3v4 ;<assistant>"
 
 
 def test_a_long_text_leaves_room_for_an_answer(tiny_gpt2: Path, make_adapter) -> None:
