@@ -7,27 +7,22 @@ worker its values. No torch is imported.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from ptune_core.demo import DEMO
 from ptune_core.errors import PTuneError, SettingsError
 from ptune_core.model.device import Device, Precision
+from ptune_core.prompt.config import PromptEncoderReparameterizationType
 from ptune_core.prompt.template import TargetKind, Template, parse_template
 
 MAX_VIRTUAL_TOKENS = 512
-
-
-class EncoderType(StrEnum):
-    """The two prompt encoders of PEFT's `PromptEncoderReparameterizationType`."""
-
-    MLP = "MLP"
-    LSTM = "LSTM"
 
 
 class PromptInit(StrEnum):
@@ -79,8 +74,8 @@ class RunSettings(BaseModel):
         description="Verbalizer: label -> answer words, such as {0: ' No', 1: ' Yes'}. Empty: the label itself is the "
         "answer if the column has few different values, else the column is text to generate.",
     )
-    encoder_reparameterization_type: EncoderType = Field(
-        EncoderType.MLP, description="Prompt encoder. MLP is smaller and faster; LSTM ties neighbouring virtual tokens."
+    encoder_reparameterization_type: PromptEncoderReparameterizationType = Field(
+        PromptEncoderReparameterizationType.MLP, description="Prompt encoder. MLP is smaller and faster; LSTM ties neighbouring virtual tokens."
     )
     encoder_hidden_size: int | None = Field(
         None,
@@ -134,6 +129,12 @@ class RunSettings(BaseModel):
     seed: int = Field(
         0, ge=0, le=2**31 - 1, description="Decides the split, the order and the start; same seed, same run."
     )
+
+    @field_validator("labels", "columns", mode="before")
+    @classmethod
+    def _names_are_text(cls, value: object) -> object:
+        """YAML reads the label 0 as a number; labels and columns are always text here."""
+        return {str(key): answer for key, answer in value.items()} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -207,16 +208,36 @@ class RunSettings(BaseModel):
         return "\n".join(lines) + "\n"
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """YAML 1.2's booleans: `true` and `false` alone, so that the labels yes, no, on and off stay text."""
+
+
+_PlainLoader.yaml_implicit_resolvers = {
+    start: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for start, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_PlainLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|false)$"), ["t", "f"])
+
+
+def parse_yaml(text: str) -> Any:
+    """One YAML value, such as what follows `--set option=`.
+
+    Raises:
+        SettingsError: It is not YAML.
+    """
+    try:
+        return yaml.load(text, Loader=_PlainLoader)
+    except yaml.YAMLError as error:
+        raise SettingsError("The settings are not valid YAML", got=" ".join(str(error).split())) from None
+
+
 def load_mapping(text: str) -> dict[str, Any]:
     """The mapping that YAML `text` holds.
 
     Raises:
         SettingsError: It is not YAML, or not a mapping.
     """
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SettingsError("The settings are not valid YAML", got=" ".join(str(error).split())) from None
+    values = parse_yaml(text)
     if values is None:
         return {}
     if not isinstance(values, dict):

@@ -1,4 +1,4 @@
-"""The prompted model: only prompts reach the input, padding and batching change nothing, PEFT agrees on front prompts."""
+"""The prompted model: padding and batching change nothing, PEFT agrees in front, text streams as it generates."""
 
 from __future__ import annotations
 
@@ -46,8 +46,14 @@ def logits(model: PromptedModel, texts: list[str], prompt: Tensor | None) -> Ten
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize(
     ("base", "target"),
-    [("tiny_gpt2", "ANSWER"), ("tiny_llama", "ANSWER"), ("tiny_gpt2", "HEAD"), ("tiny_llama", "HEAD"), ("tiny_bert", "HEAD")],
-)  # fmt: skip
+    [
+        ("tiny_gpt2", "ANSWER"),
+        ("tiny_llama", "ANSWER"),
+        ("tiny_gpt2", "HEAD"),
+        ("tiny_llama", "HEAD"),
+        ("tiny_bert", "HEAD"),
+    ],
+)
 def test_batched_equals_single(request: pytest.FixtureRequest, base: str, target: str, placement: str) -> None:
     model = prompted(request.getfixturevalue(base), placement.replace("{t}", f"{target}:label"))
     prompt = prompt_for(model)

@@ -72,3 +72,9 @@ def test_epochs_replace_steps() -> None:
 def test_settings_import_no_torch() -> None:
     code = "import sys, ptune_core.training.settings; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_labels_are_text_whatever_yaml_thinks_of_them() -> None:
+    """The form the documentation shows was refused, and `no` was read as False."""
+    settings = RunSettings.from_yaml("labels: {0: ' No', no: ' never', yes: ' Yes', 1.5: ' more'}")
+    assert settings.labels == {"0": " No", "no": " never", "yes": " Yes", "1.5": " more"}
