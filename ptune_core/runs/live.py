@@ -248,7 +248,7 @@ def _status(files: RunDirectory, curve: Curve, state: RunState, reason: str) -> 
         if progress["rate"]:
             parts.append(f"{progress['rate']:.3g} steps/s")
         if progress["seconds_left"]:
-            parts.append(f"at most {duration(progress['seconds_left'])} left")
+            parts.append(f"at most {duration(max(1.0, progress['seconds_left']))} left")
     if curve.best and curve.plan:
         step, value = curve.best
         parts.append(f"best {curve.plan['metric']} {value:.3f} at step {step:,}")

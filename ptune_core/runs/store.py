@@ -293,10 +293,16 @@ class Store:
         return row["id"] if row is not None else None
 
     def _run(self, row: sqlite3.Row) -> Run:
+        directory = self.runs_dir / row["id"]
+        state, reason = RunState(row["state"]), row["reason"]
+        if state is RunState.RUNNING:
+            recorded = RunDirectory(directory).recorded_state()
+            if not recorded[0].is_active:
+                state, reason = recorded  # the worker has written its result, the launcher has not yet seen it
         return Run(
-            id=row["id"], name=row["name"], state=RunState(row["state"]), directory=self.runs_dir / row["id"],
-            owner=row["owner"], created=row["created"], started=row["started"], ended=row["ended"],
-            attempt=row["attempt"], reason=row["reason"], settings_json=row["settings"],
+            id=row["id"], name=row["name"], state=state, directory=directory, owner=row["owner"],
+            created=row["created"], started=row["started"], ended=row["ended"], attempt=row["attempt"], reason=reason,
+            settings_json=row["settings"],
         )  # fmt: skip
 
     def _sweep(self) -> None:

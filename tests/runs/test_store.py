@@ -317,6 +317,16 @@ def test_a_database_without_room_gives_up_the_ballast(
     assert store.set_state(run_id, RunState.FAILED, "long " * 10_000).state is RunState.FAILED
 
 
+def test_a_result_is_seen_at_once_before_the_launcher_has_settled_the_run(store: Store, submit: Submit) -> None:
+    """Else the live view says finished while the page around it still shows a running run."""
+    run_id = submit()
+    store.claim_next()
+    assert store.get(run_id, None).state is RunState.RUNNING
+    RunDirectory(store.runs_dir / run_id).write_result({"state": "finished", "reason": "all steps done"})
+    assert (store.get(run_id, None).state, store.list(None)[0].reason) == (RunState.FINISHED, "all steps done")
+    assert store.claim_next() is None and [run.id for run in store.running()] == [run_id], "its worker is still there"
+
+
 def test_settings_that_a_later_version_no_longer_knows_do_not_hide_the_run(store: Store, submit: Submit) -> None:
     run_id = submit(name="Old")
     run_file = store.runs_dir / run_id / "run.json"
