@@ -77,6 +77,11 @@ class BaseModel:
         return int(self.embedding_weight.shape[1])
 
     @property
+    def precision(self) -> str:
+        """Number format of the weights as a setting names it: `fp32` or `bf16`."""
+        return "bf16" if self.embedding_weight.dtype == torch.bfloat16 else "fp32"
+
+    @property
     def head(self) -> nn.Module | None:
         """The trainable classification head, or None."""
         return None if self.head_name is None else self.model.get_submodule(self.head_name)

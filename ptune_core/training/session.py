@@ -243,6 +243,7 @@ class _Session:
             max_length=model.max_length,
             metrics=result,
             settings=self.settings.model_dump(mode="json"),
+            precision=base.precision,
             segments=model.template.segments,
         )
 
@@ -259,7 +260,7 @@ class _Session:
             parameters=sum(parameter.numel() for parameter in trainer.parameters),
             prompt_values=model.num_virtual_tokens * model.base.hidden_size,
             device=str(model.base.device),
-            precision=str(model.base.embedding_weight.dtype).removeprefix("torch."),
+            precision=model.base.precision,
             data=examples.report.summary(),
             warnings=warnings,
         )
