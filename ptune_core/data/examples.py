@@ -122,7 +122,7 @@ def build_examples(
     target = template.target.column
     loss = _Loss(table)
     mapping = map_columns(table.columns, template, columns, table.preview)
-    rows = _filled(table, mapping, loss)
+    rows = _filled(table, mapping, target, loss)
     is_head = template.target.kind is TargetKind.HEAD
     answers = None if labels is None else {label.strip(): answer for label, answer in labels.items()}
     names = _label_names(rows, target, answers, is_head)
@@ -132,7 +132,7 @@ def build_examples(
         raise DataError(
             "There are too few usable rows",
             got=loss.report(rows, target, names).summary(),
-            needed="at least 2 rows with every column of the template filled",
+            needed="at least 2 rows with a text and a target",
             problems=loss.told(),
         )
     if names is not None:
@@ -161,6 +161,7 @@ class _Loss:
         self._table = table
         self._dropped: dict[str, list[int]] = {reason: list(rows) for reason, rows in table.dropped.items()}
         self._unknown = ""
+        self.gaps: Counter[str] = Counter()
 
     def add(self, reason: str, row: int) -> None:
         self._dropped.setdefault(reason, []).append(row)
@@ -182,6 +183,7 @@ class _Loss:
         """What became of the rows, of which `rows` are used."""
         counts = {} if names is None else _counts(rows, target, names)
         found = [self._unknown] * bool(self._unknown) + odd_labels(counts)
+        found += [f"{count} rows have no {name}; they are used without." for name, count in self.gaps.items()]
         if names is None and 0 < len(values := {row.values[target] for row in rows}) <= MAX_LABELS:
             if 2 * len(values) <= len(rows):
                 found.append(
@@ -212,14 +214,19 @@ def describe_rows(rows: Sequence[int], most: int = 20) -> str:
     return f"row{'s' * (len(rows) > 1)} {shown}{more}"
 
 
-def _filled(table: Table, mapping: Mapping[str, str], loss: _Loss) -> list[Example]:
-    """The rows in which every column of the template has text."""
+def _filled(table: Table, mapping: Mapping[str, str], target: str, loss: _Loss) -> list[Example]:
+    """The rows in which the target and at least one input have text: instructions often come without an input."""
     rows = []
+    inputs = [name for name in mapping if name != target]
     for number, cells in numbered_rows(table, list(mapping.values())):
         values = {name: cells[column] for name, column in mapping.items()}
-        if empty := next((name for name, text in values.items() if not text.strip()), None):
-            loss.add(f"empty {empty}", number)
+        empty = [name for name in inputs if not values[name].strip()]
+        if inputs and empty == inputs:
+            loss.add(f"empty {' and '.join(inputs)}", number)
+        elif not values[target].strip():
+            loss.add(f"empty {target}", number)
         else:
+            loss.gaps.update(empty)
             rows.append(Example(number, values))
     return rows
 
@@ -254,7 +261,7 @@ def _second_file(
     target = template.target.column
     loss = _Loss(table)
     kept = {name: column for name, column in columns.items() if column in table.columns}
-    rows = _filled(table, map_columns(table.columns, template, kept, table.preview), loss)
+    rows = _filled(table, map_columns(table.columns, template, kept, table.preview), target, loss)
     if names is not None:
         rows = _labelled(rows, target, names, loss)
     report = loss.report(rows, target, names)
@@ -262,7 +269,7 @@ def _second_file(
         raise DataError(
             "The validation data has no usable rows",
             got=report.summary(),
-            needed="rows with every column of the template, and labels that the training data has",
+            needed="rows with a text, and labels that the training data has",
             problems=loss.told(),
         )
     told = [f"Validation data: {report.summary()}."] if report.dropped else []
@@ -277,4 +284,5 @@ def _counts(rows: Sequence[Example], target: str, names: Sequence[str]) -> dict[
 
 
 def _inputs(row: Example, target: str) -> tuple[str, ...]:
-    return tuple(text for name, text in row.values.items() if name != target)
+    """What the base model reads of a row; rows of a template without input columns are all different."""
+    return tuple(text for name, text in row.values.items() if name != target) or (str(row.row),)

@@ -67,6 +67,22 @@ def test_every_dropped_row_is_counted_and_explained(table: Make) -> None:
     assert any('"perhaps" (3)' in warning for warning in report.warnings)
 
 
+def test_an_empty_input_beside_another_is_used_and_told(table: Make) -> None:
+    """As in Alpaca: more than half of the instructions have no input."""
+    template = parse_template("{instruction} {input} [P*4][ANSWER:output]")
+    rows = [("do this", "", "done"), ("do", "that", "ok"), ("", "", "what"), ("add", "one", ""), ("", "two", "2")]
+    data = table(rows, header=("instruction", "input", "output"))
+    report = build_examples(data, template, columns={}, labels=None, split=SPLIT).report
+    assert report.summary() == "Using 3 of 5 rows; 2 dropped: 1 empty instruction and input, 1 empty output"
+    assert "1 rows have no input; they are used without." in report.warnings
+
+
+def test_a_template_without_input_columns(table: Make) -> None:
+    template = parse_template("[P*4][ANSWER:label]")
+    examples = build_examples(table(many(8, "a", "b")), template, columns={}, labels=None, split=SPLIT)
+    assert len(examples.train) == 6 and len(examples.validation) == 2
+
+
 def test_all_rows_used_says_so(table: Make) -> None:
     examples = build_examples(table(many(8, "a", "b")), TEMPLATE, columns={}, labels=None, split=SPLIT)
     assert examples.report.summary() == "Using all 8 rows"
