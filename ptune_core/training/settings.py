@@ -75,7 +75,8 @@ class RunSettings(BaseModel):
         "answer if the column has few different values, else the column is text to generate.",
     )
     encoder_reparameterization_type: PromptEncoderReparameterizationType = Field(
-        PromptEncoderReparameterizationType.MLP, description="Prompt encoder. MLP is smaller and faster; LSTM ties neighbouring virtual tokens."
+        PromptEncoderReparameterizationType.MLP,
+        description="Prompt encoder. MLP is smaller and faster; LSTM ties neighbouring virtual tokens.",
     )
     encoder_hidden_size: int | None = Field(
         None,
