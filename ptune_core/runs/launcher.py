@@ -57,6 +57,14 @@ class Patience:
     kill: float = 120.0
 
 
+@dataclass
+class _Stop:
+    """A stop that this app is waiting for, since when (monotonic seconds), and whether it has sent SIGTERM."""
+
+    since: float
+    terminated: bool = False
+
+
 class Launcher:
     """The five things that are done to runs from outside: start, find again, stop, resume, settle.
 
@@ -82,9 +90,9 @@ class Launcher:
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
-        self._children: set[str] = set()
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._exit_codes: dict[str, int] = {}
-        self._stop_seen: dict[str, float] = {}
+        self._stop_seen: dict[str, _Stop] = {}
 
     def start_scheduler(self) -> None:
         """Start runs as the queue allows, from now until `close`, in a thread."""
@@ -130,6 +138,8 @@ class Launcher:
         if not run.state.can_resume:
             needed = "one that is stopped, failed or interrupted"
             raise RunError("The run cannot be resumed", got=f"it is {run.state}", needed=needed)
+        with suppress(RunError):  # settled already, unless its worker wrote the result only just now
+            self.store.set_state(run_id, run.state, run.reason)
         with self.store.moving(run_id, RunState.QUEUED) as queued:
             RunDirectory(run.directory).reopen(queued.attempt)
         self._wake.set()
@@ -138,7 +148,8 @@ class Launcher:
         """Compare every run that should be running with what is there; settle those whose worker is gone."""
         for run in self.store.running():
             directory = RunDirectory(run.directory)
-            if run.id in self._children or directory.is_alive():
+            is_ending = run.id in self._children and directory.result() is None  # its exit code is about to be known
+            if directory.is_alive() or is_ending:
                 self._press(run, directory)
                 _limit(directory.log)
             else:
@@ -178,7 +189,7 @@ class Launcher:
             directory.write_result({"state": "failed", "error": {"kind": "RunError", "text": text}})
             self.store.set_state(run.id, RunState.FAILED, text)
             return
-        self._children.add(run.id)
+        self._children[run.id] = process
         threading.Thread(target=self._wait, args=(run.id, process), name=f"worker {run.id}", daemon=True).start()
 
     def _spawn(self, directory: RunDirectory, lock: Lock) -> subprocess.Popen[bytes]:
@@ -198,8 +209,9 @@ class Launcher:
         code = process.wait()
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)  # nothing that the worker started outlives it
-        self._exit_codes[run_id] = code
-        self._children.discard(run_id)
+        if self._children.get(run_id) is process:  # else it was settled by its result before it was quite gone
+            self._exit_codes[run_id] = code
+            del self._children[run_id]
         self._wake.set()
 
     def _press(self, run: Run, directory: RunDirectory) -> None:
@@ -207,15 +219,18 @@ class Launcher:
         if not directory.stop_requested():
             self._stop_seen.pop(run.id, None)
             return
-        waited = time.monotonic() - self._stop_seen.setdefault(run.id, time.monotonic())
+        stop = self._stop_seen.setdefault(run.id, _Stop(time.monotonic()))
+        waited = time.monotonic() - stop.since
+        if waited >= self._patience.terminate and not stop.terminated:
+            stop.terminated = True
+            _signal_worker(directory, signal.SIGTERM)
         if waited >= self._patience.kill:
             _signal_worker(directory, signal.SIGKILL)
-        elif waited >= self._patience.terminate:
-            _signal_worker(directory, signal.SIGTERM)
 
     def _settle(self, run: Run, directory: RunDirectory) -> None:
         """Bring the store up to date with a run whose worker is gone."""
         self._stop_seen.pop(run.id, None)
+        self._children.pop(run.id, None)
         exit_code = self._exit_codes.pop(run.id, None)
         if directory.result() is None:
             last = next(iter(directory.history()[-1:]), {})
@@ -227,7 +242,8 @@ class Launcher:
                 directory.record("interrupted", attempt=run.attempt, reason=reason)
         state, reason = directory.recorded_state()
         directory.ballast.release()
-        self.store.set_state(run.id, state, reason)
+        with suppress(RunError):  # resumed meanwhile
+            self.store.set_state(run.id, state, reason)
 
 
 def worker_environment() -> dict[str, str]:

@@ -3,6 +3,9 @@
 The run directory is the truth. Everything here can be made again from it, and is, when the database is missing or
 damaged. Each operation opens the database, does one transaction and closes it (0.1 ms): nothing is shared between
 threads, and several apps may use one data directory.
+
+The journal is SQLite's default, not WAL: WAL has to create files before it can even read, which fails on a full disk,
+just when people want to see and delete their runs, and it needs shared memory, which network disks do not have.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from ptune_core.data.table import Table
 
 SCHEMA_VERSION = 1
-STORE_BALLAST = 4 << 20
+STORE_BALLAST = 1 << 20
 BUSY_SECONDS = 30
 ORPHAN_SECONDS = 3600
 """A directory that has been in the making for so long belongs to an app that was killed."""
@@ -293,15 +296,14 @@ class Store:
         return row["id"] if row is not None else None
 
     def _run(self, row: sqlite3.Row) -> Run:
-        directory = self.runs_dir / row["id"]
-        state, reason = RunState(row["state"]), row["reason"]
-        if state is RunState.RUNNING:
-            recorded = RunDirectory(directory).recorded_state()
-            if not recorded[0].is_active:
-                state, reason = recorded  # the worker has written its result, the launcher has not yet seen it
+        directory = RunDirectory(self.runs_dir / row["id"])
+        state, reason, ended = RunState(row["state"]), row["reason"], row["ended"]
+        if state is RunState.RUNNING and (result := directory.result()):
+            # the worker has written its result, the launcher has not yet seen it
+            (state, reason), ended = directory.recorded_state(), result.get("ended")
         return Run(
-            id=row["id"], name=row["name"], state=state, directory=directory, owner=row["owner"],
-            created=row["created"], started=row["started"], ended=row["ended"], attempt=row["attempt"], reason=reason,
+            id=row["id"], name=row["name"], state=state, directory=directory.path, owner=row["owner"],
+            created=row["created"], started=row["started"], ended=ended, attempt=row["attempt"], reason=reason,
             settings_json=row["settings"],
         )  # fmt: skip
 
@@ -318,16 +320,12 @@ class Store:
         except sqlite3.DatabaseError as error:
             if error.sqlite_errorcode not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
                 raise
-            for suffix in ("-wal", "-shm", "-journal"):
-                self._file.with_name(self._file.name + suffix).unlink(missing_ok=True)
+            self._file.with_name(self._file.name + "-journal").unlink(missing_ok=True)
             os.replace(self._file, self._file.with_suffix(".damaged"))
             self._prepare()
 
     def _prepare(self) -> None:
-        # WAL needs shared memory, which the network disk of a Space does not give
-        journal = "DELETE" if os.environ.get("SPACE_ID") else "WAL"
         with self._database() as database:
-            database.execute(f"PRAGMA journal_mode = {journal}")
             if (check := database.execute("PRAGMA quick_check").fetchone()[0]) != "ok":
                 error = sqlite3.DatabaseError(check)
                 error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT

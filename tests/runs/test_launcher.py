@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -52,9 +52,9 @@ def files(store: Store) -> Callable[[str], RunDirectory]:
 def no_worker_is_left(store: Store) -> Iterator[None]:
     yield
     for path in store.runs_dir.iterdir():
-        for line in RunDirectory(path).history():
-            if line["event"] == "started" and RunDirectory(path).is_alive():
-                os.kill(line["pid"], signal.SIGKILL)
+        if RunDirectory(path).is_alive():
+            with suppress(ProcessLookupError):  # gone between the two looks
+                os.kill(worker_pid(RunDirectory(path)), signal.SIGKILL)
 
 
 @contextmanager
@@ -247,6 +247,16 @@ def test_a_result_written_just_before_the_worker_died_counts(store: Store, submi
     files(run_id).write_result({"state": "finished", "reason": "all steps done"})
     Launcher(store).reconcile()
     assert store.get(run_id, None).state is RunState.FINISHED
+
+
+def test_a_run_can_be_resumed_the_moment_its_result_is_there(store: Store, submit: Submit, files) -> None:
+    """The page says failed as soon as the worker has written so; Resume must work although nothing is settled yet."""
+    run_id = submit()
+    store.claim_next()
+    files(run_id).write_result({"state": "failed", "error": {"kind": "DiskFull", "text": "The disk is full."}})
+    Launcher(store).resume(run_id)
+    run = store.get(run_id, None)
+    assert (run.state, run.attempt, run.reason) == (RunState.QUEUED, 2, "")
 
 
 def test_an_app_killed_between_claim_and_start_leaves_a_run_to_resume(store: Store, submit: Submit) -> None:

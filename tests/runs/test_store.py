@@ -11,7 +11,6 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -230,19 +229,6 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(store: Store, s
     with pytest.raises(RunError, match="newer"):
         Store(store.data_dir)
     assert (store.data_dir / "runs.sqlite3").read_bytes() == before
-
-
-def test_the_journal_fits_the_disk(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def journal(directory: Path) -> str:
-        Store(directory)
-        connection = sqlite3.connect(directory / "runs.sqlite3")
-        mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
-        connection.close()
-        return mode
-
-    assert journal(data_dir) == "wal"
-    monkeypatch.setenv("SPACE_ID", "ana/space")
-    assert journal(tmp_path / "space") == "delete"
 
 
 def test_deleting_leaves_nothing(store: Store, submit: Submit) -> None:
