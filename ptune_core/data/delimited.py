@@ -209,7 +209,9 @@ def read_text(lines: Iterator[str], max_cell_chars: int) -> Source:
     trial = sniff(start, ALL_DELIMITERS, max_cell_chars)
     widths = {len(cells) for cells in trial.cells}
     is_named = any(cell.strip().lower() in TEXT_NAMES for cells in trial.cells[:1] for cell in cells)
-    if is_named or (len(trial.cells) > 1 and len(widths) == 1 and widths != {1}):
+    # In "Good, really." the comma is punctuation; what separates columns is rarely followed by a space.
+    is_prose = any(cell.startswith(" ") for cells in trial.cells for cell in cells[1:])
+    if is_named or (len(trial.cells) > 1 and len(widths) == 1 and widths != {1} and not is_prose):
         return _read_table(start, trial, "", max_cell_chars)
     numbered = enumerate(start.all_lines(), start=1)
     rows = (Row(number, [line.strip("\r\n")]) for number, line in numbered if line.strip())

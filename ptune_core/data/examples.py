@@ -148,7 +148,7 @@ def build_examples(
         held_out, warnings = _second_file(validation, template, mapping, names)
         texts = {_inputs(row, target) for row in train}
         if shared := sum(_inputs(row, target) in texts for row in held_out):
-            warnings.append(f"{shared} of {len(held_out)} validation rows are in the training rows too.")
+            warnings.append(f"{_rows(shared)} of the validation data with a text that is in the training data too.")
     report = loss.report(rows, target, names, warnings)
     verbalizer = None if names is None else Verbalizer.from_labels(names, answers)
     return Examples(train, held_out, verbalizer, report)
@@ -158,7 +158,6 @@ class _Loss:
     """The rows of one table that are not used, by reason."""
 
     def __init__(self, table: Table) -> None:
-        self._table = table
         self._dropped: dict[str, list[int]] = {reason: list(rows) for reason, rows in table.dropped.items()}
         self._unknown = ""
         self.gaps: Counter[str] = Counter()
@@ -183,7 +182,7 @@ class _Loss:
         """What became of the rows, of which `rows` are used."""
         counts = {} if names is None else _counts(rows, target, names)
         found = [self._unknown] * bool(self._unknown) + odd_labels(counts)
-        found += [f"{count} rows have no {name}; they are used without." for name, count in self.gaps.items()]
+        found += [f"{_rows(count)} without {name}: used as they are." for name, count in self.gaps.items()]
         if names is None and 0 < len(values := {row.values[target] for row in rows}) <= MAX_LABELS:
             if 2 * len(values) <= len(rows):
                 found.append(
@@ -193,9 +192,9 @@ class _Loss:
         seen = Counter(tuple(row.values.values()) for row in rows)
         duplicates = len(rows) - len(seen)
         if duplicates:
-            found.append(f"{duplicates} rows say the same as an earlier one; copies stay on one side of the split.")
+            found.append(f"{_rows(duplicates)} the same as an earlier one: copies are kept, on one side of the split.")
         if names is not None and (torn := len(seen) - len({_inputs(row, target) for row in rows})):
-            found.append(f"{torn} rows have the text of another row, but a different label.")
+            found.append(f"{_rows(torn)} with the text of an earlier row, but another label.")
         dropped = sum(map(len, self._dropped.values()))
         return Report(
             used=len(rows),
@@ -205,6 +204,10 @@ class _Loss:
             duplicates=duplicates,
             warnings=(*found, *warnings),
         )
+
+
+def _rows(count: int) -> str:
+    return f"{count} row{'s' * (count != 1)}"
 
 
 def describe_rows(rows: Sequence[int], most: int = 20) -> str:

@@ -6,18 +6,20 @@ megabytes of Parquet can fill its memory.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import ptune_core
 from ptune_core.data.hub import fetch_hub_file
-from ptune_core.data.ingest_child import Task, too_much_memory
-from ptune_core.data.kinds import kind_of_name
+from ptune_core.data.ingest_child import FULL, Task, too_much_memory
+from ptune_core.data.kinds import Kind, kind_of_name
 from ptune_core.data.limits import Limits
 from ptune_core.data.table import Table, open_table
 from ptune_core.demo import DEMO, DEMO_DATA
@@ -42,7 +44,41 @@ def ingest(source: Path, out: Path, limits: Limits = DEFAULT_LIMITS, *, display_
         DiskFull: There is no room for the table.
     """
     name = display_name or source.name
-    kind = kind_of_name(name)
+    return _ingest(source, out, limits, name, kind_of_name(name))
+
+
+def ingest_text(pasted: str, out: Path, limits: Limits = DEFAULT_LIMITS) -> Table:
+    """Read pasted rows: CSV, TSV, JSONL, a text and its label with a tab between, or one text per line.
+
+    Raises:
+        DataError: The text has no rows that can be used.
+    """
+    with _room_for("Pasted text"), tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "pasted.txt"
+        source.write_text(pasted, encoding="utf-8", errors="replace", newline="")
+        return _ingest(source, out, limits, "Pasted text", Kind.TXT)
+
+
+def ingest_hub(reference: str, out: Path, limits: Limits = DEFAULT_LIMITS) -> Table:
+    """Read one file of a data set on the Hub: `hf://datasets/OWNER/NAME[@REVISION]/FILE`.
+
+    Raises:
+        DataError: No such data set or file, no connection, or a file that cannot be used.
+    """
+    fetched = fetch_hub_file(reference, limits.max_bytes)
+    return ingest(fetched, out, limits, display_name=reference.strip().rsplit("/", 1)[-1])
+
+
+def load_source(data: str, out: Path) -> Table:
+    """Read what `RunSettings.data` names: `demo`, a file on the Hub, or a local file."""
+    if data == DEMO:
+        return ingest(DEMO_DATA, out)
+    if data.startswith(_HUB):
+        return ingest_hub(data, out)
+    return ingest(Path(data).expanduser(), out)
+
+
+def _ingest(source: Path, out: Path, limits: Limits, name: str, kind: Kind) -> Table:
     try:
         size = source.stat().st_size
     except OSError as error:
@@ -58,43 +94,28 @@ def ingest(source: Path, out: Path, limits: Limits = DEFAULT_LIMITS, *, display_
             needed=f"at most {limits.max_bytes / 2**20:,.0f} MB",
             remedy="Keep a part of the rows, or save them as .parquet",
         )
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".ingest-") as folder:
-        _run_child(Task(source.resolve(), name, kind, Path(folder).resolve(), limits))
-        for path in sorted(Path(folder).iterdir(), reverse=True):
-            path.replace(out / path.name)
+    with _room_for(name):
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out, prefix=".ingest-") as folder:
+            _run_child(Task(source.resolve(), name, kind, Path(folder).resolve(), limits))
+            # The rows first, then the report about them.
+            for path in sorted(Path(folder).iterdir(), reverse=True):
+                path.replace(out / path.name)
     return open_table(out)
 
 
-def ingest_text(pasted: str, out: Path, limits: Limits = DEFAULT_LIMITS) -> Table:
-    """Read pasted rows: CSV, TSV, JSONL, a text and its label with a tab between, or one text per line.
-
-    Raises:
-        DataError: The text has no rows that can be used.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "pasted.txt"
-        source.write_text(pasted, encoding="utf-8", errors="replace", newline="")
-        return ingest(source, out, limits, display_name="pasted rows.txt")
+@contextlib.contextmanager
+def _room_for(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise _no_room(name) from error
+        raise
 
 
-def ingest_hub(reference: str, out: Path, limits: Limits = DEFAULT_LIMITS) -> Table:
-    """Read one file of a data set on the Hub: `hf://datasets/OWNER/NAME[@REVISION]/FILE`.
-
-    Raises:
-        DataError: No such data set or file, no connection, or a file that cannot be used.
-    """
-    fetched = fetch_hub_file(reference, limits.max_bytes)
-    return ingest(fetched, out, limits, display_name=reference.rsplit("/", 1)[-1])
-
-
-def load_source(data: str, out: Path) -> Table:
-    """Read what `RunSettings.data` names: `demo`, a file on the Hub, or a local file."""
-    if data == DEMO:
-        return ingest(DEMO_DATA, out)
-    if data.startswith(_HUB):
-        return ingest_hub(data, out)
-    return ingest(Path(data).expanduser(), out)
+def _no_room(name: str) -> DiskFull:
+    return DiskFull(f"There is no room to store {name}", remedy="Free some space and choose it again")
 
 
 def child_environment() -> dict[str, str]:
@@ -132,13 +153,13 @@ def _raise_for(task: Task, code: int, output: str, errors: str) -> None:
     if code == 0:
         reply = json.loads(output)
         if reply.get("disk_full"):
-            raise DiskFull(f"There is no room to store {task.name}", remedy="Free some space and choose it again")
+            raise _no_room(task.name)
         if "error" in reply:
             raise DataError(**reply["error"])
         return
-    if sys.platform != "win32" and code in (-signal.SIGXCPU, -signal.SIGKILL):
+    if sys.platform != "win32" and code == -signal.SIGXCPU:
         raise _too_slow(task)
-    if "bad_alloc" in errors:
+    if (sys.platform != "win32" and code == -signal.SIGKILL) or "bad_alloc" in errors:
         raise DataError(**too_much_memory(task))
     last_line = errors.strip().splitlines()[-1][:200] if errors.strip() else f"exit status {code}"
     raise DataError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -31,7 +32,11 @@ from ptune_core.errors import DataError
 MAX_PROBLEMS = 50
 """Problems that are told one by one; the rest are counted."""
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says when a file cannot grow."""
+
 _ROWS_AT_ONCE = 10_000
+_JSON_START = re.compile(r'\s*(\{\s*"|\[\s*\{)')
 
 
 @dataclass(frozen=True)
@@ -113,8 +118,8 @@ def _open_source(task: Task, stack: contextlib.ExitStack) -> Source:
 def _open_text(task: Task, stack: contextlib.ExitStack, codec: str) -> Source:
     kind, max_chars = task.kind, task.limits.max_cell_chars
     lines: TextIO = stack.enter_context(task.source.open(encoding=codec, newline=""))
-    if kind is Kind.TXT and (start := lines.read(1000).lstrip()[:1]) in ("{", "["):
-        kind = Kind.JSONL if start == "{" else Kind.JSON
+    if kind is Kind.TXT and _JSON_START.match(lines.read(1000)):
+        kind = Kind.JSON
     lines.seek(0)
     if kind is Kind.JSON:
         return read_json(task.source, codec)
@@ -210,9 +215,18 @@ def _check_cells(row: Row, source: Source, limits: Limits) -> BadRow | None:
             return BadRow(row.number, "cell too long", detail)
         if "\0" in cell:
             return BadRow(row.number, "NUL character", f"a NUL character in {excerpt(column)}")
-        if not cell.isascii() and any("\ud800" <= char <= "\udfff" for char in cell):
+        if not (cell.isascii() or _is_encodable(cell)):
             return BadRow(row.number, "half a character", f"half a surrogate pair in {excerpt(column)}")
     return None
+
+
+def _is_encodable(text: str) -> bool:
+    """JSON can write half of a surrogate pair, which no encoding has."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def answer(text: str) -> dict[str, Any]:
@@ -229,7 +243,7 @@ def answer(text: str) -> dict[str, Any]:
     except MemoryError:
         return {"error": too_much_memory(task)}
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in FULL:
             raise
         return {"disk_full": True}
     return {}

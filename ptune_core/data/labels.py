@@ -61,7 +61,7 @@ def odd_labels(counts: Mapping[str, int]) -> list[str]:
     if absent := [label for label, count in counts.items() if not count]:
         found.append(f"No row has the label {quoted(absent)}.")
     if single := [label for label, count in counts.items() if count == 1]:
-        found.append(f"Only one row has the label {quoted(single)}: it is learnt from, but cannot be validated.")
+        found.append(f"Labels with one row only: {quoted(single)}.")
     by_number: dict[float, list[str]] = defaultdict(list)
     by_case: dict[str, list[str]] = defaultdict(list)
     for label in counts:

@@ -37,15 +37,17 @@ class Limits:
         import resource
 
         _lower(resource.RLIMIT_AS, self.memory_bytes)
-        _lower(resource.RLIMIT_CPU, self.cpu_seconds)
+        # The signal at the first limit tells that it was time; SIGKILL at the second is for who ignores it.
+        _lower(resource.RLIMIT_CPU, self.cpu_seconds, self.cpu_seconds + 5)
         # Text in UTF-8 has at most four bytes a character; nothing that is written here is ever larger.
         _lower(resource.RLIMIT_FSIZE, 4 * self.max_chars)
         _lower(resource.RLIMIT_CORE, 0)
 
 
-def _lower(kind: int, value: int) -> None:
+def _lower(kind: int, soft: int, hard: int | None = None) -> None:
     import resource
 
-    _, hard = resource.getrlimit(kind)
-    bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(kind, (bound, bound))
+    _, now = resource.getrlimit(kind)
+    wanted = soft if hard is None else hard
+    allowed = wanted if now == resource.RLIM_INFINITY else min(wanted, now)
+    resource.setrlimit(kind, (min(soft, allowed), allowed))

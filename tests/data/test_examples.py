@@ -74,7 +74,7 @@ def test_an_empty_input_beside_another_is_used_and_told(table: Make) -> None:
     data = table(rows, header=("instruction", "input", "output"))
     report = build_examples(data, template, columns={}, labels=None, split=SPLIT).report
     assert report.summary() == "Using 3 of 5 rows; 2 dropped: 1 empty instruction and input, 1 empty output"
-    assert "1 rows have no input; they are used without." in report.warnings
+    assert "1 row without input: used as they are." in report.warnings
 
 
 def test_a_template_without_input_columns(table: Make) -> None:
@@ -198,7 +198,7 @@ def test_copies_are_counted_and_stay_on_one_side(table: Make) -> None:
 def test_one_text_with_two_labels_is_told(table: Make) -> None:
     rows = [*many(8, "a", "b"), ("text 0", "b")]
     examples = build_examples(table(rows), TEMPLATE, columns={}, labels=None, split=SPLIT)
-    assert "1 rows have the text of another row, but a different label." in examples.report.warnings
+    assert "1 row with the text of an earlier row, but another label." in examples.report.warnings
 
 
 def test_rows_of_a_second_file_validate(table: Make) -> None:
@@ -210,7 +210,7 @@ def test_rows_of_a_second_file_validate(table: Make) -> None:
     assert [example.row for example in examples.validation] == [2, 3]
     told = " ".join(examples.report.warnings)
     assert "Validation data: Using 2 of 4 rows; 2 dropped: 1 empty text, 1 unknown label." in told
-    assert "1 of 2 validation rows are in the training rows too." in told
+    assert "1 row of the validation data with a text that is in the training data too." in told
 
 
 def test_a_second_file_without_usable_rows(table: Make) -> None:

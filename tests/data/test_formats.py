@@ -281,6 +281,8 @@ def test_a_workbook_that_unpacks_to_too_much(read: Read, tmp_path: Path) -> None
         ('{"text": "fine", "label": 1}\n{"text": "bad", "label": 0}', [("fine", "1"), ("bad", "0")]),
         ('[{"text": "fine", "label": 1}]', [("fine", "1")]),
         ("Fine, really.\nBad!", [("Fine, really.",), ("Bad!",)]),
+        ("Fine, really.\nBad, too.", [("Fine, really.",), ("Bad, too.",)]),
+        ("[laughs] fine\n{bad}", [("[laughs] fine",), ("{bad}",)]),
     ],
 )
 def test_lines_of_text(read: Read, pasted: str, expected: list[tuple[str, ...]]) -> None:

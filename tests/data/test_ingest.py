@@ -16,7 +16,7 @@ from ptune_core.data.ingest_child import Task, answer, run
 from ptune_core.data.kinds import ACCEPTED, kind_of_name
 from ptune_core.data.limits import Limits
 from ptune_core.data.table import ROW, Table, read_rows
-from ptune_core.errors import DataError, PTuneError
+from ptune_core.errors import DataError, DiskFull, PTuneError
 
 Read = Callable[..., Table]
 
@@ -94,6 +94,15 @@ def test_deep_nesting_is_a_bad_row(tmp_path: Path) -> None:
     assert rows(table) == [("fine",)] * 4
     assert [problem.split(":")[0] for problem in table.problems] == ["Line 1", "Line 2", "Line 3", "Line 4"]
     assert all("nested too deeply" in problem for problem in table.problems)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits on file size")
+def test_a_table_that_cannot_be_written(tmp_path: Path) -> None:
+    """The kernel stops the write at the file size that the limit on characters allows, as it does on a full disk."""
+    (tmp_path / "a.csv").write_text("text,label\na,1\n")
+    with pytest.raises(DiskFull, match="no room to store a.csv"):
+        ingest(tmp_path / "a.csv", tmp_path / "out", Limits(max_chars=10))
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_the_answer_of_the_process_is_json_with_every_part_of_the_error(tmp_path: Path) -> None:
@@ -183,8 +192,8 @@ def test_a_header_alone(read: Read) -> None:
 
 def test_pasted_rows(tmp_path: Path) -> None:
     table = ingest_text("fine\t1\r\nbad\t0", tmp_path)
-    assert rows(table) == [("fine", "1"), ("bad", "0")]
-    with pytest.raises(DataError, match="is empty"):
+    assert (table.source, rows(table)) == ("Pasted text", [("fine", "1"), ("bad", "0")])
+    with pytest.raises(DataError, match="Pasted text is empty"):
         ingest_text("", tmp_path)
 
 
