@@ -16,6 +16,7 @@ from typing import Any, Self
 import ptune_core
 from ptune_core.errors import InferenceError
 from ptune_core.inference.protocol import (
+    EXIT_IDLE,
     Cancel,
     Classification,
     Classify,
@@ -136,7 +137,7 @@ class InferenceClient:
                         yield part
                 return
             except _ChildEnded as ended:
-                if answered or is_last_try or ended.exit_code != 0:
+                if answered or is_last_try or ended.exit_code != EXIT_IDLE:
                     raise self._explain(ended.exit_code) from None
 
     def _running_child(self) -> tuple[_Child, int]:
@@ -154,6 +155,8 @@ class InferenceClient:
             got = f"no sign of life for {self._silence_limit:g} seconds, so it was ended"
         elif exit_code < 0:
             got = f"it was killed by signal {-exit_code}, often because memory ran out"
+        elif exit_code == 0:
+            got = "it was closed"
         else:
             got = f"exit code {exit_code}"
         return InferenceError(
@@ -195,12 +198,13 @@ class _Child:
         self._inboxes_lock = threading.Lock()
         self._exit_code: int | None = None
         self._last_heard = time.monotonic()
-        self._was_silent = False
+        self._was_silent = self._has_hung_up = False
         threading.Thread(target=self._route, name="inference replies", daemon=True).start()
 
     @property
     def has_ended(self) -> bool:
-        return self._exit_code is not None or self._process.poll() is not None
+        # `poll` sees a dead child before `_route` does, but says nothing while `_route` waits for its exit code.
+        return self._has_hung_up or self._process.poll() is not None
 
     def ask(self, number: int, request: Request, silence_limit: float) -> Generator[Any, None, None]:
         """Send the request and yield the parts of its reply; closed early, it cancels the request.
@@ -236,8 +240,10 @@ class _Child:
 
     def end(self, seconds: float) -> None:
         """Close stdin, at which the child exits; kill it if it has not after `seconds`."""
-        with self._write_lock, contextlib.suppress(BrokenPipeError):
-            self._requests.close()
+        if self._write_lock.acquire(timeout=seconds):  # else: a request is stuck in a full pipe
+            with contextlib.suppress(BrokenPipeError):
+                self._requests.close()
+            self._write_lock.release()
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -277,6 +283,7 @@ class _Child:
                     inbox = self._inboxes.get(reply["id"])
                 if inbox is not None:  # else: cancelled
                     inbox.put(reply)
+        self._has_hung_up = True
         exit_code = self._process.wait()
         if self._was_silent:
             exit_code = _SILENT

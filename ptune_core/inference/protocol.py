@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ptune_core import errors
 from ptune_core.errors import InferenceError, PTuneError
 
+EXIT_IDLE = 75
+"""Exit code of a process that left because nobody asked anything; whoever asked just then may ask again."""
+
 MAX_ROWS = 1_000
 """Rows of one classify request; `batch.py` sends more in several."""
 

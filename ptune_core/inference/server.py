@@ -27,7 +27,7 @@ from typing import BinaryIO, Protocol
 from pydantic import ValidationError
 
 from ptune_core.errors import InferenceError, PTuneError
-from ptune_core.inference.protocol import Cancel, Envelope, Reply, Request, encode_reply, error_fields
+from ptune_core.inference.protocol import EXIT_IDLE, Cancel, Envelope, Reply, Request, encode_reply, error_fields
 
 MAX_ACTIVE = 4
 """Requests that take turns; each may hold keys and values of two texts."""
@@ -152,11 +152,11 @@ def main(build_engine: Callable[[Path], Answerer], arguments: list[str]) -> None
         replies.write(encode_reply(reply))
         replies.flush()
 
-    exit_code = 0
+    exit_code = EXIT_IDLE
     try:
         Server(build_engine(data_directory), send).run(inbox)
     except BrokenPipeError:  # the app has gone between two replies
-        pass
+        exit_code = 0
     except Exception:
         logging.getLogger(__name__).exception("The inference process ends because of a bug")
         exit_code = 1

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterator
 from pathlib import Path
 
 from ptune_core.errors import AdapterError, TemplateError
-from ptune_core.inference.protocol import Classify, Generate, Request
+from ptune_core.inference.protocol import EXIT_IDLE, Classify, Generate, Request
 from ptune_core.inference.server import main
 
 
@@ -58,12 +58,14 @@ class FakeEngine:
                 raise RuntimeError("a bug in the engine")
             case "hang":
                 time.sleep(3600)
+            case "start":
+                (self._data / "started").touch()
             case "chatter":
                 print("library output " * 70_000, flush=True)
                 os.write(1, b'{"id": 1, "kind": "done"}\n')
             case "leave once" if not (self._data / "left").exists():
                 (self._data / "left").touch()
-                os._exit(0)
+                os._exit(EXIT_IDLE)
             case "bad adapter":
                 raise AdapterError("The adapter is broken", got="3 tensors", needed="1", remedy="Download it again")
             case "bad template":

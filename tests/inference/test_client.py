@@ -181,6 +181,17 @@ def test_close_ends_the_process_and_a_later_request_starts_one(client: Inference
     assert len(pids(tmp_path)) == 2
 
 
+def test_closing_tells_whoever_waits_and_starts_nothing_for_them(client: InferenceClient, tmp_path: Path) -> None:
+    client.classify(ADAPTER, rows("a"))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.classify, ADAPTER, rows("start", "hang"))
+        wait_until((tmp_path / "started").exists)
+        client.close()
+        with pytest.raises(InferenceError, match="it was closed"):
+            waiting.result(DEADLINE_SECONDS)
+    assert len(pids(tmp_path)) == 1
+
+
 def test_the_process_ends_with_the_app_even_when_it_is_killed(tmp_path: Path) -> None:
     app = (
         "import os, signal, sys; from pathlib import Path; from ptune_core.inference.client import InferenceClient\n"
