@@ -10,6 +10,7 @@ import gradio as gr
 from ptune_core.ui import texts
 from ptune_core.ui.runs_tab import download_button
 from ptune_core.ui.service import RunView
+from ptune_core.ui.show import table
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class ExportTab:
     adapter: gr.Dropdown
     message: gr.Markdown
     body: gr.Column
-    files: gr.Markdown
+    files: gr.HTML
     download: gr.Button
     snippet: gr.Code
 
@@ -31,13 +32,14 @@ class ExportTab:
 
 def build_export() -> ExportTab:
     """Lay the tab out; nothing is wired yet."""
-    adapter = gr.Dropdown([], label="Adapter", elem_id="export-adapter")
+    with gr.Column(elem_classes="card"):
+        adapter = gr.Dropdown([], label="Adapter", elem_id="export-adapter")
     message = gr.Markdown(texts.NO_ADAPTER, elem_id="export-message")
     with gr.Column(visible=False, elem_id="export-body") as body:
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=3, min_width=280, elem_classes="card"):
                 gr.Markdown("### Files")
-                files = gr.Markdown(elem_id="export-files")
+                files = gr.HTML(elem_id="export-files")
                 download = gr.Button("Download adapter", variant="primary", elem_id="download-export")
             with gr.Column(scale=5, min_width=320, elem_classes="card"):
                 gr.Markdown("### Use it in Python")
@@ -49,6 +51,5 @@ def show_export(view: RunView | None) -> list[Any]:
     """Updates for `ExportTab.view`."""
     if view is None or not view.has_adapter:
         return [gr.update(visible=True), gr.update(visible=False), "", download_button(None), ""]
-    rows = "\n".join(f"| `{name}` | {texts.size(num_bytes)} |" for name, num_bytes in view.files)
-    table = f"| File | Size |\n|---|---:|\n{rows}"
-    return [gr.update(visible=False), gr.update(visible=True), table, download_button(view), view.snippet]
+    files = table(["File", "Size"], [[name, texts.size(num_bytes)] for name, num_bytes in view.files])
+    return [gr.update(visible=False), gr.update(visible=True), files, download_button(view), view.snippet]

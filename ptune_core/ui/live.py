@@ -36,7 +36,8 @@ def _asset(name: str) -> str:
 def live_plot(poll: Answer, period: int, elem_id: str) -> gr.HTML:
     """Loss, metric, progress and samples of one run. Event: `moved`, when the run's state changes.
 
-    The value is the run's id; `viewer` says who asks; a new `revision` makes the script ask from the start.
+    The value is the run's id; `viewer` says who asks; `active` whether the run has not ended, so that a
+    script that saw its end asks again after Resume.
 
     Args:
         poll: Answers `{"run", "cursor", "epoch", "viewer"}` with what is new, as `runs.live.since` does.
@@ -52,7 +53,7 @@ def live_plot(poll: Answer, period: int, elem_id: str) -> gr.HTML:
         elem_classes="live-plot",
         period=period,
         viewer="",
-        revision="",
+        active=False,
     )
 
 

@@ -1,13 +1,13 @@
 // The live view of one run: progress line, loss plot, metric plot and the newest sample predictions.
 // Gradio gives `element`, `props`, `server`, `trigger` and `watch`. The value is the id of the run that is shown.
 // Each tick asks the server for what is new since `cursor`; Plotly extends its own arrays, so zoom and hover survive.
-const PERIOD = props.period, SLOWEST = 12000, MOST_POINTS = 6000, SMOOTHING = 0.9;
+const PERIOD = props.period, SLOWEST = 12000, MOST_POINTS = 6000, MOST_SAMPLES = 6, SMOOTHING = 0.9;
 const COLORS = {train: '#5b7cfa', validation: '#e8833a', metric: '#14a085', majority: '#9aa3b2', zero: '#c06bd4'};
 const q = selector => element.querySelector(selector);
 const css = name => getComputedStyle(document.body).getPropertyValue(name).trim();
 
 let run = null, generation = 0, timer = null, wait = PERIOD, busy = false;
-let cursor, epoch, ready, smooth, points, plan, baseline, state;
+let cursor, epoch, ready, ended, smooth, points, plan, baseline, state;
 
 const config = {responsive: true, displaylogo: false, showSendToCloud: false,
   modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d']};
@@ -116,7 +116,7 @@ function showSamples(samples) {
   q('.lp-samples').hidden = false;
   q('.lp-samples-step').textContent = newest.step;
   body.replaceChildren();
-  for (const sample of newest.rows) {
+  for (const sample of newest.rows.slice(0, MOST_SAMPLES)) {
     const row = body.insertRow(), right = sample.predicted === sample.label;
     cell(row, sample.text, 'lp-text'); cell(row, sample.label);
     cell(row, sample.predicted, right ? 'lp-right' : 'lp-wrong');
@@ -150,26 +150,26 @@ async function tick() {
   clearTimeout(timer);
   if (busy || !run) return;
   if (document.hidden || !element.offsetParent || !window.Plotly) { timer = setTimeout(tick, 250); return; }
-  const mine = generation; let done = false;
+  const mine = generation;
   busy = true;
   try {
     wait = PERIOD;
     const d = await server.poll({run, cursor, epoch, viewer: props.viewer});
     if (mine !== generation) return;
-    if (d.error) { q('.lp-status').textContent = d.error; done = true; } else { apply(d); done = d.done && d.cursor === cursor; }
+    if (d.error) { q('.lp-status').textContent = d.error; ended = true; } else { apply(d); ended = d.done && d.cursor === cursor; }
     element.dataset.updates = Number(element.dataset.updates || 0) + 1;
   } catch (problem) {
     wait = Math.min(SLOWEST, 2 * wait);
     q('.lp-status').textContent = 'Connection lost; training goes on. Reconnecting…';
   } finally {
     busy = false;
-    if (mine === generation && !done) timer = setTimeout(tick, wait); else if (mine !== generation) tick();
+    if (mine !== generation) tick(); else if (!ended) timer = setTimeout(tick, wait);
   }
 }
 
 function start() {
   const previous = run;
-  generation++; run = props.value || null; address(previous); cursor = 0; epoch = 0; ready = false; state = null;
+  generation++; run = props.value || null; address(previous); cursor = 0; epoch = 0; ready = false; ended = false; state = null;
   points = 0; plan = null; baseline = null; wait = PERIOD; element.dataset.updates = 0;
   element.classList.toggle('lp-idle', !run);
   q('.lp-samples').hidden = true;
@@ -179,7 +179,7 @@ function start() {
 function resize() { for (const plot of element.querySelectorAll('.js-plotly-plot')) if (plot.offsetParent) Plotly.Plots.resize(plot); }
 
 watch('value', () => { if ((props.value || null) !== run) start(); });
-watch('revision', start);                              // a resumed run goes on polling
+watch('active', () => { if (props.active && ended) tick(); });       // resumed
 document.addEventListener('visibilitychange', tick);
 new ResizeObserver(resize).observe(element);
 // Dotted keys: a whole 'xaxis' object would reset the zoom.

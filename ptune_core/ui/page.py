@@ -216,9 +216,8 @@ def _show(parts: Page) -> Any:
         view: RunView | None = parts.service.view(run_id, viewer) if run_id else None
         choices = parts.service.choices(viewer)
         chosen = run_id if view is not None and view.has_adapter else None
-        adapters = gr.update(choices=choices, value=chosen)
-        revision = f"{view.state}" if view else ""
-        return [*show_run(view, viewer, revision), adapters, *show_adapter(view), adapters, *show_export(view)]
+        adapters = [gr.update(choices=choices, value=chosen) for _ in range(2)]  # gradio empties the one it was given
+        return [*show_run(view, viewer), adapters[0], *show_adapter(view), adapters[1], *show_export(view)]
 
     return show
 

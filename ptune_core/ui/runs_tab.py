@@ -59,13 +59,12 @@ def build_runs(poll: Answer, period: int) -> RunsTab:
     return RunsTab(all_runs, plot, title, problem, detail, try_it, download, stop, resume, delete, settings)
 
 
-def show_run(view: RunView | None, viewer: str, revision: str) -> list[Any]:
+def show_run(view: RunView | None, viewer: str) -> list[Any]:
     """Updates for `RunsTab.view`.
 
     Args:
         view: The run, or None for none.
         viewer: Whose page this is; the plot's script needs it to ask.
-        revision: Changes when the plot has to ask anew although the run is the same, as after Resume.
     """
     if view is None:
         hidden = [gr.update(visible=False)] * 5
@@ -73,7 +72,7 @@ def show_run(view: RunView | None, viewer: str, revision: str) -> list[Any]:
     problem = inline_problems(view.problem, ["Resume goes on from the last checkpoint."]) if view.problem else ""
     return [
         gr.update(value=view.id),
-        gr.update(value=view.id, viewer=viewer, revision=revision),
+        gr.update(value=view.id, viewer=viewer, active=view.state.is_active),
         gr.update(visible=True),
         f"## {texts.plain(view.name)}\n\n{view.headline}",
         gr.update(value=problem, visible=bool(problem)),

@@ -55,7 +55,8 @@ class TryTab:
 
 def build_try() -> TryTab:
     """Lay the tab out; nothing is wired yet."""
-    adapter = gr.Dropdown([], label="Adapter", elem_id="try-adapter")
+    with gr.Column(elem_classes="card"):
+        adapter = gr.Dropdown([], label="Adapter", elem_id="try-adapter")
     message = gr.Markdown(texts.NO_ADAPTER, elem_id="try-message")
     with gr.Column(visible=False, elem_id="try-body") as body:
         with gr.Column(elem_classes="card"):

@@ -1,0 +1,87 @@
+"""The page over a fake service, and a browser that fails the test on any request to another host or JavaScript error."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from ptune_core.ui.page import build_page, launch
+
+def _load_fake_service() -> Any:
+    spec = importlib.util.spec_from_file_location("fake_service", Path(__file__).with_name("fake_service.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["fake_service"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+FakeService = _load_fake_service().FakeService
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+expect.set_options(timeout=60_000)
+PERIOD = 100
+"""Milliseconds between two questions of the live plot in these tests."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Any:
+    return FakeService(tmp_path)
+
+
+@pytest.fixture
+def site(service: Any) -> Iterator[str]:
+    """Address of a page over `service`."""
+    page = build_page(service, ephemeral=False, period=PERIOD)
+    port = free_port()
+    _, url, _ = launch(page, service, server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)
+    yield url
+    page.close()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium on this machine")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def new_page(chromium: Browser) -> Iterator[Callable[..., Page]]:
+    """Makes pages, each in a browser profile of its own; the test fails if any of them did something it must not."""
+    contexts, wrong = [], []
+
+    def note(request: Any) -> None:
+        if not request.url.startswith(("http://127.0.0.1:", "http://localhost:", "data:", "blob:")):
+            wrong.append(f"request to {request.url}")
+
+    def make(**options: Any) -> Page:
+        context = chromium.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True, **options)
+        context.set_default_timeout(60_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", note)
+        page.on("pageerror", lambda error: wrong.append(f"JavaScript: {error}"))
+        return page
+
+    yield make
+    for context in contexts:
+        context.close()
+    assert not wrong, wrong

@@ -1,0 +1,271 @@
+"""The page in a real browser, over runs that take the steps a test tells them to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from ptune_core.runs.states import RunState
+
+pytestmark = [
+    pytest.mark.browser,
+    # gradio 6.31's queue and Dataframe use what pandas 3.1 deprecates
+    pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning"),
+]
+
+NewPage = Callable[..., Page]
+HOSTILE = "<img src=x onerror='window.hit=1'><script>window.hit=1</script>${window.hit=1}{{value}}"
+
+
+def wait_for_updates(page: Page, more: int) -> None:
+    """Wait until the live plot has drawn `more` further answers."""
+    before = int(page.locator("#plot .live-plot").first.get_attribute("data-updates") or 0)
+    page.wait_for_function(
+        "goal => Number(document.querySelector('#plot .live-plot').dataset.updates) >= goal", arg=before + more
+    )
+
+
+def loss_steps(page: Page) -> list[int]:
+    """Steps of the training loss that is drawn."""
+    steps: list[int] = page.evaluate("document.querySelector('#plot .lp-loss').data[0].x")
+    return steps
+
+
+def wait_for_step(page: Page, step: int) -> None:
+    page.wait_for_function(
+        "step => (document.querySelector('#plot .lp-loss')?.data?.[0].x.at(-1) ?? 0) >= step", arg=step
+    )
+
+
+def open_run(page: Page, site: str, run_id: str) -> None:
+    page.goto(f"{site}?run={run_id}")
+    page.wait_for_selector("#plot .lp-loss.js-plotly-plot")
+
+
+def test_first_run_in_three_clicks(site: str, service: Any, new_page: NewPage, tmp_path: Path) -> None:
+    page = new_page()
+    page.goto(site)
+    expect(page.locator("#report")).to_contain_text("600 rows")
+    page.click("#start")
+    page.wait_for_selector("#plot .lp-loss.js-plotly-plot")
+    (run,) = service.runs.values()
+    assert run.settings.base_model == "demo"
+    assert run.settings.labels == {"negative": " terrible", "positive": " great"}
+    run.step, run.state = 300, RunState.FINISHED
+    page.click("#try-it")
+    expect(page.locator("#classify")).to_be_visible()
+    with page.expect_download() as download:
+        page.click("#download")
+    assert download.value.suggested_filename == "demo-adapter.zip"
+    assert download.value.path().read_bytes() == service.zip.read_bytes()
+
+
+def test_start_pressed_twice_is_one_run(site: str, service: Any, new_page: NewPage) -> None:
+    page = new_page()
+    page.goto(site)
+    expect(page.locator("#report")).to_contain_text("600 rows")
+    page.locator("#start").dblclick()
+    page.wait_for_selector("#plot .lp-loss.js-plotly-plot")
+    assert len(service.runs) == 1
+
+
+def test_zoom_and_hidden_traces_survive_updates(site: str, service: Any, new_page: NewPage) -> None:
+    run = service.add(step=100)
+    page = new_page()
+    open_run(page, site, run.id)
+    wait_for_step(page, 100)
+    page.evaluate("Plotly.relayout(document.querySelector('#plot .lp-loss'), {'xaxis.range': [20, 60]})")
+    page.evaluate("Plotly.restyle(document.querySelector('#plot .lp-loss'), {visible: 'legendonly'}, [0])")
+    for step in range(110, 160, 10):
+        run.step = step
+        wait_for_updates(page, 1)
+        wait_for_step(page, step)
+    ranges = page.evaluate("document.querySelector('#plot .lp-loss').layout.xaxis.range")
+    assert ranges == [20, 60]
+    assert page.evaluate("document.querySelector('#plot .lp-loss').data[0].visible") == "legendonly"
+    page.evaluate("document.body.classList.toggle('dark')")
+    wait_for_updates(page, 1)
+    assert page.evaluate("document.querySelector('#plot .lp-loss').layout.xaxis.range") == [20, 60]
+
+
+def test_plot_shows_validation_and_both_baselines(site: str, service: Any, new_page: NewPage) -> None:
+    run = service.add(step=60)
+    page = new_page()
+    open_run(page, site, run.id)
+    wait_for_step(page, 60)
+    loss = page.evaluate("document.querySelector('#plot .lp-loss').data.map(t => [t.name, t.x.length])")
+    assert loss == [["train", 60], ["train, smoothed", 60], ["validation", 4], ["best", 1]]
+    metric = page.evaluate("document.querySelector('#plot .lp-metric').data.map(t => [t.name, t.y, t.line?.dash])")
+    assert [name for name, _, _ in metric] == ["accuracy", "best", "majority", "zero-shot"]
+    assert metric[2][1:] == [[0.51, 0.51], "dash"] and metric[3][1:] == [[0.52, 0.52], "dash"]
+
+
+def test_updates_carry_only_what_is_new(site: str, service: Any, new_page: NewPage) -> None:
+    run = service.add(step=50)
+    page = new_page()
+    open_run(page, site, run.id)
+    for step in (60, 70):
+        run.step = step
+        wait_for_step(page, step)
+    assert loss_steps(page) == list(range(1, 71))
+    assert {question["cursor"] for question in service.polls} >= {0, 50, 60}
+
+
+def test_reload_and_second_browser_show_all_history_and_can_stop(site: str, service: Any, new_page: NewPage) -> None:
+    run = service.add(step=80)
+    first = new_page()
+    first.goto(site)
+    first.click("#strip-open")
+    wait_for_step(first, 80)
+    assert f"run={run.id}" in first.url
+    run.step = 90
+    wait_for_step(first, 90)
+    first.reload()
+    wait_for_step(first, 90)
+    assert loss_steps(first) == list(range(1, 91))
+
+    second = new_page()
+    second.goto(first.url)
+    wait_for_step(second, 90)
+    second.click("#stop")
+    expect(second.locator("#try-it")).to_be_visible()
+    assert run.state is RunState.STOPPED
+    expect(first.locator("#resume")).to_be_visible()
+    first.click("#resume")
+    expect(first.locator("#stop")).to_be_visible()
+    run.step = 120
+    wait_for_step(first, 120)
+    assert loss_steps(first) == list(range(1, 121))
+
+
+def test_strip_stops_the_run_from_any_tab(site: str, service: Any, new_page: NewPage) -> None:
+    run = service.add(step=5)
+    page = new_page()
+    page.goto(site)
+    expect(page.locator("#strip")).to_contain_text("Training run 0")
+    page.click("#strip-stop")
+    expect(page.locator("#strip")).to_contain_text("Ready")
+    assert run.state is RunState.STOPPED
+
+
+def test_bad_csv_is_shown_as_numbered_problems(site: str, service: Any, new_page: NewPage, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.csv"
+    bad.write_text('text,label\ngood,1\n,0\nfine,1\nbad,0,extra\nawful,0\n', encoding="utf-8")
+    page = new_page()
+    page.goto(site)
+    page.get_by_label("Upload").check()
+    page.locator("#file input[type=file]").set_input_files(bad)
+    problems = page.locator("#report ol li")
+    expect(problems.first).to_be_visible()
+    text = page.locator("#report").inner_text()
+    assert "3 of 5 rows" in text
+    assert "5" in text and "empty" in text.lower()
+    assert problems.count() == 2
+
+
+def test_unusable_file_says_why_and_loses_nothing(site: str, service: Any, new_page: NewPage, tmp_path: Path) -> None:
+    one_class = tmp_path / "one.csv"
+    one_class.write_text("text,label\ngood,1\nfine,1\ngreat,1\n", encoding="utf-8")
+    page = new_page()
+    page.goto(site)
+    page.fill("#setting-max_steps input", "77")
+    page.get_by_label("Upload").check()
+    page.locator("#file input[type=file]").set_input_files(one_class)
+    expect(page.locator("#report .problem")).to_be_visible()
+    page.click("#start")
+    expect(page.locator("#start-message .problem")).to_be_visible()
+    assert not service.runs
+    assert page.input_value("#setting-max_steps input") == "77"
+
+
+def test_template_error_points_at_the_place_and_slider_rewrites_the_group(site: str, new_page: NewPage) -> None:
+    page = new_page()
+    page.goto(site)
+    expect(page.locator("#report")).to_contain_text("600 rows")
+    page.fill("#template textarea, #template input", "{text~} [P*8]")
+    expect(page.locator("#template-message .problem")).to_contain_text("target")
+    page.fill("#template textarea, #template input", "{text~} [P*8] It was[ANSWER:label]")
+    expect(page.locator("#template-message")).to_be_hidden()
+    page.fill("#num-virtual-tokens input[type=number]", "12")
+    page.keyboard.press("Enter")
+    expect(page.locator("#template textarea, #template input")).to_have_value("{text~} [P*12] It was[ANSWER:label]")
+    expect(page.locator("#pieces")).to_contain_text("P×12")
+
+
+def test_what_people_type_never_becomes_markup(site: str, service: Any, new_page: NewPage, tmp_path: Path) -> None:
+    rows = [f'"{HOSTILE}",{label}' for label in ("a", "<b>b</b>")] * 3
+    data = tmp_path / "hostile.csv"
+    data.write_text("\n".join(['"<i>text</i>",label', *rows, ",a"]), encoding="utf-8")
+    run = service.add(step=40, labels=(HOSTILE, "b"), reason=HOSTILE, state=RunState.FAILED)
+    run.settings = run.settings.model_copy(update={"name": HOSTILE[:80]})
+    page = new_page()
+    page.goto(site)
+    page.get_by_label("Upload").check()
+    page.locator("#file input[type=file]").set_input_files(data)
+    expect(page.locator("#rows")).to_contain_text("onerror")
+    page.fill("#template textarea, #template input", HOSTILE)
+    expect(page.locator("#template-message .problem")).to_be_visible()
+    page.goto(f"{site}?run={run.id}")
+    expect(page.locator("#run-problem")).to_contain_text("onerror")
+    page.get_by_role("tab", name="Try").click()
+    page.get_by_role("tab", name="Export").click()
+    assert page.evaluate("window.hit") is None
+
+
+def test_generating_run_streams_two_panes(site: str, service: Any, new_page: NewPage) -> None:
+    run = service.add(step=10, labels=(), state=RunState.FINISHED)
+    page = new_page()
+    open_run(page, site, run.id)
+    page.click("#try-it")
+    page.fill("#try-input-0 textarea", "Once upon")
+    page.click("#generate")
+    expect(page.locator("#tuned-text textarea")).to_have_value("once once once once once ")
+    expect(page.locator("#base-text textarea")).to_have_value("and and and and and ")
+    assert service.tries == [{"text": "Once upon"}]
+
+
+def test_classifying_shows_both_models(site: str, service: Any, new_page: NewPage) -> None:
+    run = service.add(step=10, state=RunState.FINISHED)
+    page = new_page()
+    open_run(page, site, run.id)
+    page.click("#try-it")
+    page.locator("#try-examples button").nth(1).click()
+    expect(page.locator("#try-input-0 textarea")).to_have_value("I would go again tomorrow.")
+    page.click("#classify")
+    expect(page.locator("#tuned-label")).to_contain_text("97%")
+    expect(page.locator("#base-label")).to_contain_text("51%")
+    assert service.tries == [{"text": "I would go again tomorrow."}]
+
+
+def test_deleting_asks_first(site: str, service: Any, new_page: NewPage) -> None:
+    run = service.add(step=10, state=RunState.FINISHED)
+    page = new_page()
+    open_run(page, site, run.id)
+    answers = iter([False, True])
+    page.on("dialog", lambda dialog: dialog.accept() if next(answers) else dialog.dismiss())
+    page.click("#delete")
+    expect(page.locator("#delete")).to_be_visible()
+    assert run.id in service.runs
+    page.click("#delete")
+    expect(page.locator("#run-detail")).to_be_hidden()
+    assert run.id not in service.runs
+    assert "run=" not in page.url
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_wider_than_the_window(site: str, service: Any, new_page: NewPage, width: int) -> None:
+    run = service.add(step=60, state=RunState.FINISHED)
+    page = new_page()
+    page.set_viewport_size({"width": width, "height": 844})
+    page.goto(site)
+    expect(page.locator("#report")).to_contain_text("600 rows")
+    for tab in ("Train", "Runs", "Try", "Export"):
+        if tab != "Train":
+            page.goto(f"{site}?run={run.id}")
+            page.wait_for_selector("#plot .lp-loss.js-plotly-plot")
+            page.get_by_role("tab", name=tab).click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, tab
