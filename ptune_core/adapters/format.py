@@ -179,6 +179,7 @@ def _sidecar_of(trained: TrainedPrompt, template: Template) -> dict[str, object]
             "verbalizer": trained.verbalizer,
             "columns": trained.columns,
             "max_length": trained.max_length,
+            "precision": trained.precision,
             "metrics": _as_json(trained.metrics),
             "settings": _as_json(trained.settings),
         }
@@ -331,6 +332,7 @@ def _trained(
         max_length=sidecar.max_length,
         metrics=sidecar.metrics,
         settings=sidecar.settings,
+        precision=sidecar.precision,
         segments=segments_from(sidecar.segments),
     )
 
@@ -355,6 +357,7 @@ def _assumed_sidecar(config: PeftConfig, head: dict[str, Tensor]) -> Sidecar:
         "verbalizer": None,
         "columns": {},
         "max_length": None,
+        "precision": "fp32",
         "metrics": {},
         "settings": {},
     }

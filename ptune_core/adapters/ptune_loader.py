@@ -114,11 +114,9 @@ class Rows:
 
     def _special_affixes(self) -> tuple[list[int], list[int]]:
         """The tokenizer's own special tokens before and after a text, where the template does not write its own."""
-        if not self.info["special_tokens"]:
-            return [], []
         plain, full = self.encode("a"), list(self.tokenizer("a")["input_ids"])
         starts = [i for i in range(len(full) - len(plain) + 1) if full[i : i + len(plain)] == plain]
-        if not starts:
+        if not starts or not self.info["special_tokens"]:
             return [], []
         written = [s.get("token") for s in self.info["segments"] if s["kind"] not in ("virtual_tokens", "target")]
         prefix = [] if written[:1] in (["CLS"], ["BOS"]) else full[: starts[0]]
@@ -133,7 +131,7 @@ class Adapter:
         folder: Where the adapter's files are.
         base_model: Hub id or folder; None takes the one the adapter was trained on.
         device: Such as `cpu` or `cuda`.
-        dtype: Number format of the base model.
+        dtype: Number format of the base model; None takes the one it had in training.
     """
 
     def __init__(
@@ -141,10 +139,11 @@ class Adapter:
         folder: str | Path,
         base_model: str | Path | None = None,
         device: str = "cpu",
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
     ) -> None:
         tensors = load_file(Path(folder) / "adapter_model.safetensors", device=device)
         info = json.loads((Path(folder) / "ptune.json").read_text(encoding="utf-8"))
+        dtype = dtype or {"fp32": torch.float32, "bf16": torch.bfloat16}[info["precision"]]
         where = {"revision": info["revision"]} if base_model is None else {}
         base_model = base_model or info["base_model"]
         self.rows = Rows(folder, AutoTokenizer.from_pretrained(base_model, **where))
@@ -159,6 +158,8 @@ class Adapter:
                 base_model, dtype=dtype, num_labels=len(self.labels), **where
             )
             head = {name.removeprefix("ptune.head.").removeprefix("base_model."): t for name, t in tensors.items()}
+            module = self.model.get_submodule(next(iter(head)).split(".")[0]).float()  # fp32, whatever the model is
+            module.register_forward_pre_hook(lambda _, inputs: tuple(tensor.float() for tensor in inputs))
             if self.model.load_state_dict(head, strict=False).unexpected_keys:
                 raise ValueError(f"the adapter's classification head {sorted(head)} does not fit the base model")
         self.model = self.model.to(device).eval()

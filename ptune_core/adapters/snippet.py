@@ -28,7 +28,7 @@ row = json.loads(sys.argv[1] if len(sys.argv) > 1 else {row})
 '''
 
 _LOAD_PEFT = """tokenizer = AutoTokenizer.from_pretrained(BASE_MODEL{revision})
-base = {auto_class}.from_pretrained(BASE_MODEL{revision}{num_labels}, dtype=torch.float32)
+base = {auto_class}.from_pretrained(BASE_MODEL{revision}{num_labels}, dtype=torch.{dtype})
 model = PeftModel.from_pretrained(base, str(HERE)).eval()
 
 rows = Rows(HERE, tokenizer)
@@ -40,10 +40,10 @@ _LOGITS = {
     TargetKind.ANSWER: """answers = {answers}
 answer_ids = [rows.answer_id(answer) for answer in answers.values()]
 with torch.no_grad():
-    logits = model(**inputs).logits[0, -1, answer_ids]
+    logits = model(**inputs).logits[0, -1, answer_ids].float()
 """,
     TargetKind.HEAD: """with torch.no_grad():
-    logits = model(**inputs).logits[0]
+    logits = model(**inputs).logits[0].float()
 """,
 }
 
@@ -81,6 +81,7 @@ def snippet(trained: TrainedPrompt) -> str:
         "revision": f", revision={trained.revision!r}" if trained.revision else "",
         "num_labels": f", num_labels={len(trained.labels)}" if is_head else "",
         "auto_class": auto_class,
+        "dtype": {"fp32": "float32", "bf16": "bfloat16"}[trained.precision],
         "answers": repr(trained.verbalizer),
         "labels": "answers" if trained.verbalizer else repr(list(trained.labels)),
         "max_new_tokens": trained.settings.get("max_new_tokens", 64),

@@ -31,6 +31,7 @@ class TrainedPrompt:
             has, at most 512 (an adapter of PEFT does not say).
         metrics: The run's numbers, as in `result.json`.
         settings: The run's `RunSettings` as plain values.
+        precision: Number format of the base model during training: `fp32` or `bf16`.
         segments: The template as it was trained: every group's count known, a chat expanded. May stay empty when
             parsing `template` gives just that.
     """
@@ -48,4 +49,5 @@ class TrainedPrompt:
     max_length: int | None
     metrics: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    precision: str = "fp32"
     segments: tuple[Segment, ...] = ()

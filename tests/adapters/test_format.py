@@ -30,13 +30,14 @@ def assert_same(found: TrainedPrompt, expected: TrainedPrompt) -> None:
         assert all(torch.equal(tensor, getattr(expected, name)[key]) for key, tensor in getattr(found, name).items())
     assert torch.equal(found.prompt_embeddings, expected.prompt_embeddings)
     plain = ["template", "verbalizer", "labels", "columns", "base_model", "revision", "max_length", "metrics"]
+    plain += ["settings", "precision"]
     assert {name: getattr(found, name) for name in plain} == {name: getattr(expected, name) for name in plain}
 
 
 @pytest.mark.parametrize("encoder", ["MLP", "LSTM"])
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_everything_comes_back(template, encoder, make_trained, tmp_path) -> None:
-    trained = make_trained("some/model", template, encoder=encoder, revision="main")
+    trained = make_trained("some/model", template, encoder=encoder, revision="main", precision="bf16")
     save_adapter(trained, tmp_path)
     loaded = load_adapter(tmp_path)
     assert_same(loaded, trained)

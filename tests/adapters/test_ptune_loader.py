@@ -38,8 +38,9 @@ TEMPLATES = (
 def prompted_model(trained, *, classifies: bool = True) -> PromptedModel:
     template = parse_template(trained.template)
     base = load_base_model(
-        trained.base_model, target=template.target.kind, num_labels=len(trained.labels), device="cpu", precision="fp32"
-    )
+        trained.base_model, target=template.target.kind, num_labels=len(trained.labels), device="cpu",
+        precision=trained.precision,
+    )  # fmt: skip
     if template.target.kind is TargetKind.HEAD:
         base.model.load_state_dict(trained.head, strict=False)
     verbalizer = Verbalizer(trained.verbalizer or {label: label for label in trained.labels}) if classifies else None
@@ -76,6 +77,29 @@ def test_answers_are_scored_the_same(template, base, make_trained, tmp_path, req
 def test_an_encoders_head_scores_the_same(template, tiny_bert, make_trained, tmp_path) -> None:
     trained = make_trained(tiny_bert, template + " [HEAD:label]", head_name="classifier", max_length=40)
     assert_same_logits(trained, tmp_path / "adapter")
+
+
+@pytest.mark.parametrize(
+    ("base", "template", "head_name"),
+    [
+        ("tiny_llama", "{a} [P*3] {b}[ANSWER:label]", None),
+        ("tiny_llama", "{a} [P*3] {b} [HEAD:label]", "score"),
+        ("tiny_bert", "{a} [P*3] {b} [HEAD:label]", "classifier"),
+    ],
+)
+def test_the_precision_of_training_is_kept(base, template, head_name, make_trained, tmp_path, request) -> None:
+    """Bug: the loader computed in fp32 what was trained in bf16, and said other probabilities in the second digit."""
+    folder = request.getfixturevalue(base)
+    trained = make_trained(folder, template, head_name=head_name, precision="bf16", max_length=60)
+    export_adapter(trained, tmp_path / "adapter", tmp_path / "adapter.zip")
+    prompted, alone = prompted_model(trained), ptune_loader.Adapter(tmp_path / "adapter")
+    rounded = ptune_loader.Adapter(tmp_path / "adapter", dtype=torch.float32)
+    for values in ROWS[:2]:
+        with torch.no_grad():
+            batch = prompted.label_batch(prompted.make_rows([values]))
+            expected = prompted.label_logits(batch, trained.prompt_embeddings)[0]
+        torch.testing.assert_close(alone.logits(values), expected, atol=1e-6, rtol=1e-6)
+        assert (rounded.logits(values) - expected).abs().max() > 1e-4
 
 
 def test_a_decoders_head_scores_the_same(tiny_gpt2, make_trained, tmp_path) -> None:
