@@ -150,6 +150,9 @@ def build_examples(
         if shared := sum(_inputs(row, target) in texts for row in held_out):
             warnings.append(f"{_rows(shared)} of the validation data with a text that is in the training data too.")
     report = loss.report(rows, target, names, warnings)
+    if names is not None and answers is None and template.messages:
+        # After a chat format's line break an answer's first token has no space in front.
+        answers = {name: name for name in names}
     verbalizer = None if names is None else Verbalizer.from_labels(names, answers)
     return Examples(train, held_out, verbalizer, report)
 

@@ -244,3 +244,11 @@ def test_rows_are_read_back_in_order(table: Make) -> None:
     assert list(read_rows(data, ["label", "text"])) == [
         {"label": label, "text": text} for text, label in many(2500, "a", "b")
     ]
+
+
+def test_in_a_chat_an_answer_has_no_space_in_front(table: Make) -> None:
+    """After `<|assistant|>` and a line break, " yes" is a token no chat model says: its zero-shot line was too low."""
+    chat = parse_template("user: {text} [P*2]\nassistant: [ANSWER:label]")
+    for template, answer in ((chat, "yes"), (TEMPLATE, " yes")):
+        examples = build_examples(table(many(8, "no", "yes")), template, columns={}, labels=None, split=SPLIT)
+        assert examples.verbalizer is not None and examples.verbalizer.answers["yes"] == answer
