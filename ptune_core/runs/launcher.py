@@ -139,7 +139,7 @@ class Launcher:
             needed = "one that is stopped, failed or interrupted"
             raise RunError("The run cannot be resumed", got=f"it is {run.state}", needed=needed)
         with suppress(RunError):  # settled already, unless its worker wrote the result only just now
-            self.store.set_state(run_id, run.state, run.reason)
+            self.store.set_state(run_id, run.state, run.reason, attempt=run.attempt)
         with self.store.moving(run_id, RunState.QUEUED) as queued:
             RunDirectory(run.directory).reopen(queued.attempt)
         self._wake.set()
@@ -243,7 +243,7 @@ class Launcher:
         state, reason = directory.recorded_state()
         directory.ballast.release()
         with suppress(RunError):  # resumed meanwhile
-            self.store.set_state(run.id, state, reason)
+            self.store.set_state(run.id, state, reason, attempt=run.attempt)
 
 
 def worker_environment() -> dict[str, str]:

@@ -216,26 +216,33 @@ class Store:
             ).fetchone()
         return self._run(row) if row is not None else None
 
-    def set_state(self, run_id: str, state: RunState, reason: str = "") -> Run:
+    def set_state(self, run_id: str, state: RunState, reason: str = "", *, attempt: int | None = None) -> Run:
         """Move the run to `state` and return it.
 
+        Args:
+            attempt: The attempt this is about: what is learned of one must not be said of the next.
+
         Raises:
-            RunError: There is no such run, or no way from its state to this one.
+            RunError: There is no such run, or no way from its state to this one, or it is at another attempt.
         """
-        with self.moving(run_id, state, reason) as run:
+        with self.moving(run_id, state, reason, attempt=attempt) as run:
             return run
 
     @contextmanager
-    def moving(self, run_id: str, state: RunState, reason: str = "") -> Iterator[Run]:
+    def moving(
+        self, run_id: str, state: RunState, reason: str = "", *, attempt: int | None = None
+    ) -> Iterator[Run]:
         """`set_state`, but the body works on the run's files while nobody else can move it; if it fails, nothing moved.
 
         Raises:
             RunError: As `set_state`.
         """
         with self._database(write=True) as database:
-            row = database.execute("SELECT state FROM runs WHERE id = ?", (run_id,)).fetchone()
+            row = database.execute("SELECT state, attempt FROM runs WHERE id = ?", (run_id,)).fetchone()
             if row is None:
                 raise RunError("This run was not found")
+            if attempt not in (None, row["attempt"]):
+                raise RunError("The run was resumed meanwhile", got=f"news of attempt {attempt}")
             if state not in TRANSITIONS[RunState(row["state"])]:
                 raise RunError(f"The run is {row['state']}", got=f"a request to make it {state}")
             values = {"id": run_id, "state": state, "reason": reason, "now": time.time()}

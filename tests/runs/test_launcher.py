@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import signal
 import subprocess
@@ -21,7 +20,7 @@ from ptune_core.runs import launcher as launcher_module
 from ptune_core.runs import live
 from ptune_core.runs.directory import RunDirectory
 from ptune_core.runs.files import Lock, read_lines
-from ptune_core.runs.launcher import Launcher, Patience, worker_environment
+from ptune_core.runs.launcher import Launcher, Patience
 from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Store
 
@@ -344,46 +343,6 @@ def _is_running(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-@pytest.mark.parametrize(
-    ("code", "reason"),
-    [
-        ("raise SystemExit(3)", "exit code 3"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
-        ("import nothing_of_this_name", "exit code 1"),
-    ],
-)
-def test_a_worker_that_dies_before_it_begins_says_how(
-    store: Store, submit: Submit, wait_until: Wait, code: str, reason: str
-) -> None:
-    run_id = submit()
-    launcher = Launcher(store, worker_argv=(sys.executable, "-c", code), interval=0.02)
-    launcher.start_scheduler()
-    wait_until(state_is(store, run_id, RunState.INTERRUPTED), "the death to be noticed")
-    launcher.close()
-    assert reason in store.get(run_id, None).reason
-
-
-def test_a_command_that_cannot_be_started_is_a_failed_run(store: Store, submit: Submit, files) -> None:
-    run_id = submit()
-    Launcher(store, worker_argv=("/nonexistent/python",)).tick()
-    assert store.get(run_id, None).state is RunState.FAILED
-    assert "could not be started" in files(run_id).result()["error"]["text"]
-
-
-def test_a_worker_holds_its_lock_from_before_it_begins(store: Store, submit: Submit, files, wait_until: Wait) -> None:
-    run_id = submit()
-    never = (sys.executable, "-S", "-c", "import signal; signal.pause()")
-    launcher = Launcher(store, worker_argv=never)
-    launcher.tick()
-    assert files(run_id).is_alive(), "it has not executed a line yet, and will never ask for the lock"
-    Launcher(Store(store.data_dir)).reconcile()
-    assert store.get(run_id, None).state is RunState.RUNNING
-    workers = [p for p in psutil.process_iter(["cmdline"]) if str(files(run_id).path) in (p.info["cmdline"] or ())]
-    assert len(workers) == 1
-    workers[0].kill()
-    wait_until(lambda: not files(run_id).is_alive(), "the lock to be free")
-
-
 def test_two_apps_on_one_data_directory_do_no_harm(store: Store, submit: Submit, files, wait_until: Wait) -> None:
     ids = [submit(f"key-{number}") for number in range(4)]
     with scheduling(store), scheduling(Store(store.data_dir)):
@@ -400,22 +359,6 @@ def test_another_app_takes_over_the_queue(store: Store, submit: Submit, wait_unt
         run_id = submit()
         wait_until(state_is(store, run_id, RunState.FINISHED), "the other to work")
     assert not Lock.is_held(store.data_dir / ".scheduler")
-
-
-def test_a_worker_knows_only_what_it_needs(store: Store, submit: Submit, files, monkeypatch, wait_until: Wait) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
-    monkeypatch.setenv("HF_HOME", "/somewhere")
-    run_id = submit()
-    code = "import json, os, sys; open(sys.argv[-1] + '/env.json', 'w').write(json.dumps(dict(os.environ)))"
-    launcher = Launcher(store, worker_argv=(sys.executable, "-c", code), interval=0.02)
-    launcher.start_scheduler()
-    wait_until(state_is(store, run_id, RunState.INTERRUPTED), "the worker to end")
-    launcher.close()
-    environment = json.loads((files(run_id).path / "env.json").read_text())
-    assert environment["HF_HOME"] == "/somewhere" and environment["PATH"] == os.environ["PATH"]
-    assert "hidden" not in environment.values() and environment.keys() <= worker_environment().keys() | {
-        "PTUNE_LOCK_DESCRIPTOR", "LC_CTYPE",
-    }  # fmt: skip
 
 
 def test_the_scheduler_survives_an_error(

@@ -98,6 +98,16 @@ def test_a_move_whose_file_work_fails_has_not_happened(store: Store, submit: Sub
     assert store.get(run_id, None).state is RunState.QUEUED
 
 
+def test_late_news_of_an_attempt_does_not_touch_the_next(store: Store, submit: Submit) -> None:
+    """A launcher that was settling a stopped run once took a run resumed that instant out of the queue again."""
+    run_id = submit()
+    bring(store, run_id, RunState.STOPPED)
+    Launcher(store).resume(run_id)
+    with pytest.raises(RunError, match="resumed meanwhile"):
+        store.set_state(run_id, RunState.STOPPED, attempt=1)
+    assert store.get(run_id, None).state is RunState.QUEUED
+
+
 def test_runs_are_claimed_in_order_and_one_at_a_time(store: Store, submit: Submit) -> None:
     first, second = submit("a"), submit("b")
     assert [store.queue_position(run_id) for run_id in (first, second)] == [1, 2]
