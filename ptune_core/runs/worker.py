@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ptune_core.errors import DataError, DiskFull, OutOfMemory, PTuneError, RunError
 from ptune_core.model.lease import training_lease
@@ -29,7 +29,6 @@ from ptune_core.runs.states import RunState
 from ptune_core.training.settings import RunSettings
 
 if TYPE_CHECKING:
-    from ptune_core.data.table import Table
     from ptune_core.model.trained import TrainedPrompt
 
 EXIT_LOCKED = 75
@@ -42,20 +41,8 @@ _UNKNOWN = dict.fromkeys(
 """What every result.json has, for a run that ended before it knew."""
 
 
-class Train(Protocol):
-    """`ptune_core.training.session.run_training`, or something that stands in for it."""
-
-    def __call__(
-        self,
-        settings: RunSettings,
-        table: Table,
-        directory: Path,
-        *,
-        validation: Table | None,
-        should_stop: Callable[[], bool],
-        report: Report,
-        export: Callable[[TrainedPrompt], None],
-    ) -> dict[str, Any]: ...
+Train = Callable[..., dict[str, Any]]
+"""`ptune_core.training.session.run_training`, or something with its parameters that stands in for it."""
 
 
 def main() -> int:
