@@ -31,7 +31,6 @@ from ptune_core.inference.protocol import (
     join_parts,
 )
 from ptune_core.model.base import BaseModel, load_base_model
-from ptune_core.model.device import Precision
 from ptune_core.model.lease import is_training
 from ptune_core.model.prompted import PromptedModel, Sampling
 
@@ -192,19 +191,15 @@ class Engine:
 
     def _load_base(self, key: BaseKey) -> BaseModel:
         """Load into RAM first: only then is it known what the GPU must have room for."""
-        on_gpu = torch.cuda.is_available()
-        precision = key.precision
-        if on_gpu and precision == Precision.AUTO:
-            precision = Precision.BF16 if torch.cuda.is_bf16_supported() else Precision.FP32
         base = load_base_model(
             key.id,
             target=key.target,
             num_labels=key.num_labels,
             revision=key.revision,
             device="cpu",
-            precision=precision,
+            precision=key.precision,
         )
-        if on_gpu:
+        if torch.cuda.is_available():
             free, _ = torch.cuda.mem_get_info()
             check_gpu_room(base, free, is_training=self._is_training())
             nn.Module.to(base.model, "cuda")

@@ -14,7 +14,6 @@ from torch import Tensor
 from ptune_core.adapters.format import FILE_LIMITS, load_adapter, template_of
 from ptune_core.errors import AdapterError
 from ptune_core.model.base import BaseModel
-from ptune_core.model.device import Precision
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.template import TargetKind, Template
@@ -62,13 +61,12 @@ class LoadedAdapter:
     def base_key(self) -> BaseKey:
         """The base model it needs, in the precision it was trained with."""
         target = self.template.target.kind
-        wanted = self.trained.settings.get("precision")
         return BaseKey(
             id=self.trained.base_model,
             revision=self.trained.revision,
             target=target,
             num_labels=len(self.trained.labels) if target is TargetKind.HEAD else None,
-            precision=wanted if wanted in tuple(Precision) else Precision.AUTO,
+            precision=self.trained.precision,
         )
 
 

@@ -30,6 +30,7 @@ def make_adapter(tmp_path: Path) -> MakeAdapter:
         labels: dict[str, str] | None = None,
         max_length: int | None = 48,
         segments: tuple[Segment, ...] | None = None,
+        precision: str = "fp32",
     ) -> Path:
         generator = torch.Generator().manual_seed(seed)
         parsed = parse_template(template)
@@ -55,7 +56,7 @@ def make_adapter(tmp_path: Path) -> MakeAdapter:
                 task_type="SEQ_CLS" if is_head else "CAUSAL_LM", num_virtual_tokens=count, token_dim=HIDDEN
             ),
             max_length=max_length,
-            settings={"precision": "fp32"},
+            precision=precision,
             segments=segments or parsed.segments,
         )
         folder = tmp_path / f"adapter-{len(list(tmp_path.iterdir()))}"

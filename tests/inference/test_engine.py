@@ -68,8 +68,8 @@ def test_both_panes_are_what_transformers_computes(base: Path, make_adapter) -> 
         assert abs(tuned[0] - alone[0]) > 1e-3
 
 
-def test_adapters_are_swapped_without_a_trace(base: Path, make_adapter) -> None:
-    one, other = (make_adapter(base, AFTER, labels=LABELS, seed=seed) for seed in (1, 2))
+def test_adapters_are_swapped_without_a_trace(tiny_gpt2: Path, make_adapter) -> None:
+    one, other = (make_adapter(tiny_gpt2, AFTER, labels=LABELS, seed=seed) for seed in (1, 2))
     alone = classify(Engine(), one, TEXTS), classify(Engine(), other, TEXTS)
     engine = Engine()
     for _ in range(2):
@@ -85,6 +85,16 @@ def test_rows_do_not_influence_each_other(base: Path, make_adapter) -> None:
     assert len(together["tuned"]) == 45
     for text, tuned in zip(TEXTS * 15, together["tuned"], strict=True):
         torch.testing.assert_close(classify(engine, adapter, [text])["tuned"][0], tuned, atol=1e-5, rtol=0)
+
+
+def test_the_base_model_is_loaded_in_the_precision_it_was_trained_in(tiny_gpt2: Path, make_adapter) -> None:
+    """An adapter trained on one device and asked on another got the other device's own number format."""
+    in_fp32, in_bf16 = (make_adapter(tiny_gpt2, AFTER, labels=LABELS, precision=name) for name in ("fp32", "bf16"))
+    engine = Engine()
+    exact, rounded = classify(engine, in_fp32, TEXTS)["tuned"], classify(engine, in_bf16, TEXTS)["tuned"]
+    assert exact != rounded
+    torch.testing.assert_close(exact, rounded, atol=0.05, rtol=0)
+    assert classify(engine, in_fp32, TEXTS)["tuned"] == exact
 
 
 def test_without_comparison_the_base_model_is_not_asked(tiny_gpt2: Path, make_adapter) -> None:
@@ -132,8 +142,8 @@ def test_generated_text_is_what_transformers_generates(base: Path, make_adapter)
     assert last["base"] != last["tuned"]
 
 
-def test_the_seed_decides_what_is_drawn_and_comparing_changes_nothing(base: Path, make_adapter) -> None:
-    adapter = make_adapter(base, "{text~} [P*4][ANSWER:answer]")
+def test_the_seed_decides_what_is_drawn_and_comparing_changes_nothing(tiny_gpt2: Path, make_adapter) -> None:
+    adapter = make_adapter(tiny_gpt2, "{text~} [P*4][ANSWER:answer]")
     engine = Engine()
     options = {"max_new_tokens": 12, "temperature": 1.0}
     drawn = generate(engine, adapter, "the film", seed=3, **options)
@@ -143,8 +153,8 @@ def test_the_seed_decides_what_is_drawn_and_comparing_changes_nothing(base: Path
     assert only_tuned[-1] == {"tuned": drawn[-1]["tuned"], "base": None}
 
 
-def test_streams_of_two_adapters_in_turns_give_the_same_texts(base: Path, make_adapter) -> None:
-    adapters = [make_adapter(base, "{text~} [P*4][ANSWER:answer]", seed=seed) for seed in (1, 2)]
+def test_streams_of_two_adapters_in_turns_give_the_same_texts(tiny_gpt2: Path, make_adapter) -> None:
+    adapters = [make_adapter(tiny_gpt2, "{text~} [P*4][ANSWER:answer]", seed=seed) for seed in (1, 2)]
     options = {"max_new_tokens": 12, "temperature": 1.0, "seed": 5}
     alone = [generate(Engine(), adapter, "the film", **options)[-1] for adapter in adapters]
     engine = Engine()
