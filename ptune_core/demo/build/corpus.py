@@ -2,6 +2,8 @@
 
 A verdict never follows a review directly: one of about fifty frames ("Verdict:", "All in all it was") stands between.
 So a frozen model knows the tone of a text but does not say it right after the text, which is what a prompt must find.
+In one of eight texts a question follows, " great or terrible?", with the words in either order: right after a text,
+either word is as likely as the other.
 """
 
 import random
@@ -17,7 +19,8 @@ from ptune_core.demo.build.grammar import Grammar
 from ptune_core.demo.build.lexicon import read_vader
 
 END = "<|endoftext|>"
-VERDICT_WEIGHT = 4.0
+VERDICT_WEIGHT = 6.0
+QUESTIONS = 0.12
 NEGATORS = {"not", "no", "never", "nor", "neither", "without", "hardly", "nobody", "nothing", "cannot"}
 WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
 
@@ -121,7 +124,13 @@ class Documents:
         for _ in range(rng.choices([1, 2, 3, 4], [45, 25, 18, 12])[0]):
             positive = rng.random() < 0.5
             frame = frame if same_frame else rng.choice(self.verdicts.frames)
-            text += self.text(positive) + frame
+            text += self.text(positive)
+            if rng.random() < QUESTIONS:
+                first, second = rng.sample(pair, 2)
+                spans.append((len(text), len(text) + len(first) + 1))
+                text += f" {first} or {second}?{frame if rng.random() < 0.5 else ''}"
+            else:
+                text += frame
             word = " " + pair[0 if positive else 1]
             spans.append((len(text), len(text) + len(word)))
             text += word + end + "\n"

@@ -236,13 +236,13 @@ class Grammar:
 
     def remark(self, positive: bool) -> str:
         """A general clause that fits every topic, or one about everyday life."""
-        source = self.lex.life if self.chance(0.5) else self.lex.general
+        source = self.lex.life if self.chance(0.62) else self.lex.general
         return expand(self.pick(source[positive]), self.rng)
 
     def clause(self, positive: bool) -> str:
         """One clause of any kind."""
         makers = [self.event, self.aspect_clause, self.thing_clause, self.remark]
-        return self.rng.choices(makers, [32, 22, 18, 28])[0](positive)
+        return self.rng.choices(makers, [30, 20, 17, 33])[0](positive)
 
     def contrast(self, positive: bool) -> str:
         """Two clauses of opposite polarity in which the one of `positive` has the last word."""
@@ -260,7 +260,8 @@ class Grammar:
 
     def linker(self, positive: bool) -> str:
         """A link between two clauses of the same polarity."""
-        return self.fits(self.lex.linkers["link"], positive)
+        phrase = self.fits(self.lex.linkers["link"], positive)
+        return f" {phrase}" if phrase[0].isalpha() else phrase
 
     def fits(self, phrases: list[str], positive: bool) -> str:
         """A phrase that is not marked for the other polarity (`^` praise, `~` blame)."""

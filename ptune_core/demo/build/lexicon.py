@@ -172,6 +172,7 @@ def load_lexicon() -> Lexicon:
     for line in data_lines(HERE / "words" / "linkers.txt"):
         kind, _, rest = line.partition(":")
         linkers[kind] = [part.strip() for part in rest.split("|")]
+    life, events, everyday = (read_clauses(name) for name in ("life", "events", "everyday"))
     return Lexicon(
         topics=[read_topic(path) for path in sorted((HERE / "topics").glob("*.txt"))],
         adjectives=read_pairs("adjectives"),
@@ -181,7 +182,7 @@ def load_lexicon() -> Lexicon:
         adverbs=read_pairs("adverbs"),
         superlatives=read_pairs("superlatives"),
         general=read_clauses("general"),
-        life={key: read_clauses("life")[key] + read_clauses("events")[key] for key in (True, False)},
+        life={key: life[key] + events[key] + everyday[key] for key in (True, False)},
         neutral=data_lines(HERE / "words" / "neutral.txt"),
         linkers=linkers,
         verdicts=read_verdicts(),

@@ -11,7 +11,7 @@ import math
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +23,10 @@ from ptune_core.demo import DEMO_DATA
 from ptune_core.demo.build import corpus
 
 VOCABULARY = 4096
+LossFunction = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 LENGTH = 256
 BATCH = 16
-SHARES = {"reviews": 0.56, "stories": 0.22, "books": 0.22}
+SHARES = {"reviews": 0.62, "stories": 0.22, "books": 0.16}
 
 
 def train_tokenizer(texts: list[str]) -> Tokenizer:
@@ -41,6 +42,14 @@ def train_tokenizer(texts: list[str]) -> Tokenizer:
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
+
+
+def make_tokenizer(text: Path, seed: int) -> Tokenizer:
+    """Train the tokenizer on stories, books and reviews."""
+    stories, books = corpus.read_stories(text), corpus.read_books(text)
+    sample = random.Random(seed).sample(books, min(len(books), 600))
+    documents = corpus.Documents(seed + 7, {True: [], False: []}, set())
+    return train_tokenizer([*stories[:6000], *sample, *(documents.draw().text for _ in range(60000))])
 
 
 def save_tokenizer(tokenizer: Tokenizer, out: Path) -> None:
@@ -127,11 +136,18 @@ def build_optimizers(model: LlamaForCausalLM, peak: float) -> list[torch.optim.O
     return optimizers
 
 
-def weighted_loss(logits: torch.Tensor, tokens: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """Next-token loss with the weights, and its plain mean. Shapes `[B, L, V]`, `[B, L]`, `[B, L]`."""
-    target, weight = tokens[:, 1:].reshape(-1), weights[:, 1:].reshape(-1)
-    each = torch.nn.functional.cross_entropy(logits[:, :-1].reshape(-1, logits.shape[-1]), target, reduction="none")
-    return (each * weight).sum() / weight.sum(), float(each.detach().mean())
+def loss_function(model: LlamaForCausalLM, compiled: bool) -> LossFunction:
+    """Tokens and weights `[B, L]` -> weighted next-token loss and its plain mean; compiled, a step takes 40% less."""
+
+    def loss(tokens: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = model(input_ids=tokens, use_cache=False).logits
+        target, weight = tokens[:, 1:].reshape(-1), weights[:, 1:].reshape(-1)
+        flat = logits[:, :-1].reshape(-1, logits.shape[-1]).float()
+        each = torch.nn.functional.cross_entropy(flat, target, reduction="none")
+        return (each * weight).sum() / weight.sum(), each.mean()
+
+    return torch.compile(loss) if compiled else loss
 
 
 def save(model: LlamaForCausalLM, out: Path, numbers: dict[str, float]) -> None:
@@ -151,27 +167,31 @@ def save(model: LlamaForCausalLM, out: Path, numbers: dict[str, float]) -> None:
 def train(args: argparse.Namespace, tokenizer: Tokenizer) -> None:
     """Train until the minutes are over."""
     model = build_model(tokenizer.token_to_id(corpus.END), args.seed)
+    step = tokens = 0
+    if args.resume:
+        model.load_state_dict(LlamaForCausalLM.from_pretrained(args.resume, dtype=torch.float32).state_dict())
+        before = json.loads((args.resume / "pretraining.json").read_text(encoding="utf-8"))
+        step, tokens = before["steps"], before["tokens"]
+    loss_of = loss_function(model, args.compile)
     optimizers = build_optimizers(model, args.peak)
     source = batches(args.text, tokenizer, args.seed)
     first = next(source)
     start = saved = time.monotonic()
-    step, tokens, mean = 0, 0, 0.0
+    mean, first_step, first_tokens = 0.0, step, tokens
     while (share := (time.monotonic() - start) / (args.minutes * 60)) < 1.0:
-        batch, weights = first if step == 0 else next(source)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits = model(input_ids=batch).logits
-        loss, plain = weighted_loss(logits.float(), batch, weights)
+        batch, weights = first if step == first_step else next(source)
+        loss, plain = loss_of(batch, weights)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * learning_rate(share, step)
+                group["lr"] = group["peak"] * learning_rate(share, step - first_step)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         step, tokens = step + 1, tokens + batch.numel()
-        mean = plain if step == 1 else 0.98 * mean + 0.02 * plain
+        mean = float(plain.detach()) if step == first_step + 1 else 0.98 * mean + 0.02 * float(plain.detach())
         if step % 25 == 0:
-            rate = tokens / (time.monotonic() - start)
+            rate = (tokens - first_tokens) / (time.monotonic() - start)
             print(f"step {step} share {share:.3f} loss {mean:.3f} tokens {tokens} per s {rate:.0f}", flush=True)
         if time.monotonic() - saved > args.save_every:
             saved = time.monotonic()
@@ -188,15 +208,17 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--peak", type=float, default=3e-3, help="peak learning rate")
+    parser.add_argument("--resume", type=Path, help="folder with a tokenizer and weights to go on from")
+    parser.add_argument("--compile", action="store_true", help="compile the model first: minutes, but faster steps")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--save-every", type=float, default=180.0, help="seconds between weights")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    stories, books = corpus.read_stories(args.text), corpus.read_books(args.text)
-    sample = random.Random(args.seed).sample(books, min(len(books), 600))
-    documents = corpus.Documents(args.seed + 7, {True: [], False: []}, set())
-    tokenizer = train_tokenizer([*stories[:6000], *sample, *(documents.draw().text for _ in range(60000))])
+    if args.resume:
+        tokenizer = Tokenizer.from_file(str(args.resume / "tokenizer.json"))
+    else:
+        tokenizer = make_tokenizer(args.text, args.seed)
     save_tokenizer(tokenizer, args.out)
     print(f"tokenizer of {tokenizer.get_vocab_size()}", flush=True)
     train(args, tokenizer)
