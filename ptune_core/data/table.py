@@ -52,6 +52,19 @@ class Table:
         report.write_text(json.dumps(values, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
+@dataclass(frozen=True)
+class Tables:
+    """The data of one run.
+
+    Attributes:
+        table: The rows to train on.
+        validation: Rows to validate on; None sets a share of `table` aside.
+    """
+
+    table: Table
+    validation: Table | None = None
+
+
 def table_file(directory: Path) -> Path:
     """Where the rows of the table in `directory` are."""
     return directory / _TABLE_FILE

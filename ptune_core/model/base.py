@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,9 +143,11 @@ def load_base_model(
             model_class, more = AutoModelForSequenceClassification, {"num_labels": num_labels}
         else:
             model_class, more = AutoModelForCausalLM, {"is_decoder": True} if config.model_type == "bert" else {}
-        model = model_class.from_pretrained(place, dtype=dtype, use_safetensors=True, **common, **more)
+        model, report = model_class.from_pretrained(
+            place, dtype=dtype, use_safetensors=True, output_loading_info=True, **common, **more
+        )
     model = model.to(where).eval().requires_grad_(False)
-    head_name = _prepare_head(model, id) if target is TargetKind.HEAD else None
+    head_name = _prepare_head(model, id, report["missing_keys"]) if target is TargetKind.HEAD else None
     return BaseModel(
         model=model,
         tokenizer=tokenizer,
@@ -192,14 +194,26 @@ def _computes_in_bf16(device: torch.device) -> bool:
     return bool(is_bf16_available())
 
 
-def _prepare_head(model: PreTrainedModel, id: str) -> str:
-    """Make the classification head trainable in fp32; returns its name."""
+def _prepare_head(model: PreTrainedModel, id: str, missing: Collection[str]) -> str:
+    """Make the classification head trainable in fp32; returns its name.
+
+    Args:
+        missing: Names of the tensors that the base model's files do not have and transformers made up.
+    """
     name = next((name for name in HEAD_NAMES if isinstance(getattr(model, name, None), nn.Module)), None)
     if name is None:
         raise BaseModelError(
             f"The base model {id!r} has no classification head that an adapter could carry",
             got=type(model).__name__,
             needed="a model whose head is called " + " or ".join(HEAD_NAMES),
+        )
+    if invented := sorted(key for key in missing if not key.startswith(f"{name}.")):
+        # They would be other random numbers at every load, and no adapter carries them.
+        raise BaseModelError(
+            f"The base model {id!r} lacks layers that its classification head stands on",
+            got=", ".join(invented),
+            needed="a base model whose files hold everything below the head",
+            remedy="Choose another base model, such as google-bert/bert-base-uncased",
         )
     head = model.get_submodule(name).float().requires_grad_(True)
     head.register_forward_pre_hook(lambda module, inputs: tuple(tensor.float() for tensor in inputs))

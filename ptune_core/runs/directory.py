@@ -1,14 +1,14 @@
 """A run's directory, which is the truth about the run, and where run directories live.
 
-    run.json        what was asked for: id, name, settings, owner, versions, hash of the data; never changes
-    history.jsonl   what became of it: queued, started, interrupted, queued again, ...
-    data/           the rows (table.parquet, table.json); validation/ likewise if they came as a second file
-    lock            held by the worker for life
-    stop            exists when the run was asked to stop
-    log.txt         everything the worker printed
-    metrics.jsonl   the curve
-    checkpoints/ best/ adapter/ adapter.zip   written by training and export
-    result.json     the end record, written last
+run.json        what was asked for: id, name, settings, owner, versions, hash of the data; never changes
+history.jsonl   what became of it: queued, started, interrupted, queued again, ...
+data/           the rows (table.parquet, table.json); validation/ likewise if they came as a second file
+lock            held by the worker for life
+stop            exists when the run was asked to stop
+log.txt         everything the worker printed
+metrics.jsonl   the curve
+checkpoints/ best/ adapter/ adapter.zip   written by training and export
+result.json     the end record, written last
 """
 
 from __future__ import annotations

@@ -229,9 +229,7 @@ class Store:
             return run
 
     @contextmanager
-    def moving(
-        self, run_id: str, state: RunState, reason: str = "", *, attempt: int | None = None
-    ) -> Iterator[Run]:
+    def moving(self, run_id: str, state: RunState, reason: str = "", *, attempt: int | None = None) -> Iterator[Run]:
         """`set_state`, but the body works on the run's files while nobody else can move it; if it fails, nothing moved.
 
         Raises:

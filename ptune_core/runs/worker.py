@@ -165,15 +165,14 @@ def _attempt(files: RunDirectory, train: Train, *, report: Report, should_stop: 
 
 
 def _train(files: RunDirectory, train: Train, report: Report, should_stop: Callable[[], bool]) -> dict[str, Any]:
-    from ptune_core.data.table import open_table
+    from ptune_core.data.table import Tables, open_table
 
     if not files.data_is_intact():
         raise DataError("The run's data were changed after it was started", remedy="Start a new run")
     return train(
         files.settings(),
-        open_table(files.data),
+        Tables(open_table(files.data), open_table(files.validation) if files.validation.exists() else None),
         files.path,
-        validation=open_table(files.validation) if files.validation.exists() else None,
         should_stop=should_stop,
         report=report,
         export=partial(_export, files),

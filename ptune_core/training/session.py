@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ptune_core.data.examples import Examples, SplitOptions, build_examples
-from ptune_core.data.table import Table
+from ptune_core.data.table import Tables
 from ptune_core.demo import DEMO, DEMO_LABELS
 from ptune_core.errors import CheckpointError, TrainingError
 from ptune_core.model.base import load_base_model
@@ -44,10 +44,9 @@ Export = Callable[[TrainedPrompt], None]
 
 def run_training(
     settings: RunSettings,
-    table: Table,
+    tables: Tables,
     directory: Path,
     *,
-    validation: Table | None,
     should_stop: Callable[[], bool],
     report: Report,
     export: Export,
@@ -56,9 +55,8 @@ def run_training(
 
     Args:
         settings: What the person chose.
-        table: The data as `ingest` wrote it.
+        tables: The data as `ingest` wrote them.
         directory: The run directory; `checkpoints/` and `best/` are kept there.
-        validation: Rows to validate on; None sets a share of `table` aside.
         should_stop: Asked before every step.
         report: Receives every line of `metrics.jsonl` as a dict.
         export: Receives the trained prompt at the end, also when training was stopped or failed after an evaluation.
@@ -69,23 +67,28 @@ def run_training(
     Raises:
         PTuneError: With a text for the person; what was best so far has been exported if there was anything.
     """
-    return _Session(settings, table, directory, report).run(validation, should_stop, export)
+    return _Session(settings, tables, directory, report).run(should_stop, export)
 
 
 class _Session:
-    def __init__(self, settings: RunSettings, table: Table, directory: Path, report: Report) -> None:
-        self.settings, self.table, self.directory, self._report = settings, table, directory, report
+    def __init__(self, settings: RunSettings, tables: Tables, directory: Path, report: Report) -> None:
+        self.settings, self.tables, self.directory, self._report = settings, tables, directory, report
         self.begun = time.monotonic()
         self.baseline: dict[str, float | None] = {}
 
-    def run(self, validation: Table | None, should_stop: Callable[[], bool], export: Export) -> dict[str, Any]:
+    def run(self, should_stop: Callable[[], bool], export: Export) -> dict[str, Any]:
         settings = self.settings
         self.phase("loading data")
         template = settings.parsed_template
         labels = settings.labels or (DEMO_LABELS if settings.data == DEMO else None)
         split = SplitOptions(settings.validation_fraction, settings.max_validation_rows, settings.seed)
         examples = build_examples(
-            self.table, template, columns=settings.columns, labels=labels, split=split, validation=validation
+            self.tables.table,
+            template,
+            columns=settings.columns,
+            labels=labels,
+            split=split,
+            validation=self.tables.validation,
         )
         self.phase("loading base model")
         # Decides the start of a new classification head.
@@ -278,7 +281,9 @@ class _Session:
         """Changes when anything does that decides the training: the settings, but for the name, and the rows."""
         values = self.settings.model_dump(mode="json", exclude={"name"})
         digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
-        digest.update(self.table.path.read_bytes())
+        for table in (self.tables.table, self.tables.validation):
+            if table is not None:
+                digest.update(table.path.read_bytes())
         return digest.hexdigest()
 
     def phase(self, name: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import RobertaConfig, RobertaForSequenceClassification
+from transformers import DistilBertConfig, DistilBertModel, RobertaConfig, RobertaForSequenceClassification
 
 from ptune_core.errors import BaseModelError, SettingsError
 from ptune_core.model.base import load_base_model
@@ -86,3 +86,13 @@ def test_folder_without_a_model_is_explained(tmp_path: Path) -> None:
 def test_missing_gpu_is_said_so(tiny_gpt2: Path) -> None:
     with pytest.raises(SettingsError, match="no GPU"):
         load_base_model(str(tiny_gpt2), target=TargetKind.ANSWER, device="cuda")
+
+
+def test_layers_below_the_head_that_no_file_holds_are_refused(tiny_bert: Path, tmp_path: Path) -> None:
+    """DistilBERT's `pre_classifier` was random at every load and in no adapter: the tuned model was useless in Try."""
+    config = DistilBertConfig(vocab_size=60, dim=32, hidden_dim=32, n_layers=1, n_heads=2, max_position_embeddings=34)
+    DistilBertModel(config).save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_bert / name, tmp_path)
+    with pytest.raises(BaseModelError, match="pre_classifier.weight.*Choose another base model"):
+        load_base_model(str(tmp_path), target=TargetKind.HEAD, num_labels=2, device="cpu")

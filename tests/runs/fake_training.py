@@ -70,10 +70,9 @@ class FakeTraining:
     def __call__(
         self,
         settings: Any,
-        table: Any,
+        tables: Any,
         directory: Path,
         *,
-        validation: Any,
         should_stop: Callable[[], bool],
         report: Callable[[dict[str, Any]], None],
         export: Callable[[Any], None],
@@ -82,7 +81,7 @@ class FakeTraining:
         report({"kind": "phase", "phase": "loading base model", "seconds": 0.0})
         report(
             {
-                "kind": "plan", "steps": steps, "train_examples": table.num_rows, "validation_examples": 1,
+                "kind": "plan", "steps": steps, "train_examples": tables.table.num_rows, "validation_examples": 1,
                 "metric": "accuracy", "parameters": 10, "prompt_values": 20, "data": "Using 4 of 4 rows",
                 "warnings": [],
             }

@@ -268,9 +268,7 @@ def test_an_app_killed_between_claim_and_start_leaves_a_run_to_resume(store: Sto
 
 
 @pytest.mark.parametrize("way", ["ignores the request", "does not even run"])
-def test_a_worker_that_does_not_stop_is_ended(
-    store: Store, submit: Submit, files, wait_until: Wait, way: str
-) -> None:
+def test_a_worker_that_does_not_stop_is_ended(store: Store, submit: Submit, files, wait_until: Wait, way: str) -> None:
     run_id = submit()
     with scheduling(store, 0.05, 0.2, hold_at=6, deaf=1) as launcher:
         wait_until(has_step(files(run_id), 6), "step 6")

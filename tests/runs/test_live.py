@@ -157,9 +157,7 @@ def test_a_long_history_is_thinned_but_keeps_its_shape(files: RunDirectory, writ
     assert len(json.dumps(reply)) < 100_000
 
 
-def test_a_viewer_that_slept_for_long_gets_a_thinned_history(
-    files: RunDirectory, write: Write, append: Write
-) -> None:
+def test_a_viewer_that_slept_for_long_gets_a_thinned_history(files: RunDirectory, write: Write, append: Write) -> None:
     write(PLAN, step(1))
     seen = since(files.path, 0, 0)
     append(*(step(number) for number in range(2, 3 * MOST_POINTS)))

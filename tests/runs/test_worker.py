@@ -97,8 +97,10 @@ def test_training_gets_the_settings_the_rows_and_the_directory(store: Store, tab
 
     directory = store.runs_dir / run_id
     work(directory, train)
-    assert seen["arguments"][0] == settings and seen["arguments"][1].path == directory / "data" / "table.parquet"
-    assert seen["arguments"][2] == directory and seen["validation"].path == directory / "validation" / "table.parquet"
+    given, tables, place = seen["arguments"]
+    assert (given, place) == (settings, directory)
+    assert tables.table.path == directory / "data" / "table.parquet"
+    assert tables.validation.path == directory / "validation" / "table.parquet"
     result = RunDirectory(directory).result()
     assert result is not None and result["value"] is None, "what is not known stands there as null"
 

@@ -10,7 +10,7 @@ import torch
 
 from ptune_core.data.examples import SplitOptions, build_examples
 from ptune_core.data.ingest import ingest_text
-from ptune_core.data.table import Table
+from ptune_core.data.table import Table, Tables
 from ptune_core.errors import CheckpointError, DataError, LossNotFinite
 from ptune_core.model.base import load_base_model
 from ptune_core.model.prompted import PromptedModel
@@ -53,7 +53,7 @@ class Recorder:
 
     def train(self, settings: RunSettings, table: Table, directory: Path, stop_at: int | None = None) -> dict[str, Any]:
         return run_training(
-            settings, table, directory, validation=None, should_stop=lambda: stop_at in self.steps(),
+            settings, Tables(table), directory, should_stop=lambda: stop_at in self.steps(),
             report=self.lines.append, export=self.exported.append,
         )  # fmt: skip
 
