@@ -24,6 +24,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from ptune_core.demo import DEMO, DEMO_MODEL
 from ptune_core.errors import BaseModelError, SettingsError
@@ -138,14 +139,19 @@ def load_base_model(
                 needed="a decoder such as GPT-2, Llama or Qwen, or for [HEAD] also an encoder such as BERT",
             )
         tokenizer = AutoTokenizer.from_pretrained(place, **common)
+        common |= {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
         if target is TargetKind.HEAD:
-            assert num_labels is not None, "a head has classes"
-            model_class, more = AutoModelForSequenceClassification, {"num_labels": num_labels}
+            loaded: Any = AutoModelForSequenceClassification.from_pretrained(place, num_labels=num_labels, **common)
+        elif config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+            raise BaseModelError(
+                f"The base model {id!r} reads in both directions and cannot write an answer",
+                got=config.model_type,
+                needed="a decoder such as GPT-2, Llama or Qwen for a template with [ANSWER]",
+                remedy="Use a classification head, as in [P*20] {text} [HEAD:label], or choose a decoder",
+            )
         else:
-            model_class, more = AutoModelForCausalLM, {"is_decoder": True} if config.model_type == "bert" else {}
-        model, report = model_class.from_pretrained(
-            place, dtype=dtype, use_safetensors=True, output_loading_info=True, **common, **more
-        )
+            loaded = AutoModelForCausalLM.from_pretrained(place, **common)
+    model, report = loaded
     model = model.to(where).eval().requires_grad_(False)
     head_name = _prepare_head(model, id, report["missing_keys"]) if target is TargetKind.HEAD else None
     return BaseModel(

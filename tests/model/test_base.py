@@ -96,3 +96,9 @@ def test_layers_below_the_head_that_no_file_holds_are_refused(tiny_bert: Path, t
         shutil.copy(tiny_bert / name, tmp_path)
     with pytest.raises(BaseModelError, match="pre_classifier.weight.*Choose another base model"):
         load_base_model(str(tmp_path), target=TargetKind.HEAD, num_labels=2, device="cpu")
+
+
+def test_an_encoder_cannot_write_answers(tiny_bert: Path) -> None:
+    """transformers loads BERT as a causal model that still reads in both directions: it would see its own answer."""
+    with pytest.raises(BaseModelError, match=r"both directions.*\[HEAD:label\]"):
+        load_base_model(str(tiny_bert), target=TargetKind.ANSWER, device="cpu")
