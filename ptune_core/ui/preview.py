@@ -58,13 +58,16 @@ def report_on(table: Table, settings: RunSettings) -> DataReport:
     verbalizer = {}
     if examples.verbalizer is not None and template.target.kind is not TargetKind.HEAD:
         verbalizer = dict(examples.verbalizer.answers)
-    problems = (*table.problems, *_dropped(report), *report.warnings)
+    problems = (*table.problems, *_dropped(report, table), *report.warnings)
     return DataReport(report.summary(), problems, report.labels, verbalizer)
 
 
-def _dropped(report: Report) -> list[str]:
+def _dropped(report: Report, table: Table) -> list[str]:
+    """Why rows are not used; those that could not even be read have their own lines in `table.problems`."""
     lines = []
     for reason, rows in report.dropped.items():
+        if reason in table.dropped:
+            continue
         shown = ", ".join(str(row) for row in rows[:8]) + (" …" if len(rows) > 8 else "")
         lines.append(f"{reason}: row{'s' if len(rows) > 1 else ''} {shown}")
     return lines

@@ -211,16 +211,12 @@ def wire_train(tab: TrainTab, handlers: TrainHandlers) -> None:
     for column in data.columns:
         column.input(shown(handlers.show_data), asked, of_data, **EVENT)
 
-    prompt.template.input(shown(handlers.check_template), first_row, of_template, trigger_mode="always_last", **EVENT)
+    # `change`, not `input`: gradio 6.31 does not report text that is pasted over a selection as input.
+    prompt.template.change(shown(handlers.check_template), first_row, of_template, trigger_mode="always_last", **EVENT)
     prompt.template.blur(shown(handlers.show_data), asked, of_data, **EVENT)
+    count = [prompt.num_virtual_tokens, prompt.template]
     prompt.num_virtual_tokens.input(
-        shown(handlers.write_count),
-        [prompt.num_virtual_tokens, prompt.template],
-        prompt.template,
-        trigger_mode="always_last",
-        **EVENT,
-    ).then(shown(handlers.check_template), first_row, of_template, **EVENT)
+        shown(handlers.write_count), count, prompt.template, trigger_mode="always_last", **EVENT
+    )
     for chooser, choose in ((prompt.placement, handlers.place), (tab.base_model, handlers.suit_model)):
-        inputs = [chooser, prompt.template]
-        chosen = chooser.input(shown(choose), inputs, [prompt.template, prompt.placement], **EVENT)
-        follow(chosen.success(shown(handlers.check_template), first_row, of_template, **EVENT))
+        follow(chooser.input(shown(choose), [chooser, prompt.template], [prompt.template, prompt.placement], **EVENT))

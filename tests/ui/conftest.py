@@ -1,13 +1,15 @@
-"""The page over a fake service, and a browser that fails the test on any request to another host or JavaScript error."""
+"""The page over a fake service, and a browser that fails the test on requests to other hosts and JavaScript errors."""
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from ptune_core.ui.page import build_page, launch
+
 
 def _load_fake_service() -> Any:
     spec = importlib.util.spec_from_file_location("fake_service", Path(__file__).with_name("fake_service.py"))
@@ -32,10 +35,14 @@ PERIOD = 100
 """Milliseconds between two questions of the live plot in these tests."""
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return find
 
 
 @pytest.fixture
@@ -43,12 +50,31 @@ def service(tmp_path: Path) -> Any:
     return FakeService(tmp_path)
 
 
+def build(service: Any, **options: Any) -> Any:
+    """`build_page`, inside an event loop: outside of one, gradio makes loops that it never closes."""
+
+    async def inside() -> Any:
+        return build_page(service, **options)
+
+    try:
+        asyncio.get_running_loop()  # Playwright's
+    except RuntimeError:
+        return asyncio.run(inside())
+    return build_page(service, **options)
+
+
 @pytest.fixture
-def site(service: Any) -> Iterator[str]:
+def build_with(service: Any) -> Callable[..., Any]:
+    """`build_page` over `service` with the given options."""
+    return partial(build, service)
+
+
+@pytest.fixture
+def site(service: Any, free_port: Callable[[], int]) -> Iterator[str]:
     """Address of a page over `service`."""
-    page = build_page(service, ephemeral=False, period=PERIOD)
-    port = free_port()
-    _, url, _ = launch(page, service, server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)
+    page = build(service, ephemeral=False, period=PERIOD)
+    where = {"server_name": "127.0.0.1", "server_port": free_port()}
+    _, url, _ = launch(page, service, prevent_thread_lock=True, quiet=True, **where)
     yield url
     page.close()
 

@@ -154,17 +154,15 @@ def test_strip_stops_the_run_from_any_tab(site: str, service: Any, new_page: New
 
 def test_bad_csv_is_shown_as_numbered_problems(site: str, service: Any, new_page: NewPage, tmp_path: Path) -> None:
     bad = tmp_path / "bad.csv"
-    bad.write_text('text,label\ngood,1\n,0\nfine,1\nbad,0,extra\nawful,0\n', encoding="utf-8")
+    bad.write_text("text,label\ngood,1\n,0\nfine,1\nbad,0,extra\nawful,0\n", encoding="utf-8")
     page = new_page()
     page.goto(site)
-    page.get_by_label("Upload").check()
+    page.get_by_role("radio", name="Upload").check()
     page.locator("#file input[type=file]").set_input_files(bad)
     problems = page.locator("#report ol li")
     expect(problems.first).to_be_visible()
-    text = page.locator("#report").inner_text()
-    assert "3 of 5 rows" in text
-    assert "5" in text and "empty" in text.lower()
-    assert problems.count() == 2
+    expect(page.locator("#report")).to_contain_text("Using 3 of 5 rows")
+    expect(problems).to_have_text(['Line 5: 3 columns found, 2 expected ("bad", …)', "empty text: row 3"])
 
 
 def test_unusable_file_says_why_and_loses_nothing(site: str, service: Any, new_page: NewPage, tmp_path: Path) -> None:
@@ -173,7 +171,7 @@ def test_unusable_file_says_why_and_loses_nothing(site: str, service: Any, new_p
     page = new_page()
     page.goto(site)
     page.fill("#setting-max_steps input", "77")
-    page.get_by_label("Upload").check()
+    page.get_by_role("radio", name="Upload").check()
     page.locator("#file input[type=file]").set_input_files(one_class)
     expect(page.locator("#report .problem")).to_be_visible()
     page.click("#start")
@@ -186,28 +184,28 @@ def test_template_error_points_at_the_place_and_slider_rewrites_the_group(site: 
     page = new_page()
     page.goto(site)
     expect(page.locator("#report")).to_contain_text("600 rows")
-    page.fill("#template textarea, #template input", "{text~} [P*8]")
+    page.fill("#template textarea", "{text~} [P*8]")
     expect(page.locator("#template-message .problem")).to_contain_text("target")
-    page.fill("#template textarea, #template input", "{text~} [P*8] It was[ANSWER:label]")
+    page.fill("#template textarea", "{text~} [P*8] It was[ANSWER:label]")
     expect(page.locator("#template-message")).to_be_hidden()
     page.fill("#num-virtual-tokens input[type=number]", "12")
     page.keyboard.press("Enter")
-    expect(page.locator("#template textarea, #template input")).to_have_value("{text~} [P*12] It was[ANSWER:label]")
+    expect(page.locator("#template textarea")).to_have_value("{text~} [P*12] It was[ANSWER:label]")
     expect(page.locator("#pieces")).to_contain_text("P×12")
 
 
 def test_what_people_type_never_becomes_markup(site: str, service: Any, new_page: NewPage, tmp_path: Path) -> None:
-    rows = [f'"{HOSTILE}",{label}' for label in ("a", "<b>b</b>")] * 3
+    rows = [f'"{HOSTILE} {i}",{label}' for i in range(3) for label in ("a", "<b>b</b>")]
     data = tmp_path / "hostile.csv"
     data.write_text("\n".join(['"<i>text</i>",label', *rows, ",a"]), encoding="utf-8")
     run = service.add(step=40, labels=(HOSTILE, "b"), reason=HOSTILE, state=RunState.FAILED)
     run.settings = run.settings.model_copy(update={"name": HOSTILE[:80]})
     page = new_page()
     page.goto(site)
-    page.get_by_label("Upload").check()
+    page.get_by_role("radio", name="Upload").check()
     page.locator("#file input[type=file]").set_input_files(data)
     expect(page.locator("#rows")).to_contain_text("onerror")
-    page.fill("#template textarea, #template input", HOSTILE)
+    page.fill("#template textarea", HOSTILE)
     expect(page.locator("#template-message .problem")).to_be_visible()
     page.goto(f"{site}?run={run.id}")
     expect(page.locator("#run-problem")).to_contain_text("onerror")

@@ -1,0 +1,40 @@
+"""Every option has one control, made from its declaration."""
+
+from __future__ import annotations
+
+import gradio as gr
+import pytest
+
+from ptune_core.errors import SettingsError
+from ptune_core.training.settings import RunSettings, field_bounds
+from ptune_core.ui import form, texts
+
+
+def test_every_setting_has_exactly_one_place() -> None:
+    places = [*form.OWN_CONTROLS, "name", *form.MAIN, *form.advanced()]
+    assert sorted(places) == sorted(RunSettings.model_fields)
+
+
+@pytest.mark.parametrize("name", ["name", *form.MAIN, *form.advanced()])
+def test_control_has_the_declared_default_help_and_bounds(name: str) -> None:
+    field = RunSettings.model_fields[name]
+    control = form.control(name)
+    assert control.label == texts.label(name)
+    assert control.info == field.description
+    assert control.value == field.default or not (control.value or field.default)
+    if isinstance(control, gr.Number):
+        low, high = field_bounds(field)
+        assert control.maximum == high
+        assert control.minimum in (low, None)  # None: the control may be empty
+
+
+@pytest.mark.parametrize("name", [name for name in (*form.MAIN, *form.advanced())])
+def test_what_a_control_hands_over_at_first_is_the_default(name: str) -> None:
+    control = form.control(name)
+    settings = RunSettings.parse(form.settings_values({name: control.value}))
+    assert settings == RunSettings()
+
+
+def test_numbers_out_of_bounds_are_refused_with_the_name_of_the_option() -> None:
+    with pytest.raises(SettingsError, match="max_length"):
+        RunSettings.parse(form.settings_values({"max_length": 3}))

@@ -1,0 +1,143 @@
+"""The service over a real store: who sees what, and what the page is told about a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ptune_core.errors import DataError, RunError
+from ptune_core.inference.client import InferenceClient
+from ptune_core.runs.directory import RunDirectory
+from ptune_core.runs.launcher import Launcher
+from ptune_core.runs.states import RunState
+from ptune_core.runs.store import Store
+from ptune_core.training.settings import RunSettings
+from ptune_core.ui.service import Service
+from ptune_core.ui.uploads import Uploads
+
+LINES = [
+    {"kind": "plan", "steps": 4, "metric": "accuracy"},
+    {"kind": "baseline", "majority": 0.5, "zero_shot": 0.6},
+    {"kind": "step", "step": 1, "loss": 0.7, "seconds": 1.0},
+    {"kind": "eval", "step": 1, "loss": 0.6, "value": 0.8, "best": True, "seconds": 1.0},
+]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "data")
+
+
+@pytest.fixture(params=[False, True], ids=["own machine", "space"])
+def shared(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture
+def service(store: Store, tmp_path: Path, shared: bool) -> Iterator[Service]:
+    with InferenceClient(tmp_path / "inference.log", store.data_dir) as inference:
+        yield Service(store, Launcher(store), inference, Uploads(tmp_path / "uploads"), shared=shared)
+
+
+@pytest.fixture
+def run_id(service: Service) -> str:
+    token = service.uploads.add_text("text,label\n" + "".join(f"text {i},{i % 2}\n" for i in range(8)))
+    return service.start(RunSettings(name="mine"), token, viewer="anna", key="1")
+
+
+def finish(store: Store, run_id: str) -> RunDirectory:
+    store.claim_next()
+    directory = RunDirectory(store.get(run_id, None).directory)
+    directory.metrics.write_text("".join(json.dumps(line) + "\n" for line in LINES))
+    directory.adapter.mkdir()
+    (directory.adapter / "snippet.py").write_text("print()\n")
+    directory.adapter_zip.write_bytes(b"zip")
+    directory.write_result(
+        {
+            "state": "finished", "metric": "accuracy", "value": 0.8, "seconds": 72, "labels": ["0", "1"],
+            "baseline_majority": 0.5, "baseline_zero_shot": 0.6,
+        }
+    )  # fmt: skip
+    return directory
+
+
+def test_a_stranger_on_a_space_finds_nothing_and_at_home_everybody_everything(
+    service: Service, run_id: str, shared: bool
+) -> None:
+    asked = {"run": run_id, "viewer": "bob"}
+    if not shared:
+        assert service.view(run_id, "bob").name == "mine"
+        assert [row["id"] for row in service.overview(asked)["runs"]] == [run_id]
+        service.stop(run_id, "bob")
+        assert service.view(run_id, "bob").state is RunState.STOPPED
+        return
+    assert service.overview(asked)["runs"] == [] and service.overview({})["runs"] == []
+    for forbidden in (
+        lambda: service.view(run_id, "bob"),
+        lambda: service.poll(asked),
+        lambda: service.stop(run_id, "bob"),
+        lambda: service.resume(run_id, "bob"),
+        lambda: service.delete(run_id, "bob"),
+        lambda: service.classify(run_id, "bob", {"text": "a"}),
+        lambda: list(service.generate(run_id, "bob", {"text": "a"})),
+    ):
+        with pytest.raises(RunError, match="not found"):
+            forbidden()
+    assert service.view(run_id, "anna").state is RunState.QUEUED
+
+
+def test_the_viewers_id_is_not_stored(service: Service, store: Store, run_id: str) -> None:
+    assert "anna" not in (store.get(run_id, None).directory / "run.json").read_text()
+
+
+@pytest.mark.parametrize("run", ["../../etc", "", None, 7, "0" * 16, "x" * 10_000, {"a": 1}])
+def test_strange_questions_are_not_found(service: Service, run: object) -> None:
+    with pytest.raises(RunError, match="not found"):
+        service.poll({"run": run, "cursor": "x", "epoch": -1, "viewer": []})
+
+
+def test_a_waiting_run_says_its_place(service: Service, run_id: str) -> None:
+    token = service.uploads.add_text("text,label\na,1\nb,0\nc,1\nd,0\n")
+    second = service.start(RunSettings(name="second"), token, viewer="anna", key="2")
+    assert "next in the queue" in service.view(run_id, "anna").headline
+    assert "number 2 in the queue" in service.view(second, "anna").headline
+    overview = service.overview({"viewer": "anna"})
+    assert overview["active"]["id"] == run_id and overview["waiting"] == 1
+
+
+def test_a_finished_run_shows_its_result_beside_the_baselines(service: Service, store: Store, run_id: str) -> None:
+    directory = finish(store, run_id)
+    view = service.view(run_id, "anna")
+    assert view.headline == "Done after 1 min 12 s. Accuracy **0.800** (before: zero-shot 0.600, majority 0.500)."
+    assert view.state is RunState.FINISHED and view.labels == ("0", "1") and view.columns == ("text",)
+    assert view.examples[0] == {"text": "text 0"}
+    assert view.files == (("snippet.py", 8),)
+    assert service.choices("anna") == [("mine", run_id)]
+    assert service.adapter_zip(run_id) == (directory.adapter_zip, "mine-adapter.zip")
+    answer = service.poll({"run": run_id, "cursor": 0, "epoch": 0, "viewer": "anna"})
+    assert answer["done"] and answer["evals"]["value"] == [0.8]
+    assert json.dumps(answer) and json.dumps(service.overview({"viewer": "anna"}))
+
+
+def test_no_adapter_no_download(service: Service, run_id: str) -> None:
+    with pytest.raises(RunError, match="no adapter yet"):
+        service.adapter_zip(run_id)
+    with pytest.raises(RunError, match="no adapter yet"):
+        service.classify(run_id, "anna", {"text": "a"})
+
+
+def test_uploads_open_only_by_their_token(service: Service, tmp_path: Path) -> None:
+    token = service.uploads.add_text("text,label\na,1\nb,0\n")
+    assert service.uploads.open(token).num_rows == 2
+    for wrong in ("", None, "..", f"../uploads/{token}", token.upper() + "0", "f" * 32):
+        with pytest.raises(DataError):
+            service.uploads.open(wrong)
+
+
+def test_a_file_that_cannot_be_read_leaves_nothing_behind(service: Service, tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        service.uploads.add_text("")
+    assert list((tmp_path / "uploads").iterdir()) == []
