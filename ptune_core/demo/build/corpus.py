@@ -145,9 +145,16 @@ class Rows:
     weights: np.ndarray
 
 
+def end_id(tokenizer: Tokenizer) -> int:
+    """Id of the token that ends a document."""
+    found = tokenizer.token_to_id(END)
+    assert found is not None, "the tokenizer was trained with this token"
+    return found
+
+
 def pack(documents: list[Document], tokenizer: Tokenizer, length: int) -> Rows:
     """Fill rows that begin at a document; documents are joined by the end token, the last one of a row is cut."""
-    end = tokenizer.token_to_id(END)
+    end = end_id(tokenizer)
     rows: list[list[int]] = [[]]
     weights: list[list[float]] = [[]]
     for document, encoded in zip(documents, tokenizer.encode_batch([d.text for d in documents]), strict=True):

@@ -77,7 +77,6 @@ def build_model(end: int, seed: int) -> LlamaForCausalLM:
         num_key_value_heads=4,
         max_position_embeddings=LENGTH,
         tie_word_embeddings=True,
-        rope_theta=10000.0,
         bos_token_id=end,
         eos_token_id=end,
         pad_token_id=end,
@@ -156,7 +155,7 @@ def save(model: LlamaForCausalLM, out: Path, numbers: dict[str, float]) -> None:
     copy = LlamaForCausalLM(model.config)
     copy.load_state_dict(model.state_dict())
     copy.config.use_cache = True
-    copy.to(torch.bfloat16).save_pretrained(fresh)
+    copy.bfloat16().save_pretrained(fresh)
     for path in fresh.iterdir():
         path.replace(out / path.name)
     fresh.rmdir()
@@ -166,7 +165,7 @@ def save(model: LlamaForCausalLM, out: Path, numbers: dict[str, float]) -> None:
 
 def train(args: argparse.Namespace, tokenizer: Tokenizer) -> None:
     """Train until the minutes are over."""
-    model = build_model(tokenizer.token_to_id(corpus.END), args.seed)
+    model = build_model(corpus.end_id(tokenizer), args.seed)
     step = tokens = 0
     if args.resume:
         model.load_state_dict(LlamaForCausalLM.from_pretrained(args.resume, dtype=torch.float32).state_dict())
