@@ -105,9 +105,7 @@ class TargetPart(_Part):
     column: Text
 
 
-Part = Annotated[
-    LiteralPart | ColumnPart | VirtualTokensPart | SpecialPart | TargetPart, Field(discriminator="kind")
-]
+Part = Annotated[LiteralPart | ColumnPart | VirtualTokensPart | SpecialPart | TargetPart, Field(discriminator="kind")]
 
 
 class Sidecar(BaseModel):

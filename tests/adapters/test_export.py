@@ -28,7 +28,7 @@ from ptune_core.errors import AdapterError
 # PEFT 0.21.2 asks transformers 5 for attributes by their old names.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated and will be removed in v6:FutureWarning")
 
-ROW = {"text": "the film wasn't \"great\""}
+ROW = {"text": 'the film wasn\'t "great"'}
 
 
 def run_snippet(directory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
