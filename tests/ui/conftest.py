@@ -9,7 +9,6 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,31 +49,31 @@ def service(tmp_path: Path) -> Any:
     return FakeService(tmp_path)
 
 
-def build(service: Any, **options: Any) -> Any:
-    """`build_page`, inside an event loop: outside of one, gradio makes loops that it never closes."""
+def in_a_loop(call: Callable[[], Any]) -> Any:
+    """What `call` returns, called inside an event loop: outside of one, gradio makes loops that it never closes."""
 
     async def inside() -> Any:
-        return build_page(service, **options)
+        return call()
 
     try:
         asyncio.get_running_loop()  # Playwright's
     except RuntimeError:
         return asyncio.run(inside())
-    return build_page(service, **options)
+    return call()
 
 
 @pytest.fixture
 def build_with(service: Any) -> Callable[..., Any]:
     """`build_page` over `service` with the given options."""
-    return partial(build, service)
+    return lambda **options: in_a_loop(lambda: build_page(service, **options))
 
 
 @pytest.fixture
-def site(service: Any, free_port: Callable[[], int]) -> Iterator[str]:
+def site(service: Any, build_with: Callable[..., Any], free_port: Callable[[], int]) -> Iterator[str]:
     """Address of a page over `service`."""
-    page = build(service, ephemeral=False, period=PERIOD)
+    page = build_with(ephemeral=False, period=PERIOD)
     where = {"server_name": "127.0.0.1", "server_port": free_port()}
-    _, url, _ = launch(page, service, prevent_thread_lock=True, quiet=True, **where)
+    _, url, _ = in_a_loop(lambda: launch(page, service, prevent_thread_lock=True, quiet=True, **where))
     yield url
     page.close()
 
