@@ -239,3 +239,16 @@ def test_ci_runs_the_line_that_the_readme_names() -> None:
     line = "bash .ci/test"
     assert f"```sh\n{line}\n```" in readme
     assert ci.rstrip().endswith(f"exec {line}")
+
+
+def test_the_readme_points_at_files_that_are_there() -> None:
+    places = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    missing = [place for place in places if not place.startswith("https://") and not (ROOT / place).is_file()]
+    assert len(places) > 5 and missing == []
+
+
+def test_the_readme_maps_the_whole_house() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    parts = {path.name for path in (ROOT / "ptune_core").iterdir() if not path.name.startswith("_")} | {"__main__.py"}
+    mapped = set(re.findall(r"^  ([\w.]+?)/? {2,}\S", readme, re.MULTILINE))
+    assert mapped == parts
