@@ -33,18 +33,20 @@ def control(name: str) -> gr.components.Component:
     common: dict[str, Any] = {"label": texts.label(name), "elem_id": f"setting-{name}", "info": field.description}
     if issubclass(plain, StrEnum):
         return gr.Radio([str(value) for value in plain], value=str(field.default), **common)
+    if optional:  # a `gr.Number` shows 0 where there is nothing; RunSettings reads the number from the text
+        return gr.Textbox(placeholder="automatic", max_lines=1, **common)
     if issubclass(plain, int | float):
         low, high = field_bounds(field)
+        whole = plain is int
         return gr.Number(
             value=field.default,
-            precision=0 if plain is int else None,
-            minimum=None if optional else low,
+            precision=0 if whole else None,
+            minimum=low,
             maximum=high,
-            step=1 if plain is int else 0.001,
-            placeholder="automatic" if optional else None,
+            step=1 if whole else 0.001,
             **common,
         )
-    return gr.Textbox(value=field.default or "", max_lines=1, **common)
+    return gr.Textbox(value=field.default, max_lines=1, **common)
 
 
 def settings_values(values: Mapping[str, Any]) -> dict[str, Any]:

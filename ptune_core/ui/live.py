@@ -36,8 +36,8 @@ def _asset(name: str) -> str:
 def live_plot(poll: Answer, period: int, elem_id: str) -> gr.HTML:
     """Loss, metric, progress and samples of one run. Event: `moved`, when the run's state changes.
 
-    The value is the run's id; `viewer` says who asks; `active` whether the run has not ended, so that a
-    script that saw its end asks again after Resume.
+    The value is the run's id; `viewer` says who asks; `state` is the run's state as the rest of the page
+    shows it, so that the script tells the page when it changes, and asks on after Resume.
 
     Args:
         poll: Answers `{"run", "cursor", "epoch", "viewer"}` with what is new, as `runs.live.since` does.
@@ -53,7 +53,7 @@ def live_plot(poll: Answer, period: int, elem_id: str) -> gr.HTML:
         elem_classes="live-plot",
         period=period,
         viewer="",
-        active=False,
+        state="",
     )
 
 

@@ -130,7 +130,7 @@ function apply(d) {
   if (d.reset || !ready) drawAll(d); else extend(d);
   cursor = points > MOST_POINTS ? 0 : d.cursor; epoch = d.epoch;
   showProgress(d); showSamples(d.samples);
-  if (d.state !== state) { const first = state === null; state = d.state; if (!first) moved(); }
+  if (d.state !== state) { state = d.state; if (state !== props.state) moved(); }
 }
 
 // A new state changes what can be done with the run: the page's buttons and the strip follow.
@@ -179,7 +179,7 @@ function start() {
 function resize() { for (const plot of element.querySelectorAll('.js-plotly-plot')) if (plot.offsetParent) Plotly.Plots.resize(plot); }
 
 watch('value', () => { if ((props.value || null) !== run) start(); });
-watch('active', () => { if (props.active && ended) tick(); });       // resumed
+watch('state', () => { if (ended && props.state !== state) { ended = false; tick(); } });       // resumed
 document.addEventListener('visibilitychange', tick);
 new ResizeObserver(resize).observe(element);
 // Dotted keys: a whole 'xaxis' object would reset the zoom.

@@ -72,7 +72,7 @@ def show_run(view: RunView | None, viewer: str) -> list[Any]:
     problem = inline_problems(view.problem, ["Resume goes on from the last checkpoint."]) if view.problem else ""
     return [
         gr.update(value=view.id),
-        gr.update(value=view.id, viewer=viewer, active=view.state.is_active),
+        gr.update(value=view.id, viewer=viewer, state=view.state),
         gr.update(visible=True),
         f"## {texts.plain(view.name)}\n\n{view.headline}",
         gr.update(value=problem, visible=bool(problem)),

@@ -72,7 +72,6 @@ def build_train() -> TrainTab:
                     value=DEMO,
                     allow_custom_value=True,
                     show_label=False,
-                    container=False,
                     elem_id="base-model",
                 )
             data = _data_card()

@@ -24,8 +24,8 @@ def test_control_has_the_declared_default_help_and_bounds(name: str) -> None:
     assert control.value == field.default or not (control.value or field.default)
     if isinstance(control, gr.Number):
         low, high = field_bounds(field)
-        assert control.maximum == high
-        assert control.minimum in (low, None)  # None: the control may be empty
+        assert (control.minimum, control.maximum) == (low, high)
+    assert isinstance(control, gr.Textbox) or field.default is not None, "only a text box can be empty"
 
 
 @pytest.mark.parametrize("name", [name for name in (*form.MAIN, *form.advanced())])
