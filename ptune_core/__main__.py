@@ -21,11 +21,9 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 import ptune_core
 from ptune_core.errors import PTuneError, RunError, SettingsError
-from ptune_core.training.settings import RunSettings, load_mapping
+from ptune_core.training.settings import RunSettings, load_mapping, parse_yaml
 
 if TYPE_CHECKING:
     from ptune_core.inference.protocol import Classification, Generated
@@ -60,8 +58,8 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("settings", nargs="?", type=Path, metavar="SETTINGS.yaml",
                        help="see init-settings; without it: the settings of the run in DIR, else the demo")  # fmt: skip
     train.add_argument("--out", required=True, type=Path, metavar="DIR", help="the run directory, made if missing")
-    train.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", dest="overrides",
-                       help="change one option; the value is YAML, or plain text where the option is text")  # fmt: skip
+    train.add_argument("--set", action="extend", nargs="+", default=[], metavar="OPTION=VALUE", dest="overrides",
+                       help="change options; the value is YAML, or plain text where the option is text")  # fmt: skip
     train.set_defaults(run=train_command)
 
     classify = commands.add_parser("classify", help="label the rows of a file")
@@ -168,9 +166,9 @@ def override_value(option: str, text: str) -> object:
     if str in kinds:
         return None if text == "" and types.NoneType in kinds else text
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"The value of --set {option} is not YAML", got=" ".join(str(error).split())) from None
+        return parse_yaml(text)
+    except SettingsError as error:
+        raise SettingsError(f"The value of --set {option} is not YAML", got=error.got) from None
 
 
 def train_command(arguments: argparse.Namespace) -> int:

@@ -98,6 +98,14 @@ def test_every_wrong_value_is_told_at_once(tmp_path: Path) -> None:
     assert all(option in str(caught.value) for option in ("max_steps", "lerning_rate", "batch_size"))
 
 
+def test_one_set_takes_several_options() -> None:
+    arguments = build_parser().parse_args(
+        ["train", "--out", "x", "--set", "seed=3", "labels={0: No}", "--set", "name=a"]
+    )
+    settings = read_settings(None, arguments.overrides)
+    assert (settings.seed, settings.labels, settings.name) == (3, {"0": "No"}, "a")
+
+
 def test_a_value_that_is_no_yaml_is_told() -> None:
     with pytest.raises(SettingsError, match="--set labels"):
         override_value("labels", "{a: ")
