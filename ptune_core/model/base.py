@@ -25,6 +25,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.utils import logging
 
 from ptune_core.demo import DEMO, DEMO_MODEL
 from ptune_core.errors import BaseModelError, SettingsError
@@ -130,7 +131,7 @@ def load_base_model(
     where = _device(device)
     dtype = _dtype(precision, where)
     common: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
-    with _explained(id):
+    with _explained(id), _quiet():
         config = AutoConfig.from_pretrained(place, **common)
         if config.is_encoder_decoder:
             raise BaseModelError(
@@ -228,6 +229,20 @@ def _prepare_head(model: PreTrainedModel, id: str, missing: Collection[str]) -> 
 
 def _position_embedding(model: PreTrainedModel) -> nn.Module | None:
     return next((m for name, m in model.named_modules() if name.endswith("embeddings.position_embeddings")), None)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from drawing bars and reporting the new head, which is expected; errors still come through."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 @contextmanager
