@@ -95,7 +95,8 @@ def start_training(page: Page, app: App, base_model: Path, steps: int) -> None:
     page.get_by_role("radio", name="In front").check()
     expect(page.locator("#template textarea")).to_have_value("[P*20] {text~}[ANSWER:label]")
     page.fill("#setting-max_steps input", str(steps))
-    page.keyboard.press("Tab")
+    page.click("#advanced button")
+    page.locator("#setting-precision").get_by_role("radio", name="fp32").check()  # as PEFT loads the base model below
     page.click("#start")
     page.wait_for_selector("#plot .lp-loss.js-plotly-plot")
 
@@ -188,7 +189,7 @@ with app.InferenceClient(store.data_dir / "log", store.data_dir) as inference:
     token = uploads.demo()
     template = "{text~} [P*8][ANSWER:label]"
     shown = handlers.show_data(token, template, None, "", "", "", "", "")
-    assert "600 rows" in shown[6], shown
+    assert "Using" in shown[6], shown
     values = {"template": template, "base_model": "demo", "answers": None, "columns": [""] * 5}
     run_id, said = handlers.start("me", "key", token, values)
     service.view(run_id, "me"), service.poll({"run": run_id}), service.overview({})
@@ -198,3 +199,18 @@ print(sorted({"torch", "transformers", "datasets", "accelerate", "peft"} & set(s
         [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert found.stdout.strip() == "[]"
+
+
+def test_first_run_in_three_clicks_with_the_demo(app: App, new_page: NewPage) -> None:
+    page = new_page()
+    page.goto(app.url)
+    expect(page.locator("#report")).to_contain_text("Using all")
+    page.fill("#setting-max_steps input", "4")  # only to be quick: nothing has to be set
+    page.keyboard.press("Tab")
+    page.click("#start")
+    expect(page.locator("#try-it")).to_be_visible(timeout=SLOW)
+    page.click("#try-it")
+    with page.expect_download() as download:
+        page.click("#download")
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert {"adapter_config.json", "adapter_model.safetensors", "ptune.json"} <= set(archive.namelist())

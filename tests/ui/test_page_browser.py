@@ -49,7 +49,7 @@ def open_run(page: Page, site: str, run_id: str) -> None:
 def test_first_run_in_three_clicks(site: str, service: Any, new_page: NewPage, tmp_path: Path) -> None:
     page = new_page()
     page.goto(site)
-    expect(page.locator("#report")).to_contain_text("600 rows")
+    expect(page.locator("#report")).to_contain_text("Using all")
     page.click("#start")
     page.wait_for_selector("#plot .lp-loss.js-plotly-plot")
     (run,) = service.runs.values()
@@ -67,7 +67,7 @@ def test_first_run_in_three_clicks(site: str, service: Any, new_page: NewPage, t
 def test_start_pressed_twice_is_one_run(site: str, service: Any, new_page: NewPage) -> None:
     page = new_page()
     page.goto(site)
-    expect(page.locator("#report")).to_contain_text("600 rows")
+    expect(page.locator("#report")).to_contain_text("Using all")
     page.locator("#start").dblclick()
     page.wait_for_selector("#plot .lp-loss.js-plotly-plot")
     assert len(service.runs) == 1
@@ -183,7 +183,7 @@ def test_unusable_file_says_why_and_loses_nothing(site: str, service: Any, new_p
 def test_template_error_points_at_the_place_and_slider_rewrites_the_group(site: str, new_page: NewPage) -> None:
     page = new_page()
     page.goto(site)
-    expect(page.locator("#report")).to_contain_text("600 rows")
+    expect(page.locator("#report")).to_contain_text("Using all")
     page.fill("#template textarea", "{text~} [P*8]")
     expect(page.locator("#template-message .problem")).to_contain_text("target")
     page.fill("#template textarea", "{text~} [P*8] It was[ANSWER:label]")
@@ -260,7 +260,7 @@ def test_nothing_is_wider_than_the_window(site: str, service: Any, new_page: New
     page = new_page()
     page.set_viewport_size({"width": width, "height": 844})
     page.goto(site)
-    expect(page.locator("#report")).to_contain_text("600 rows")
+    expect(page.locator("#report")).to_contain_text("Using all")
     for tab in ("Train", "Runs", "Try", "Export"):
         if tab != "Train":
             page.goto(f"{site}?run={run.id}")
