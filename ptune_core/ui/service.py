@@ -17,7 +17,8 @@ from typing import Any
 import yaml
 
 from ptune_core.data.table import open_table
-from ptune_core.errors import RunError
+from ptune_core.demo import DEMO
+from ptune_core.errors import RunError, SettingsError
 from ptune_core.inference.client import InferenceClient
 from ptune_core.inference.protocol import Classification, Generated
 from ptune_core.runs import live
@@ -86,8 +87,14 @@ class Service:
         """Put a run into the queue; its id. The same `key` again gives the same run, however often Start was pressed.
 
         Raises:
-            PTuneError: The data are gone, or there is no room for the run.
+            PTuneError: The data are gone, there is no room for the run, or strangers' pages name a folder of this machine.
         """
+        if self._shared and settings.base_model != DEMO and Path(settings.base_model).exists():
+            raise SettingsError(
+                "On a shared page a base model cannot be a folder of this machine",
+                got=settings.base_model,
+                needed="'demo' or a Hub id such as openai-community/gpt2",
+            )
         table = self.uploads.open(token)
         return self._store.submit(settings, table, owner=_owner(viewer), key=key)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ptune_core.errors import DataError, RunError
+from ptune_core.errors import DataError, RunError, SettingsError
 from ptune_core.inference.client import InferenceClient
 from ptune_core.runs.directory import RunDirectory
 from ptune_core.runs.launcher import Launcher
@@ -141,3 +141,13 @@ def test_a_file_that_cannot_be_read_leaves_nothing_behind(service: Service, tmp_
     with pytest.raises(DataError):
         service.uploads.add_text("")
     assert list((tmp_path / "uploads").iterdir()) == []
+
+
+def test_a_shared_page_reads_no_folder_of_its_machine(service: Service, shared: bool, tmp_path: Path) -> None:
+    token = service.uploads.add_text("text,label\n" + "".join(f"text {i},{i % 2}\n" for i in range(8)))
+    settings = RunSettings(base_model=str(tmp_path))
+    if not shared:
+        assert service.start(settings, token, viewer="anna", key="2")
+        return
+    with pytest.raises(SettingsError, match="folder of this machine"):
+        service.start(settings, token, viewer="anna", key="2")
