@@ -87,7 +87,7 @@ class Service:
         """Put a run into the queue; its id. The same `key` again gives the same run, however often Start was pressed.
 
         Raises:
-            PTuneError: The data are gone, there is no room for the run, or strangers' pages name a folder of this machine.
+            PTuneError: The data are gone, there is no room for the run, or a shared page is asked for a local folder.
         """
         if self._shared and settings.base_model != DEMO and Path(settings.base_model).exists():
             raise SettingsError(
