@@ -63,6 +63,10 @@ def save_tokenizer(tokenizer: Tokenizer, out: Path) -> None:
         clean_up_tokenization_spaces=False,
     )
     fast.save_pretrained(out)
+    path = out / "tokenizer_config.json"
+    about = json.loads(path.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    about.pop("backend", None)  # so that transformers 4 reads it too
+    path.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
 def build_model(end: int, seed: int) -> LlamaForCausalLM:
