@@ -96,23 +96,33 @@ def build_page(service: Service, *, ephemeral: bool, period: int = 1000) -> gr.B
 
 
 def _wire_load(page: gr.Blocks, parts: Page, handlers: TrainHandlers) -> None:
+    show = _show(parts)
+
     def load(viewer: str, request: gr.Request) -> list[Any]:
         viewer = viewer or secrets.token_hex(16)
-        run_id = str(request.query_params.get("run", ""))
+        run_id: Any = str(request.query_params.get("run", ""))
         tabs = gr.skip()
         try:
             parts.service.view(run_id, viewer)
             tabs = gr.Tabs(selected="runs")
         except RunError:
-            run_id = ""
+            run_id = gr.skip()  # whoever was quick has chosen one by now
         return [viewer, gr.update(viewer=viewer), run_id, tabs, new_key(), parts.service.uploads.demo()]
+
+    def show_first(run_id: str, viewer: str) -> list[Any]:
+        """The run of the address. Without one nothing is hidden: an answer may be late, after a click on a run."""
+        if run_id:
+            return list(show(run_id, viewer))
+        choices = gr.update(choices=parts.service.choices(viewer))
+        adapters = (parts.try_.adapter, parts.export.adapter)
+        return [choices if component in adapters else gr.skip() for component in parts.of_run]
 
     train = parts.train
     of_data = [train.data.rows, *train.data.columns, train.data.report, train.data.answers, train.prompt.pieces]
     asked = [train.data.token, train.prompt.template, train.data.answers, *train.data.columns]
     outputs = [parts.viewer, parts.strip, parts.selected, parts.tabs, train.key, train.data.token]
     loaded = page.load(shown(load), parts.viewer, outputs, **EVENT)
-    _then_show(loaded, parts)
+    loaded.success(shown(show_first), [parts.selected, parts.viewer], parts.of_run, **EVENT)
     loaded.success(shown(handlers.show_data), asked, of_data, **EVENT)
 
 

@@ -116,6 +116,7 @@ def test_updates_carry_only_what_is_new(site: str, service: Any, new_page: NewPa
 
 
 def test_reload_and_second_browser_show_all_history_and_can_stop(site: str, service: Any, new_page: NewPage) -> None:
+    # The first click comes before the page has answered its own load: that answer used to hide the run again.
     run = service.add(step=80)
     first = new_page()
     first.goto(site)
