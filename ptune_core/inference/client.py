@@ -307,4 +307,10 @@ def _environment() -> dict[str, str]:
     """The app's environment, with this package importable from wherever the app was started."""
     here = str(Path(ptune_core.__file__).resolve().parent.parent)
     paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TOKENIZERS_PARALLELISM": "false"}
+    # As in a worker: threads that wait by spinning take the cores from a training beside them.
+    return {
+        "OMP_WAIT_POLICY": "PASSIVE",
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "TOKENIZERS_PARALLELISM": "false",
+    }
