@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ptune_core
-from ptune_core.errors import PTuneError, RunError, SettingsError
+from ptune_core.errors import DiskFull, PTuneError, RunError, SettingsError
+from ptune_core.runs.files import NO_ROOM
 from ptune_core.training.settings import RunSettings, load_mapping, parse_yaml
 
 if TYPE_CHECKING:
@@ -46,6 +47,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has left; Python's own flush at exit must not complain again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.filename is None and error.errno not in NO_ROOM:
+            raise
+        print(f"error: {file_error(error)}", file=sys.stderr)
+        return USER_ERROR
+
+
+def file_error(error: OSError) -> PTuneError:
+    """What to tell about a file or folder that the system refused, wherever in a command that was."""
+    place = "" if error.filename is None else str(error.filename)
+    if error.errno in NO_ROOM:
+        return DiskFull("The disk is full", got=place, remedy="Free some space, or choose another place, and try again")
+    remedy = "Choose another place, or change its permissions"
+    return PTuneError(f"{place} cannot be read or written", got=error.strerror or str(error), remedy=remedy)
 
 
 def build_parser() -> argparse.ArgumentParser:

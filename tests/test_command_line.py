@@ -260,3 +260,23 @@ def test_the_readme_maps_the_whole_house() -> None:
     parts = {path.name for path in (ROOT / "ptune_core").iterdir() if not path.name.startswith("_")} | {"__main__.py"}
     mapped = set(re.findall(r"^  ([\w.]+?)/? {2,}\S", readme, re.MULTILINE))
     assert mapped == parts
+
+
+@pytest.mark.parametrize("inside", ["", "/run"])
+def test_an_out_folder_that_cannot_be_made_is_explained(
+    reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], inside: str
+) -> None:
+    taken = tmp_path / "taken"
+    taken.touch()
+    assert main(["train", "--out", f"{taken}{inside}", "--set", f"data={reviews}"]) == 2
+    assert f"error: {taken}{inside} cannot be read or written. Got: " in capsys.readouterr().err
+
+
+def test_results_that_cannot_be_written_are_explained(
+    run: Path, reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = tmp_path / "taken"
+    taken.touch()
+    assert main(["export", str(run), "--out", f"{taken}/adapter.zip"]) == 2
+    assert main(["classify", str(run), "--input", str(reviews), "--output", f"{taken}/labelled.csv"]) == 2
+    assert capsys.readouterr().err.count("cannot be written. Got: Not a directory") == 2

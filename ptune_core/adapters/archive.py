@@ -9,6 +9,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ptune_core.errors import AdapterError, DiskFull, PTuneError
@@ -83,7 +84,8 @@ def write_zip(zip_path: Path, directory: Path, names: Sequence[str]) -> None:
             os.fsync(file.fileno())
         os.replace(unfinished, zip_path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # such as a folder that is a file: the error below says so
+            unfinished.unlink(missing_ok=True)
         raise write_error(zip_path, error) from error
 
 

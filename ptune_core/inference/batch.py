@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -209,4 +209,5 @@ def _replaced(path: Path) -> Iterator[IO[str]]:
             raise DiskFull("There is no room to write the labelled rows", got=str(path)) from error
         raise DataError(f"{path} cannot be written", got=error.strerror or str(error)) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # such as a folder that is a file: the error above says so
+            unfinished.unlink(missing_ok=True)
