@@ -38,7 +38,8 @@ class PTuneError(Exception):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        parts = [self.what.rstrip(".") + "."]
+        # An error told again may end with its place, which is a caret and no sentence.
+        parts = [self.what if self.what.endswith("^") else self.what.rstrip(".") + "."]
         if self.got:
             parts.append(f"Got: {self.got.rstrip('.')}.")
         if self.needed:

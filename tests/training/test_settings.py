@@ -78,3 +78,8 @@ def test_labels_are_text_whatever_yaml_thinks_of_them() -> None:
     """The form the documentation shows was refused, and `no` was read as False."""
     settings = RunSettings.from_yaml("labels: {0: ' No', no: ' never', yes: ' Yes', 1.5: ' more'}")
     assert settings.labels == {"0": " No", "no": " never", "yes": " Yes", "1.5": " more"}
+
+
+def test_the_place_of_a_template_error_ends_its_text() -> None:
+    with pytest.raises(SettingsError, match=r"has no target(.|\n)*\n +\^\Z"):
+        RunSettings.parse({"template": "{text} [P*3]"})
