@@ -208,7 +208,8 @@ class RowMaker:
             dropped = 0
         if not text:
             return
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        # verbose=False: it would say that a long text leads to indexing errors, before it is cut.
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         ends, position = [], -dropped
         for part, _ in run:
             position += len(part)

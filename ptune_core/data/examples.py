@@ -149,6 +149,8 @@ def build_examples(
         texts = {_inputs(row, target) for row in train}
         if shared := sum(_inputs(row, target) in texts for row in held_out):
             warnings.append(f"{_rows(shared)} of the validation data with a text that is in the training data too.")
+    guessed = [name for name, column in mapping.items() if name != column and name not in columns]
+    warnings += [f"{{{name}}} of the template is read from the column {mapping[name]!r}" for name in guessed]
     report = loss.report(rows, target, names, warnings)
     if names is not None and answers is None and template.messages:
         # After a chat format's line break an answer's first token has no space in front.

@@ -20,8 +20,8 @@ DEMO_DATA: Path = _HERE / "reviews.csv"
 HANDWRITTEN: Path = _HERE / "handwritten.csv"
 """100 ordinary sentences, same columns, written by hand apart from everything the model was trained on."""
 
-DEMO_TEMPLATE: str = "{text} [P*8][ANSWER:label]"
-"""The text, eight virtual tokens, then the answer word."""
+DEMO_TEMPLATE: str = "[P*8] {text~} [ANSWER:label]"
+"""Eight virtual tokens in front, the text, then the answer word: an adapter that stock PEFT loads."""
 
 DEMO_LABELS: dict[str, str] = {"positive": " great", "negative": " terrible"}
 """Label -> answer word. The leading space belongs to the word: both are single tokens of the demo tokenizer."""

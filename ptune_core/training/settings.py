@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
-from ptune_core.demo import DEMO
+from ptune_core.demo import DEMO, DEMO_TEMPLATE
 from ptune_core.errors import PTuneError, SettingsError
 from ptune_core.model.device import Device, Precision
 from ptune_core.prompt.config import PromptEncoderReparameterizationType
@@ -64,7 +64,7 @@ class RunSettings(BaseModel):
         description="Template column -> data column, where their names differ, such as {text: headline}.",
     )
     template: Text = Field(
-        "{text~} [P*8][ANSWER:label]",
+        DEMO_TEMPLATE,
         min_length=1,
         description="Where text, virtual tokens [P*8] and the target stand: [ANSWER:column] for words, [HEAD:column] "
         "for a classification head.",
@@ -104,7 +104,7 @@ class RunSettings(BaseModel):
     gradient_accumulation_steps: int = Field(
         1, ge=1, le=1024, description="Batches per optimizer step; raises the effective batch without more memory."
     )
-    max_steps: int = Field(300, ge=1, le=1_000_000, description="Optimizer steps, unless `epochs` is given.")
+    max_steps: int = Field(200, ge=1, le=1_000_000, description="Optimizer steps, unless `epochs` is given.")
     epochs: float | None = Field(None, gt=0.0, le=1000.0, description="Passes over the data; replaces `max_steps`.")
     eval_every: int | None = Field(
         None, ge=1, le=1_000_000, description="Steps between evaluations. Empty: about 20 evaluations a run."

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from ptune_core.data.table import Table
-from ptune_core.demo import DEMO_LABELS
+from ptune_core.demo import DEMO_LABELS, DEMO_TEMPLATE
 from ptune_core.errors import DataError, PTuneError, TemplateError
 from ptune_core.model.catalogue import CATALOGUE
 from ptune_core.prompt.segments import TargetKind
@@ -26,8 +26,8 @@ PREVIEW_ROWS = 5
 MOST_CHARACTERS = 200
 SOURCES = ["Example", "Upload", "Paste", "Hub"]
 PLACEMENTS = {
+    "In front": DEMO_TEMPLATE,
     "After the text": "{text~} [P*8][ANSWER:label]",
-    "In front": "[P*20] {text~}[ANSWER:label]",
     "Around the text": "[P*4] {text~} [P*4][ANSWER:label]",
     "Classification head": "[P*20] {text~} [HEAD:label]",
 }

@@ -252,3 +252,16 @@ def test_in_a_chat_an_answer_has_no_space_in_front(table: Make) -> None:
     for template, answer in ((chat, "yes"), (TEMPLATE, " yes")):
         examples = build_examples(table(many(8, "no", "yes")), template, columns={}, labels=None, split=SPLIT)
         assert examples.verbalizer is not None and examples.verbalizer.answers["yes"] == answer
+
+
+def test_a_guessed_column_is_told(table: Make) -> None:
+    """`{foo}` and `[ANSWER:bar]` trained on columns of other names without a word."""
+    template = parse_template("{foo} [P*2][ANSWER:bar]")
+    guessed = build_examples(table(many(8, "no", "yes")), template, columns={}, labels=None, split=SPLIT)
+    assert guessed.report.warnings[-2:] == (
+        "{foo} of the template is read from the column 'text'",
+        "{bar} of the template is read from the column 'label'",
+    )
+    said = {"foo": "text", "bar": "label"}
+    chosen = build_examples(table(many(8, "no", "yes")), template, columns=said, labels=None, split=SPLIT)
+    assert not any("read from" in warning for warning in chosen.report.warnings)
