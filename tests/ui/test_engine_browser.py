@@ -20,6 +20,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 import ptune_core
+from ptune_core.demo import DEMO_TEMPLATE
 
 pytestmark = pytest.mark.browser
 
@@ -93,7 +94,7 @@ def start_training(page: Page, app: App, base_model: Path, steps: int) -> None:
     page.fill("#base-model input", str(base_model))
     page.keyboard.press("Tab")
     page.get_by_role("radio", name="In front").check()
-    expect(page.locator("#template textarea")).to_have_value("[P*20] {text~}[ANSWER:label]")
+    expect(page.locator("#template textarea")).to_have_value(DEMO_TEMPLATE)
     page.fill("#setting-max_steps input", str(steps))
     page.click("#advanced button")
     page.locator("#setting-precision").get_by_role("radio", name="fp32").check()  # as PEFT loads the base model below
