@@ -67,6 +67,7 @@ def test_epochs_replace_steps() -> None:
     assert settings.steps_for(100) == 13
     assert RunSettings(max_steps=70).steps_for(100) == 70
     assert settings.eval_every_for(200) == 10
+    assert settings.eval_every_for(20) == 5, "a run of 20 steps evaluated each one and lost its patience at step 6"
 
 
 def test_settings_import_no_torch() -> None:
