@@ -21,7 +21,7 @@ EPHEMERAL = (
 )
 STARTED = "Started. You can close this page; the run goes on, and the address of this page leads back to it."
 STOPPING = "Stopping at the next step. The best result so far is kept."
-NO_ADAPTER = "Nothing tuned yet. Start training on the Train tab; the example takes about a minute."
+NO_ADAPTER = "Choose an adapter above. If there is none yet, train the example: it takes about a minute."
 COMPLETION = "The model continues the text. The left pane is the base model without virtual tokens."
 CHOOSE_RUN = "Choose a run from the list, or start one on the Train tab."
 
