@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import ptune_core
 from ptune_core.errors import DiskFull, PTuneError, RunError, SettingsError
-from ptune_core.runs.files import NO_ROOM
+from ptune_core.files import NO_ROOM
 from ptune_core.training.settings import RunSettings, load_mapping, parse_yaml
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ import platformdirs
 
 from ptune_core import __version__
 from ptune_core.errors import RunError
-from ptune_core.runs.files import NO_ROOM, Ballast, Lock, atomic_write, json_line, read_lines, sync_folder, write_all
+from ptune_core.files import NO_ROOM, Ballast, Lock, atomic_write, json_line, read_lines, sync_folder, write_all
 from ptune_core.runs.states import RunState
 from ptune_core.training.settings import DEMO, RunSettings
 

@@ -23,9 +23,9 @@ import psutil
 
 import ptune_core
 from ptune_core.errors import PTuneError, RunError
+from ptune_core.files import Lock
 from ptune_core.runs.causes import why_it_died
 from ptune_core.runs.directory import LOCK_VARIABLE, RunDirectory
-from ptune_core.runs.files import Lock
 from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Run, Store
 

@@ -17,8 +17,8 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
+from ptune_core.files import read_lines
 from ptune_core.runs.directory import RunDirectory
-from ptune_core.runs.files import read_lines
 from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Run
 

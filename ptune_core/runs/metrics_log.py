@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ptune_core.runs.files import atomic_write, json_line, read_lines, write_all
+from ptune_core.files import atomic_write, json_line, read_lines, write_all
 
 AT_A_STEP = ("step", "eval", "sample")
 _ABOUT_THE_RESULT = (*AT_A_STEP, "baseline")

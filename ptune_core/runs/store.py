@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptune_core.errors import DiskFull, RunError
+from ptune_core.files import NO_ROOM, Ballast, sync_folder
 from ptune_core.runs.directory import RunDirectory, default_name, is_run_id
-from ptune_core.runs.files import NO_ROOM, Ballast, sync_folder
 from ptune_core.runs.states import TRANSITIONS, RunState
 from ptune_core.training.settings import RunSettings
 

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptune_core.errors import DataError, DiskFull, OutOfMemory, PTuneError, RunError
+from ptune_core.files import NO_ROOM, Lock
 from ptune_core.model.lease import training_lease
 from ptune_core.runs.causes import machine_start, memory_kills
 from ptune_core.runs.directory import LOCK_VARIABLE, RunDirectory, default_name
-from ptune_core.runs.files import NO_ROOM, Lock
 from ptune_core.runs.metrics_log import MetricsLog
 from ptune_core.runs.states import RunState
 from ptune_core.training.settings import RunSettings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import pytest
 
 from ptune_core.errors import RunError
 from ptune_core.runs.directory import RunDirectory, data_directory, is_ephemeral
-from ptune_core.runs.files import Lock, atomic_write, read_lines
 from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Store
 
@@ -75,48 +73,3 @@ def test_a_torn_line_of_history_spoils_neither_the_lines_before_nor_after(tmp_pa
         history.write('{"event":"star')
     files.record("interrupted", attempt=1)
     assert [line["event"] for line in files.history()] == ["queued", "interrupted"]
-
-
-def test_an_atomic_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "result.json"
-    atomic_write(path, b"old")
-
-    def broken(*_: object) -> None:
-        raise OSError(5, "Input/output error")
-
-    for failing in ("write", "fsync", "replace"):
-        with monkeypatch.context() as patch:
-            patch.setattr(os, failing, broken)
-            with pytest.raises(OSError):
-                atomic_write(path, b"new")
-        assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
-    atomic_write(path, b"new")
-    assert path.read_bytes() == b"new"
-
-
-def test_a_lock_has_one_holder_and_is_seen(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    assert not Lock.is_held(path)
-    lock = Lock.acquire(path)
-    assert lock is not None and Lock.acquire(path) is None and Lock.is_held(path)
-    lock.release()
-    lock.release()
-    assert not Lock.is_held(path)
-
-
-def test_only_the_lock_that_was_handed_down_is_inherited(tmp_path: Path) -> None:
-    path, other = tmp_path / "lock", tmp_path / "other"
-    with Lock.acquire(path) as mine, Lock.acquire(other) as theirs:  # type: ignore[union-attr]
-        assert Lock.inherited(theirs.descriptor, path) is None, "another file"
-        assert Lock.inherited(10_000, path) is None, "nothing open"
-        descriptor = os.open(path, os.O_RDWR)
-        assert Lock.inherited(descriptor, path) is None, "the file, but not the lock"
-        os.close(descriptor)
-        copy = os.dup(mine.descriptor)
-        os.set_inheritable(copy, True)
-        with Lock.inherited(copy, path) as handed_down:  # type: ignore[union-attr]
-            assert not os.get_inheritable(handed_down.descriptor), "the worker's own children must not hold it"
-
-
-def test_lines_that_are_no_objects_are_left_out() -> None:
-    assert read_lines(b'{"a":1}\nnonsense\n[1]\n\n{"a":2}\n{"a":') == [{"a": 1}, {"a": 2}]

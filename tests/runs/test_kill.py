@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ptune_core.data.ingest import ingest_text
+from ptune_core.files import read_lines
 from ptune_core.runs.directory import RunDirectory
-from ptune_core.runs.files import read_lines
 from ptune_core.runs.launcher import Launcher
 from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Store

@@ -16,10 +16,10 @@ import psutil
 import pytest
 
 from ptune_core.errors import RunError
+from ptune_core.files import Lock, read_lines
 from ptune_core.runs import launcher as launcher_module
 from ptune_core.runs import live
 from ptune_core.runs.directory import RunDirectory
-from ptune_core.runs.files import Lock, read_lines
 from ptune_core.runs.launcher import Launcher, Patience
 from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Store

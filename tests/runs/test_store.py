@@ -16,9 +16,9 @@ import pytest
 
 from ptune_core.data.table import Table, open_table, read_rows
 from ptune_core.errors import DiskFull, RunError
+from ptune_core.files import Lock
 from ptune_core.runs import directory as directory_module
 from ptune_core.runs.directory import RunDirectory
-from ptune_core.runs.files import Lock
 from ptune_core.runs.launcher import Launcher
 from ptune_core.runs.states import TRANSITIONS, RunState
 from ptune_core.runs.store import Store

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
+from ptune_core import files as files_module
 from ptune_core.errors import DataError, LossNotFinite, RunError, SettingsError
+from ptune_core.files import Ballast, Lock, read_lines
 from ptune_core.model.lease import is_training
-from ptune_core.runs import files as files_module
 from ptune_core.runs.directory import RunDirectory
-from ptune_core.runs.files import Ballast, Lock, read_lines
 from ptune_core.runs.metrics_log import MetricsLog
 from ptune_core.runs.store import Store
 from ptune_core.runs.worker import EXIT_LOCKED, train_here, work

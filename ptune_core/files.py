@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -80,7 +80,7 @@ def read_lines(data: bytes) -> list[dict[str, Any]]:
 
 
 class Lock:
-    """An exclusive flock on a file, freed by the kernel when its last holder is gone, whatever ended it.
+    """A flock on a file, freed by the kernel when its last holder is gone, whatever ended it.
 
     This is what tells a live worker from a dead one: no clock, heartbeat or process number is trusted for it. A
     context manager that releases it.
@@ -90,18 +90,19 @@ class Lock:
         self.descriptor = descriptor
 
     @classmethod
-    def acquire(cls, path: Path) -> Lock | None:
-        """Take the lock, or return None at once if somebody else holds it."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        return cls(descriptor)
+    def acquire(cls, path: Path) -> Self | None:
+        """Take the lock for itself alone, or return None at once if somebody else holds it."""
+        return cls._lock(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     @classmethod
-    def inherited(cls, descriptor: int, path: Path) -> Lock | None:
+    def share(cls, path: Path) -> Self:
+        """Take the lock together with any number of others who share it; waits while somebody has it alone."""
+        lock = cls._lock(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), fcntl.LOCK_SH)
+        assert lock is not None, "a flock that may wait is not refused"
+        return lock
+
+    @classmethod
+    def inherited(cls, descriptor: int, path: Path) -> Self | None:
         """The lock on `path` that the parent process took and handed down as `descriptor`; None if it is not that."""
         try:
             if not os.path.samestat(os.fstat(descriptor), os.stat(path)):
@@ -112,20 +113,33 @@ class Lock:
         os.set_inheritable(descriptor, False)
         return cls(descriptor)
 
-    @staticmethod
-    def is_held(path: Path) -> bool:
-        """Whether somebody holds the lock on `path`."""
+    @classmethod
+    def is_held(cls, path: Path, *, shared: bool = False) -> bool:
+        """Whether somebody holds the lock on `path`: alone, or with `shared` also together with others.
+
+        To look is to take the lock for an instant, if it can be had: shared, so that any number may look at once,
+        unless those who share it are looked for.
+        """
         try:
             descriptor = os.open(path, os.O_RDWR)
         except FileNotFoundError:
             return False
+        lock = cls._lock(descriptor, (fcntl.LOCK_EX if shared else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        if lock is not None:
+            lock.release()
+        return lock is None
+
+    @classmethod
+    def _lock(cls, descriptor: int, how: int) -> Self | None:
+        """The lock, or None if `how` does not wait and somebody else has it; closes `descriptor` if it is not taken."""
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
+            fcntl.flock(descriptor, how)
+        except OSError as error:
             os.close(descriptor)
-        return False
+            if isinstance(error, BlockingIOError):
+                return None
+            raise
+        return cls(descriptor)
 
     def release(self) -> None:
         """Close our end, once. A child that inherited the lock goes on holding it."""
@@ -133,7 +147,7 @@ class Lock:
             os.close(self.descriptor)
             self.descriptor = -1
 
-    def __enter__(self) -> Lock:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
