@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import struct
@@ -13,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ptune_core.errors import AdapterError, DiskFull, PTuneError
+from ptune_core.files import NO_ROOM, sync_folder
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 """Files that can run code when they are opened. None of them is ever opened here."""
@@ -47,7 +47,7 @@ def read_files(path: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
 
 
 def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
-    """Write `files` into `directory`, each one on the disk before the next.
+    """Write `files` into `directory`, each one on the disk before the next, and their names too when this returns.
 
     Raises:
         DiskFull: There is no room.
@@ -60,6 +60,7 @@ def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+        sync_folder(directory)
     except OSError as error:
         raise write_error(directory, error) from error
 
@@ -83,6 +84,7 @@ def write_zip(zip_path: Path, directory: Path, names: Sequence[str]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, zip_path)
+        sync_folder(zip_path.parent)
     except OSError as error:
         with suppress(OSError):  # such as a folder that is a file: the error below says so
             unfinished.unlink(missing_ok=True)
@@ -91,7 +93,7 @@ def write_zip(zip_path: Path, directory: Path, names: Sequence[str]) -> None:
 
 def write_error(path: Path, error: OSError) -> PTuneError:
     """The error that says why nothing could be written at `path`."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in NO_ROOM:
         return DiskFull("There is no room to write the adapter", got=str(path), remedy="Free some space and try again")
     return AdapterError(f"The adapter {path} cannot be written", got=error.strerror or str(error))
 

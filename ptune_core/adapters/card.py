@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from ptune_core import __version__
-from ptune_core.adapters.format import is_peft_compatible, template_of
+from ptune_core.adapters.format import is_folder, is_peft_compatible, template_of
 from ptune_core.demo import DEMO
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.template import TargetKind, Template
@@ -28,14 +28,13 @@ def model_card(trained: TrainedPrompt) -> str:
     ]
     if trained.labels:
         parts.append("## Labels\n\n" + _labels(trained))
-    parts += ["## Use\n\n" + _usage(template), "## Limits\n\n" + _limits(trained)]
+    parts += ["## Use\n\n" + _usage(trained, template), "## Limits\n\n" + _limits(trained)]
     return "\n".join(parts)
 
 
 def _hub_id(base_model: str) -> str | None:
-    """The base model's id on the Hub; None for the demo model and for folders, which only this machine knows."""
-    is_folder = base_model.startswith((".", "/", "~")) or "\\" in base_model or base_model.count("/") != 1
-    return None if base_model == DEMO or is_folder else base_model
+    """The base model's id on the Hub; None for folders, and for a bare name, which may be either."""
+    return None if is_folder(base_model) or "/" not in base_model else base_model
 
 
 def _front_matter(trained: TrainedPrompt, template: Template) -> str:
@@ -115,9 +114,17 @@ def _labels(trained: TrainedPrompt) -> str:
     return "\n".join(["| Label | Answer |", "|---|---|", *rows]) + "\n"
 
 
-def _usage(template: Template) -> str:
+def _usage(trained: TrainedPrompt, template: Template) -> str:
     columns = json.dumps({name: "…" for name in template.columns}, ensure_ascii=False)
     run = _block(f"python snippet.py '{columns}'", "bash")
+    if trained.base_model == DEMO:
+        run += (
+            "\nThe demo model comes with PTune and is on no Hub. The script finds it where `ptune_core` is installed, "
+            "and in a clone of PTune that it is run or unzipped in. Anywhere else, name the clone's folder "
+            "`ptune_core/demo/model` as the second argument.\n"
+        )
+    elif is_folder(trained.base_model):
+        run += "\nThe base model was a folder on another machine: name yours as the second argument.\n"
     if is_peft_compatible(template):
         return (
             "The virtual tokens stand in front of the text: this is a standard P_TUNING adapter, and "

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from ptune_core.adapters.archive import write_error, write_files, write_zip
 from ptune_core.adapters.card import model_card
 from ptune_core.adapters.format import CONFIG_FILE, ENCODER_FILE, SIDECAR_FILE, TENSOR_FILE, save_adapter
 from ptune_core.adapters.snippet import snippet
+from ptune_core.demo import DEMO
+from ptune_core.files import sync_folder
 from ptune_core.model.trained import TrainedPrompt
 
 CARD_FILE = "README.md"
@@ -22,12 +26,14 @@ EXPORTED = (CARD_FILE, CONFIG_FILE, TENSOR_FILE, SIDECAR_FILE, ENCODER_FILE, SNI
 def export_adapter(trained: TrainedPrompt, directory: Path, zip_path: Path) -> None:
     """Write the adapter with its card, script and loader as a folder and as a zip.
 
-    Both appear complete or not at all; what stood there before is replaced.
+    Each appears complete or not at all, the folder first; what stood there before is replaced. A base model in a folder
+    is named by its whole path: a relative one would mean another place, or none, wherever the adapter is used.
 
     Raises:
         AdapterError: What was trained cannot be written as an adapter.
         DiskFull: There is no room.
     """
+    trained = _with_whole_path(trained)
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".tmp-adapter-") as scratch:
@@ -37,6 +43,7 @@ def export_adapter(trained: TrainedPrompt, directory: Path, zip_path: Path) -> N
             if directory.exists():
                 directory.rename(Path(scratch) / "old")
             unfinished.rename(directory)
+        sync_folder(directory.parent)
     except OSError as error:
         raise write_error(directory, error) from error
     export_zip(directory, zip_path)
@@ -50,6 +57,13 @@ def export_zip(directory: Path, zip_path: Path) -> None:
         DiskFull: There is no room.
     """
     write_zip(zip_path, directory, EXPORTED)
+
+
+def _with_whole_path(trained: TrainedPrompt) -> TrainedPrompt:
+    is_from_hub = trained.revision is not None
+    if is_from_hub or trained.base_model in ("", DEMO) or not os.path.isdir(trained.base_model):
+        return trained
+    return replace(trained, base_model=os.path.abspath(trained.base_model))
 
 
 def _companions(trained: TrainedPrompt) -> dict[str, bytes]:

@@ -32,6 +32,7 @@ from ptune_core.adapters.sidecar import (
     problems_of,
     segments_from,
 )
+from ptune_core.demo import DEMO
 from ptune_core.errors import AdapterError, TemplateError
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.config import CONFIG_NAME, PEFT_VERSION, PromptEncoderConfig
@@ -69,6 +70,12 @@ def template_of(trained: TrainedPrompt) -> Template:
 def is_peft_compatible(template: Template) -> bool:
     """Whether stock PEFT can express a resolved, expanded template: one group, before everything, answer or head."""
     return template.is_front and template.target.kind in TASK_TYPES
+
+
+def is_folder(base_model: str) -> bool:
+    """Whether `base_model` is a path, or the demo model, which is one: in both cases not an id on the Hub."""
+    is_path = base_model.startswith((".", "/", "~")) or "\\" in base_model or base_model.count("/") > 1
+    return base_model == DEMO or is_path
 
 
 def save_adapter(trained: TrainedPrompt, directory: Path) -> None:

@@ -129,7 +129,7 @@ class Adapter:
 
     Args:
         folder: Where the adapter's files are.
-        base_model: Hub id or folder; None takes the one the adapter was trained on.
+        base_model: Hub id or folder; None takes the one the adapter was trained on, unless it is PTune's demo model.
         device: Such as `cpu` or `cuda`.
         dtype: Number format of the base model; None takes the one it had in training.
     """

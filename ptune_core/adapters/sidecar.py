@@ -31,7 +31,9 @@ MAX_LABELS = 1000
 Text = Annotated[str, Field(max_length=100_000)]
 Count = Annotated[int, Field(ge=1, le=MAX_VIRTUAL_TOKENS)]
 Size = Annotated[int, Field(ge=1, le=MAX_TOKEN_DIM)]
-BaseModelId = Annotated[str, Field(max_length=400, pattern=r"^[^\x00-\x1f\x7f]*$")]
+BaseModelId = Annotated[str, Field(max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""A Hub id, or a path of any length that Linux allows."""
+
 Revision = Annotated[str, Field(max_length=100, pattern=r"^\w[\w-]*(?:[./][\w-]+)*$")]
 
 

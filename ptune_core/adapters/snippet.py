@@ -1,10 +1,15 @@
-"""The script in an adapter's zip: runs it on one row, with stock PEFT where PEFT can, else with the small loader."""
+"""The script in an adapter's zip: runs it on one row, with stock PEFT where PEFT can, else with the small loader.
+
+It fetches a base model of the Hub by its id. A base model that is a folder may be elsewhere where the script runs, so
+its second argument names it, and PTune's demo model is looked for.
+"""
 
 from __future__ import annotations
 
 import json
+from pathlib import PurePath
 
-from ptune_core.adapters.format import is_peft_compatible, template_of
+from ptune_core.adapters.format import is_folder, is_peft_compatible, template_of
 from ptune_core.demo import DEMO
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.template import TargetKind, Template
@@ -12,20 +17,35 @@ from ptune_core.prompt.template import TargetKind, Template
 _START = '''"""{what}
 
     pip install {packages}
-    python snippet.py '{example}'
+    python snippet.py '{example}'{folder}
 """
 
 import json
 import sys
-from pathlib import Path
+{finder}from pathlib import Path
 
 {imports}
 
-BASE_MODEL = {base_model}
 HERE = Path(__file__).resolve().parent
 row = json.loads(sys.argv[1] if len(sys.argv) > 1 else {row})
 
-'''
+{base_model}'''
+
+_FROM_FOLDER = """BASE_MODEL = sys.argv[2] if len(sys.argv) > 2 else {default}
+if not (Path(BASE_MODEL) / "config.json").is_file():
+    sys.exit(
+        f"The base model of this adapter is not here. Got: no config.json in {{BASE_MODEL}}. "
+        {needed}
+        "Name that folder after the row: python snippet.py '{{...}}' FOLDER"
+    )
+
+"""
+
+_DEMO_FOLDER = """# PTune's demo model is on no Hub: it is in ptune_core, installed or in a clone around you or here.
+places = [*sys.path, str(Path.cwd()), *map(str, HERE.parents)]
+ptune = PathFinder.find_spec("ptune_core", places)
+demo_model = str(Path(ptune.origin).parent / "demo" / "model") if ptune and ptune.origin else "ptune_core/demo/model"
+"""
 
 _LOAD_PEFT = """tokenizer = AutoTokenizer.from_pretrained(BASE_MODEL{revision})
 base = {auto_class}.from_pretrained(BASE_MODEL{revision}{num_labels}, dtype=torch.{dtype})
@@ -58,20 +78,19 @@ generated = model.generate(
 print(tokenizer.decode(generated[0, len(ids) :], skip_special_tokens=True))
 """
 
-_LOADER_CLASSIFY = """for label, probability in Adapter(HERE, BASE_MODEL{revision}).classify(row).items():
+_LOADER_CLASSIFY = """for label, probability in Adapter({adapter}).classify(row).items():
     print(f"{{label}}\\t{{probability:.6f}}")
 """
 
-_LOADER_GENERATE = """print(Adapter(HERE, BASE_MODEL{revision}).generate(row, max_new_tokens={max_new_tokens}))
+_LOADER_GENERATE = """print(Adapter({adapter}).generate(row, max_new_tokens={max_new_tokens}))
 """
-
-_DEMO_MODEL = '"ptune_core/demo/model"  # the folder of the demo model; run this where PTune\'s repository is'
 
 
 def snippet(trained: TrainedPrompt) -> str:
     """Python source that prints one line `label<TAB>probability` per label, or the generated text.
 
-    It stands in the adapter's folder beside `ptune_loader.py`, and takes the row as one JSON argument.
+    It stands in the adapter's folder beside `ptune_loader.py`, and takes the row as one JSON argument; where the base
+    model is a folder, that folder may follow.
     """
     template = template_of(trained)
     by_peft = is_peft_compatible(template)
@@ -84,6 +103,8 @@ def snippet(trained: TrainedPrompt) -> str:
         "dtype": {"fp32": "float32", "bf16": "bfloat16"}[trained.precision],
         "answers": repr(trained.verbalizer),
         "labels": "answers" if trained.verbalizer else repr(list(trained.labels)),
+        # Without a base model, the loader takes the one that ptune.json names, at its revision.
+        "adapter": "HERE, BASE_MODEL" if is_folder(trained.base_model) else "HERE",
         "max_new_tokens": trained.settings.get("max_new_tokens", 64),
     }
     start = _start(trained, template, auto_class)
@@ -99,7 +120,8 @@ def example_row(template: Template) -> str:
 
 
 def _start(trained: TrainedPrompt, template: Template, auto_class: str) -> str:
-    if is_peft_compatible(template):
+    by_peft = is_peft_compatible(template)
+    if by_peft:
         what, packages = "Run this adapter with stock PEFT.", "torch transformers peft"
         imports = (
             "import torch\nfrom peft import PeftModel\n"
@@ -114,7 +136,20 @@ def _start(trained: TrainedPrompt, template: Template, auto_class: str) -> str:
         what=what,
         packages=packages,
         example=row.replace("\\", "\\\\"),
+        folder=" [FOLDER OF THE BASE MODEL]" if is_folder(trained.base_model) else "",
+        finder="from importlib.machinery import PathFinder\n" if trained.base_model == DEMO else "",
         imports=imports,
-        base_model=_DEMO_MODEL if trained.base_model == DEMO else repr(trained.base_model),
+        base_model=_base_model(trained.base_model, by_peft),
         row=repr(row),
     )
+
+
+def _base_model(name: str, by_peft: bool) -> str:
+    """The lines that set `BASE_MODEL`, where it is needed."""
+    if name == DEMO:
+        needed = "Needed: PTune's demo model, which is ptune_core/demo/model in a clone of PTune. "
+        return _DEMO_FOLDER + _FROM_FOLDER.format(default="demo_model", needed=repr(needed))
+    if is_folder(name):
+        needed = f"Needed: the folder of the model it was trained on, {PurePath(name).name}. "
+        return _FROM_FOLDER.format(default=repr(name), needed=repr(needed))
+    return f"BASE_MODEL = {name!r}\n\n" if by_peft else ""

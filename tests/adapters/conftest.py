@@ -35,6 +35,7 @@ def _make_trained(
     encoder: str = "MLP",
     answers: dict[str, str] | None = None,
     head_name: str | None = None,
+    hidden: int = HIDDEN,
     **changes: Any,
 ) -> TrainedPrompt:
     """A prompt with random weights and everything a run would add; `head_name` is `score` or `classifier`."""
@@ -43,16 +44,16 @@ def _make_trained(
     count = parsed.num_virtual_tokens
     is_head = parsed.target.kind is TargetKind.HEAD
     config = PromptEncoderConfig(
-        task_type="SEQ_CLS" if is_head else "CAUSAL_LM", num_virtual_tokens=count, token_dim=HIDDEN,
+        task_type="SEQ_CLS" if is_head else "CAUSAL_LM", num_virtual_tokens=count, token_dim=hidden,
         encoder_hidden_size=16, encoder_reparameterization_type=encoder,
     )  # fmt: skip
-    prompt = Prompt(config, torch.randn(count, HIDDEN))
+    prompt = Prompt(config, torch.randn(count, hidden))
     for parameter in prompt.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     answers = {"negative": " terrible", "positive": " great"} if answers is None else answers
     head = {}
     if is_head:
-        head[f"{head_name}.weight"] = torch.randn(len(answers), HIDDEN)
+        head[f"{head_name}.weight"] = torch.randn(len(answers), hidden)
         if head_name == "classifier":
             head[f"{head_name}.bias"] = torch.randn(len(answers))
     values: dict[str, Any] = {

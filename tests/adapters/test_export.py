@@ -17,13 +17,15 @@ import pytest
 import torch
 import yaml
 
+import ptune_core
 from ptune_core.adapters import ptune_loader
 from ptune_core.adapters.card import model_card
 from ptune_core.adapters.export import EXPORTED, export_adapter, export_zip
 from ptune_core.adapters.format import load_adapter
 from ptune_core.adapters.snippet import snippet
-from ptune_core.demo import DEMO
+from ptune_core.demo import DEMO, DEMO_MODEL
 from ptune_core.errors import AdapterError
+from ptune_core.model.trained import TrainedPrompt
 
 # PEFT 0.21.2 asks transformers 5 for attributes by their old names.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated and will be removed in v6:FutureWarning")
@@ -136,10 +138,83 @@ def test_the_script_of_another_placement_runs_in_a_fresh_process_without_ptune(
     assert probabilities(done.stdout) == pytest.approx(expected, abs=2e-6)
 
 
-def test_the_script_names_the_demo_model_by_its_folder(make_trained) -> None:
-    text = snippet(make_trained(DEMO))
-    assert 'BASE_MODEL = "ptune_core/demo/model"' in text
-    compile(text, "snippet.py", "exec")
+def run_alone(folder: Path, *arguments: object, cwd: Path, **variables: object) -> tuple[int, str, str]:
+    """Run the script of an unzipped adapter in a process of its own; exit code, output, errors."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {name: str(value) for name, value in variables.items()}
+    command = [sys.executable, str(folder / "snippet.py"), json.dumps(ROW), *map(str, arguments)]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    return done.returncode, done.stdout, done.stderr
+
+
+def unzipped(trained: TrainedPrompt, place: Path) -> Path:
+    export_adapter(trained, place / "run" / "adapter", place / "run" / "adapter.zip")
+    with zipfile.ZipFile(place / "run" / "adapter.zip") as archive:
+        archive.extractall(place / "home")
+    return place / "home"
+
+
+@pytest.mark.parametrize("template", ["[P*4] {text} [ANSWER:label]", "{text} [P*4][ANSWER:label]"])
+def test_the_script_finds_the_demo_model_from_the_unzipped_folder(template, make_trained, tmp_path) -> None:
+    """Bug: the script named the demo model by a folder of PTune's clone, and ran nowhere else."""
+    folder = unzipped(make_trained(DEMO, template, hidden=256), tmp_path)
+    clone = Path(ptune_core.__file__).parents[1]
+    expected = ptune_loader.Adapter(folder, DEMO_MODEL).classify(ROW)
+    for found in (
+        run_alone(folder, cwd=folder, PYTHONPATH=clone),
+        run_alone(folder, cwd=clone),
+        run_alone(folder, DEMO_MODEL, cwd=tmp_path),
+    ):
+        assert found[0] == 0, found[2]
+        assert probabilities(found[1]) == pytest.approx(expected, abs=2e-6)
+
+
+def test_the_script_says_which_base_model_it_lacks(tiny_gpt2, make_trained, tmp_path) -> None:
+    cases = [(DEMO, "ptune_core/demo/model in a clone"), ("./models/mine", "the model it was trained on, mine")]
+    for number, (base, needed) in enumerate(cases):
+        folder = unzipped(make_trained(base, "{text} [P*4][ANSWER:label]"), tmp_path / str(number))
+        for arguments in ((), (tmp_path / "nowhere",)):
+            code, _, errors = run_alone(folder, *arguments, cwd=tmp_path)
+            assert code == 1 and needed in errors and "python snippet.py '{...}' FOLDER" in errors
+            assert "Traceback" not in errors and (not arguments or str(arguments[0]) in errors)
+
+
+def test_a_base_model_in_a_relative_folder_is_found_from_elsewhere(
+    tiny_gpt2, make_trained, tmp_path, monkeypatch
+) -> None:
+    """Bug: the adapter named it as it was typed, and the card showed `models/mine` as a model of the Hub."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "mine").symlink_to(tiny_gpt2)
+    monkeypatch.chdir(tmp_path)
+    folder = unzipped(make_trained("models/mine"), tmp_path)
+    monkeypatch.chdir("/")
+    place = str(tmp_path / "models" / "mine")
+    assert load_adapter(folder).base_model == place
+    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == place
+    assert "huggingface.co/models/mine" not in (folder / "README.md").read_text()
+    assert ptune_loader.Adapter(folder).classify(ROW)
+    assert f"else {place!r}" in (folder / "snippet.py").read_text()
+
+
+@pytest.mark.parametrize("template", ["[P*4] {text} [ANSWER:label]", "{text} [P*4][ANSWER:label]"])
+def test_the_script_loads_a_base_model_of_the_hub_at_its_revision(template, tiny_gpt2, make_trained, tmp_path) -> None:
+    """Bug: where PEFT cannot place the virtual tokens, the script gave the loader an argument that it has not."""
+    commit = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
+    snapshots = tmp_path / "hub" / "models--some--model" / "snapshots"
+    snapshots.mkdir(parents=True)
+    (snapshots / commit).symlink_to(tiny_gpt2)
+    folder = unzipped(make_trained("some/model", template, revision=commit), tmp_path)
+    code, output, errors = run_alone(folder, cwd=tmp_path, HF_HUB_CACHE=tmp_path / "hub", HF_HUB_OFFLINE=1)
+    assert code == 0, errors
+    assert probabilities(output) == pytest.approx(ptune_loader.Adapter(folder, tiny_gpt2).classify(ROW), abs=2e-6)
+
+
+def test_a_base_model_of_the_hub_is_not_mistaken_for_a_folder(make_trained, tmp_path, monkeypatch) -> None:
+    (tmp_path / "some" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    folder = unzipped(make_trained("some/model", revision="607a30d"), tmp_path)
+    assert load_adapter(folder).base_model == "some/model"
+    assert "\nBASE_MODEL = 'some/model'\n" in (folder / "snippet.py").read_text()
 
 
 @pytest.mark.parametrize("template", ["[P*4] {text}[ANSWER:label]", "{text} [P*4][ANSWER:label]"])
