@@ -204,13 +204,16 @@ def _storage(spec: Spacefile, repo_id: str) -> Iterator[Call]:
 def _configuration(spec: Spacefile, repo_id: str) -> Iterator[Call]:
     create = {"repo_type": "space", "space_sdk": "gradio", "private": spec.private, "exist_ok": True}
     yield Call("create_repo", {"repo_id": repo_id, **create}, "The Space itself, if it is not there yet.")
+    visibility = {"repo_id": repo_id, "repo_type": "space", "private": spec.private}
+    yield Call("update_repo_settings", visibility, "Its visibility, which create_repo leaves as it is if it is there.")
     for key, value in spec.variables.items():
         yield Call("add_space_variable", {"repo_id": repo_id, "key": key, "value": value}, "Seen by everyone.")
     for name in spec.secrets.names:
         secret = {"repo_id": repo_id, "key": name, "value": f"${name}"}
         yield Call("add_space_secret", secret, "Its value comes from your environment.")
     if volumes := _volumes(spec, repo_id):
-        yield Call("set_space_volumes", {"repo_id": repo_id, "volumes": volumes}, "Replaces all mounts of the Space.")
+        reason = "Replaces all mounts of the Space; each is given as a huggingface_hub.Volume."
+        yield Call("set_space_volumes", {"repo_id": repo_id, "volumes": volumes}, reason)
 
 
 def _start(spec: Spacefile, folder: Path, repo_id: str) -> Iterator[Call]:
@@ -231,7 +234,7 @@ def _volumes(spec: Spacefile, repo_id: str) -> list[dict[str, str]]:
 
 
 def check(calls: list[Call]) -> None:
-    """Check every call against the installed `huggingface_hub`: the method, its arguments, hardware and volumes.
+    """Check every call against the installed `huggingface_hub`: the method, its arguments and the hardware.
 
     Raises:
         SettingsError: Naming every call that the installed version would refuse.
@@ -258,7 +261,7 @@ def check(calls: list[Call]) -> None:
 
 
 def explain(spec: Spacefile, folder: Path, repo_id: str, environment: Mapping[str, str]) -> str:
-    """The plan in words: every call in order, what goes up, and which secrets are missing in `environment`.
+    """The plan in words: each call in order, who will see the Space, what goes up, which secrets `environment` lacks.
 
     Raises:
         SettingsError: As `plan` and `check`.
@@ -267,9 +270,19 @@ def explain(spec: Spacefile, folder: Path, repo_id: str, environment: Mapping[st
     check(calls)
     files = files_to_upload(spec, folder)
     megabytes = sum((folder / path).stat().st_size for path in files) / 1e6
+    seen_by = (
+        "private: only its owner, or members of the organisation that owns it, can open it"
+        if spec.private
+        else "public: anyone can open it, read its files and train in it"
+    )
     lines = [f"Deploying to the Space {repo_id} would be these {len(calls)} calls of huggingface_hub.HfApi:"]
     for number, call in enumerate(calls, start=1):
         lines += [f"{number:>2}. {call}", f"    {call.reason}"]
+    lines.append(
+        f"The Space will be {seen_by}. Its storage bucket is always private."
+        if spec.volumes
+        else f"The Space will be {seen_by}."
+    )
     lines.append(f"Files: {len(files)}, {megabytes:.1f} MB.")
     for name in spec.secrets.names:
         state = "set in this environment" if environment.get(name) else "NOT set in this environment; needed to deploy"

@@ -47,6 +47,8 @@ def test_the_plan_goes_from_storage_to_a_running_space(folder: Path) -> None:
     assert by_name["set_space_volumes"]["volumes"] == [
         {"type": "bucket", "source": "ada/ptune-data", "mount_path": "/data"}
     ]
+    (volume,) = [huggingface_hub.Volume(**values) for values in by_name["set_space_volumes"]["volumes"]]
+    assert (volume.source, volume.mount_path) == ("ada/ptune-data", "/data")
     for call in calls:  # a deployment that broke off is done again
         if "exist_ok" in inspect.signature(getattr(huggingface_hub.HfApi, call.method)).parameters:
             assert call.arguments["exist_ok"] is True
@@ -74,6 +76,19 @@ def test_a_secret_is_never_shown(folder: Path) -> None:
     assert "hf_very_secret" not in text
     assert "Secret HF_TOKEN: set" in text
     assert "Secret HF_TOKEN: NOT set" in explain(spec, folder, "ada/ptune", {})
+
+
+@pytest.mark.parametrize(("private", "told"), [("false", "will be public: anyone"), ("true", "will be private: only")])
+def test_who_will_see_the_space_is_told_and_made_so(folder: Path, private: str, told: str) -> None:
+    """Bug: the visibility stood only among the arguments of create_repo, which changes no Space that is there."""
+    edit(folder / "Spacefile", "private = false", f"private = {private}")
+    spec = read_spacefile(folder / "Spacefile")
+    assert told in explain(spec, folder, "ada/ptune", {})
+    calls = plan(spec, folder, "ada/ptune")
+    (settings,) = [call.arguments for call in calls if call.method == "update_repo_settings"]
+    assert settings == {"repo_id": "ada/ptune", "repo_type": "space", "private": spec.private}
+    order = [call.method for call in calls]
+    assert order.index("update_repo_settings") < order.index("upload_folder"), "nothing goes up before it is private"
 
 
 def test_only_the_program_goes_up(folder: Path) -> None:
