@@ -1,6 +1,6 @@
-"""Examples -> token rows -> padded batches.
+"""Examples -> token rows.
 
-Notation: B examples, T positions of a row, A answer tokens. In a row a number >= 0 is a token id of the base model's
+Notation: T positions of a row, A answer tokens. In a row a number >= 0 is a token id of the base model's
 tokenizer and -(i + 1) stands for virtual token i, so that one list of numbers says where everything stands.
 """
 
@@ -10,17 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from ptune_core.errors import BaseModelError, DataError, SettingsError
 from ptune_core.prompt.template import Column, Literal, Special, Target, TargetKind, Template, VirtualTokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-IGNORED = -100
-"""Label of a position without loss, as in transformers."""
 
 NO_PIECE = -1
 
@@ -37,29 +31,11 @@ class Row:
     ids: tuple[int, ...]
     num_cut: int = 0
 
-
-@dataclass(frozen=True)
-class Batch:
-    """Rows padded to one length.
-
-    Attributes:
-        token_ids: `[B, T]` long; an arbitrary valid id where a virtual token or padding stands.
-        virtual_index: `[B, T]` long; the row of the prompt embeddings to put there, or -1.
-        attention_mask: `[B, T]` long; 0 at padding.
-        position_ids: `[B, T]` long; 0, 1, 2, … over the unpadded part, whatever side the padding is on.
-        labels: `[B]` long class indices, or `[B, T]` long token ids with `IGNORED` where there is no loss, or None.
-    """
-
-    token_ids: Tensor
-    virtual_index: Tensor
-    attention_mask: Tensor
-    position_ids: Tensor
-    labels: Tensor | None = None
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on `device`."""
-        moved = {name: value.to(device) for name, value in vars(self).items() if value is not None}
-        return Batch(**moved)
+    @property
+    def context(self) -> tuple[int, ...]:
+        """The text before the first virtual token; empty if there is no virtual token."""
+        first = next((i for i, number in enumerate(self.ids) if number < 0), 0)
+        return self.ids[:first]
 
 
 class RowMaker:
@@ -234,49 +210,6 @@ class RowMaker:
             return (isinstance(segment, Column) and segment.shorten_first, len(pieces[i][0]))
 
         return max(cuttable, key=priority)
-
-
-def make_batch(rows: Sequence[Row], *, answers: Sequence[Sequence[int]] | None = None, pad_left: bool) -> Batch:
-    """Pad rows to the longest of them.
-
-    Args:
-        rows: B rows.
-        answers: For generation: the answer of each row, appended to it and the only place with a loss.
-        pad_left: Where padding goes. Decoders are padded on the left, so that every row's target stands at its end.
-    """
-    sequences = [list(row.ids) for row in rows]
-    labels = None
-    if answers is not None:
-        labels = [[IGNORED] * len(ids) + list(answer) for ids, answer in zip(sequences, answers, strict=True)]
-        sequences = [ids + list(answer) for ids, answer in zip(sequences, answers, strict=True)]
-    ids = _pad(sequences, 0, pad_left)
-    mask = _pad([[1] * len(sequence) for sequence in sequences], 0, pad_left)
-    return Batch(
-        token_ids=ids.clamp(min=0),
-        virtual_index=torch.where(ids < 0, -ids - 1, -1),
-        attention_mask=mask,
-        position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
-        labels=None if labels is None else _pad(labels, IGNORED, pad_left),
-    )
-
-
-def epoch_order(num_examples: int, seed: int, epoch: int) -> list[int]:
-    """The order of one epoch: a permutation that depends on `seed` and `epoch` alone, so a resumed run repeats it."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return torch.randperm(num_examples, generator=generator).tolist()
-
-
-def batch_indices(num_examples: int, batch_size: int, seed: int, position: int) -> list[int]:
-    """The examples of batch number `position`, counted over all epochs from 0; an epoch's last batch may be smaller."""
-    per_epoch = -(-num_examples // batch_size)
-    epoch, within = divmod(position, per_epoch)
-    return epoch_order(num_examples, seed, epoch)[within * batch_size : (within + 1) * batch_size]
-
-
-def _pad(sequences: Sequence[Sequence[int]], value: int, left: bool) -> Tensor:
-    tensors = [torch.tensor(sequence, dtype=torch.long) for sequence in sequences]
-    side = "left" if left else "right"
-    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value, padding_side=side)
 
 
 def _group_starts(template: Template) -> dict[int, int]:

@@ -24,6 +24,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.activations import FastGELUActivation, NewGELUActivation
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging
 
@@ -31,7 +32,9 @@ from ptune_core.demo import DEMO, DEMO_MODEL
 from ptune_core.errors import BaseModelError, SettingsError
 from ptune_core.prompt.template import TargetKind
 
-HEAD_NAMES = ("score", "classifier")
+ENCODER_HEAD = "classifier"
+
+HEAD_NAMES = ("score", ENCODER_HEAD)
 """Attribute of the classification head, as PEFT looks for it: `score` on decoders, `classifier` on encoders."""
 
 _POSITION_LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len")
@@ -46,7 +49,7 @@ class BaseModel:
         tokenizer: The model's tokenizer.
         id: What the person wrote: `demo`, a Hub id or a folder.
         revision: Commit of a Hub model, else None.
-        pads_left: True for decoders. Their rows are padded on the left, so that every target stands at the end.
+        is_causal: True for decoders: a position sees only what stands before it.
         head_name: Name of the classification head, or None for a language model.
     """
 
@@ -54,8 +57,13 @@ class BaseModel:
     tokenizer: PreTrainedTokenizerBase
     id: str
     revision: str | None
-    pads_left: bool
+    is_causal: bool
     head_name: str | None
+
+    @property
+    def body(self) -> nn.Module:
+        """The base model below its vocabulary or classification head."""
+        return self.model.base_model
 
     @property
     def device(self) -> torch.device:
@@ -98,7 +106,7 @@ class BaseModel:
         return limit if limit is None or padding is None else limit - padding - 1
 
     def accepts(self, argument: str) -> bool:
-        """Whether the model's forward takes `argument` (`position_ids`, `logits_to_keep`)."""
+        """Whether the model's forward takes `argument`, such as `position_ids`."""
         return argument in inspect.signature(self.model.forward).parameters
 
 
@@ -154,13 +162,14 @@ def load_base_model(
             loaded = AutoModelForCausalLM.from_pretrained(place, **common)
     model, report = loaded
     model = model.to(where).eval().requires_grad_(False)
+    _fuse_activations(model)
     head_name = _prepare_head(model, id, report["missing_keys"]) if target is TargetKind.HEAD else None
     return BaseModel(
         model=model,
         tokenizer=tokenizer,
         id=id,
         revision=getattr(config, "_commit_hash", None),
-        pads_left=head_name != "classifier",
+        is_causal=head_name != ENCODER_HEAD and getattr(config, "is_causal", True),
         head_name=head_name,
     )
 
@@ -199,6 +208,14 @@ def _computes_in_bf16(device: torch.device) -> bool:
         capabilities = torch.cpu.get_capabilities()
         return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") or capabilities.get("bf16"))
     return bool(is_bf16_available())
+
+
+def _fuse_activations(model: nn.Module) -> None:
+    """Put torch's GELU, which is one kernel and saves one tensor, where transformers writes the same formula out."""
+    for module in model.modules():
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation | FastGELUActivation):
+                setattr(module, name, nn.GELU(approximate="tanh"))
 
 
 def _prepare_head(model: PreTrainedModel, id: str, missing: Collection[str]) -> str:

@@ -7,16 +7,20 @@ an argument everywhere, so one base model serves training, the baseline without 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from ptune_core.data.batching import IGNORED, Batch, Row, RowMaker, make_batch
+from ptune_core.data.batching import Row, RowMaker
+from ptune_core.data.layout import Batch, make_batch
 from ptune_core.errors import SettingsError
-from ptune_core.model.base import BaseModel
+from ptune_core.model.base import ENCODER_HEAD, BaseModel
+from ptune_core.model.past import go_on, inputs_after, why_not_in_parts
+from ptune_core.model.text_cache import TextCache
 from ptune_core.prompt.template import TargetKind, Template
 from ptune_core.prompt.verbalizer import Verbalizer
 
@@ -49,6 +53,10 @@ class PromptedModel:
         verbalizer: Label -> answer words; None for a free text answer. With a HEAD target only its labels are used.
         max_length: Longest row in tokens, virtual tokens included; None: what the model has, at most 512.
 
+    Attributes:
+        texts: Gives keys and values of contexts; None if the base model cannot be computed in parts.
+        why_not_in_parts: The reason for that.
+
     Raises:
         SettingsError: The template, verbalizer or `max_length` does not fit this base model.
         BaseModelError: Its tokenizer cannot be used.
@@ -64,6 +72,8 @@ class PromptedModel:
         self.rows = RowMaker(base.tokenizer, self.template, self.max_length, special_tokens=special_tokens)
         without = replace(self.template, segments=self.template.without_virtual_tokens())
         self.base_rows = RowMaker(base.tokenizer, without, self.max_length, special_tokens=special_tokens)
+        self.why_not_in_parts = why_not_in_parts(base)
+        self.texts = None if self.why_not_in_parts else TextCache(base)
         self.answer_ids: Tensor | None = None
         if verbalizer is not None and self.template.target.kind is TargetKind.ANSWER:
             first_ids = verbalizer.first_ids(self.rows.encode_answer)
@@ -90,15 +100,12 @@ class PromptedModel:
         return [maker.row(values) for values in examples]
 
     def label_batch(self, rows: Sequence[Row], labels: Sequence[int] | None = None) -> Batch:
-        """A batch for `label_logits`; `labels` are class indices, `[B]`."""
-        batch = make_batch(rows, pad_left=self.base.pads_left)
-        if labels is not None:
-            batch = Batch(**{**vars(batch), "labels": torch.tensor(labels, dtype=torch.long)})
-        return batch.to(self.base.device)
+        """A batch for `label_logits`; `labels` are class indices, one per row."""
+        return make_batch(rows, in_parts=self.texts is not None, labels=labels).to(self.base.device)
 
     def text_batch(self, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> Batch:
         """A batch for `text_loss`; `answers` are token ids, one list per row."""
-        return make_batch(rows, answers=answers, pad_left=self.base.pads_left).to(self.base.device)
+        return make_batch(rows, in_parts=self.texts is not None, answers=answers).to(self.base.device)
 
     def label_logits(self, batch: Batch, prompt_embeddings: Tensor | None) -> Tensor:
         """Score every label, `[B, C]` fp32: the logits of the answers' first tokens, or of the classification head.
@@ -107,35 +114,29 @@ class PromptedModel:
             batch: From `label_batch`.
             prompt_embeddings: `[P, H]`; None if the rows have no virtual tokens.
         """
+        inputs = self._inputs(batch, prompt_embeddings)
         if self.base.head is None:
             assert self.answer_ids is not None, "labels are scored through a verbalizer"
-            return self._logits(batch, prompt_embeddings, keep=1)[:, -1].index_select(1, self.answer_ids)
-        inputs = self._inputs(batch, prompt_embeddings)
-        if not self.base.pads_left:
+            with only_rows(self.base.model.get_output_embeddings(), batch.targets, self.answer_ids):
+                return self.base.model(**inputs).logits[0].float()
+        if self.base.head_name == ENCODER_HEAD:
             return self.base.model(**inputs).logits.float()
-        # transformers pools a decoder's last position whatever stands there; the mask says where the text ends.
-        hidden = self.base.model.base_model(**inputs).last_hidden_state
-        last = batch.attention_mask.shape[1] - 1 - batch.attention_mask.flip(1).argmax(dim=1)
-        return self.base.head(hidden[torch.arange(len(last), device=last.device), last]).float()
+        # transformers pools a decoder's last position whatever stands there.
+        hidden = self.base.body(**inputs).last_hidden_state.flatten(0, 1)
+        return self.base.head(hidden.index_select(0, batch.targets)).float()
 
     def text_loss(self, batch: Batch, prompt_embeddings: Tensor | None) -> tuple[Tensor, int]:
         """Sum of the answer tokens' cross entropy (fp32 scalar), and their number.
 
         Args:
-            batch: From `text_batch`; its labels are shifted here, as transformers does.
+            batch: From `text_batch`.
             prompt_embeddings: `[P, H]`; None if the rows have no virtual tokens.
         """
         assert batch.labels is not None, "a text batch has labels"
-        targets = batch.labels[:, 1:]
-        with_loss = (targets != IGNORED).any(dim=0).nonzero()
-        first = int(with_loss[0])
-        keep = batch.labels.shape[1] - first
-        logits = self._logits(batch, prompt_embeddings, keep=keep)[:, :-1]
-        targets = targets[:, first:]
-        total = functional.cross_entropy(
-            logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=IGNORED, reduction="sum"
-        )
-        return total, int((targets != IGNORED).sum())
+        inputs = self._inputs(batch, prompt_embeddings)
+        with only_rows(self.base.model.get_output_embeddings(), batch.targets):
+            logits = self.base.model(**inputs).logits[0].float()
+        return functional.cross_entropy(logits, batch.labels, reduction="sum"), len(batch.labels)
 
     @torch.no_grad()
     def stream(self, row: Row, prompt_embeddings: Tensor | None, sampling: Sampling) -> Iterator[str]:
@@ -151,8 +152,9 @@ class PromptedModel:
         if base.max_positions is not None:
             limit = min(limit, base.max_positions - len(row.ids))
         generator = torch.Generator(device=base.device).manual_seed(sampling.seed)
-        batch = make_batch([row], pad_left=base.pads_left).to(base.device)
-        output = base.model(**self._inputs(batch, prompt_embeddings), use_cache=True)
+        batch = make_batch([row], in_parts=False).to(base.device)
+        with only_rows(base.model.get_output_embeddings(), batch.targets):
+            output = base.model(**(self._inputs(batch, prompt_embeddings) | {"use_cache": True}))
         token_ids: list[int] = []
         shown = text = ""
         while len(token_ids) < limit:
@@ -181,23 +183,52 @@ class PromptedModel:
         ids = configured if isinstance(configured, list) else [configured]
         return frozenset(id for id in [*ids, self.base.tokenizer.eos_token_id] if id is not None)
 
-    def _logits(self, batch: Batch, prompt_embeddings: Tensor | None, *, keep: int) -> Tensor:
-        """Vocabulary logits of the last `keep` positions, `[B, keep, V]` fp32."""
-        inputs = self._inputs(batch, prompt_embeddings)
-        if self.base.accepts("logits_to_keep"):
-            return self.base.model(**inputs, logits_to_keep=keep).logits.float()
-        return self.base.model(**inputs).logits[:, -keep:].float()
-
     def _inputs(self, batch: Batch, prompt_embeddings: Tensor | None) -> dict[str, Any]:
-        embeddings = self.base.word_embeddings(batch.token_ids)
-        inputs: dict[str, Any] = {
-            "inputs_embeds": combine(embeddings, batch.virtual_index, prompt_embeddings),
-            "attention_mask": batch.attention_mask,
-        }
-        # Encoders are padded on the right, where their own position ids (RoBERTa's start at 2) are right.
-        if self.base.pads_left and self.base.accepts("position_ids"):
-            inputs["position_ids"] = batch.position_ids
-        return inputs
+        """What the base model is called with for the rest of the batch, after its contexts and what its rows share."""
+        rest = combine(self.base.word_embeddings(batch.token_ids), batch.virtual_index, prompt_embeddings)
+        if not self.base.is_causal:
+            return {"inputs_embeds": rest, "attention_mask": batch.attention_mask}
+        past = None
+        if batch.contexts:
+            assert self.texts is not None, "only a base model that can be computed in parts has contexts"
+            past = self.texts.past(batch.contexts[:1] if len(set(batch.contexts)) == 1 else batch.contexts)
+        if batch.shared:
+            numbers = torch.tensor([batch.shared], device=self.base.device)
+            embeddings = self.base.word_embeddings(numbers.clamp(min=0))
+            past = go_on(self.base, past, combine(embeddings, -numbers - 1, prompt_embeddings))
+        if past is not None and len(past.lengths) < len(rest):
+            past = past.expand(len(rest))
+        return inputs_after(self.base, past, rest)
+
+
+@contextmanager
+def only_rows(head: nn.Module, targets: Tensor, vocabulary: Tensor | None = None) -> Iterator[None]:
+    """While this lasts, a base model computes its vocabulary head at N target positions alone: logits `[1, N, V]`.
+
+    It is the model's own forward that runs, so what it does to logits afterwards (caps, scales) is done.
+
+    Args:
+        head: The base model's output embeddings.
+        targets: `[N]` positions in the flattened `[B * T]`.
+        vocabulary: `[C]` token ids; then only their logits are computed, in fp32: `[1, N, C]`.
+    """
+
+    def select(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (inputs[0].flatten(0, 1).index_select(0, targets).unsqueeze(0),)
+
+    handles = [head.register_forward_pre_hook(select)]
+    if vocabulary is not None and type(head) is nn.Linear:
+        weight = head.weight.index_select(0, vocabulary).float()
+        bias = None if head.bias is None else head.bias.index_select(0, vocabulary).float()
+        vars(head)["forward"] = lambda hidden: functional.linear(hidden.float(), weight, bias)
+    elif vocabulary is not None:
+        handles.append(head.register_forward_hook(lambda _, __, logits: logits.index_select(-1, vocabulary)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        vars(head).pop("forward", None)
 
 
 def combine(text_embeddings: Tensor, virtual_index: Tensor, prompt_embeddings: Tensor | None) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ from ptune_core.prompt.init import start_embeddings
 from ptune_core.prompt.template import TargetKind, Template
 from ptune_core.training.loop import Schedule
 from ptune_core.training.settings import PromptInit, RunSettings
-from ptune_core.training.tasks import LabelTask, TextTask
+from ptune_core.training.tasks import Batching, LabelTask, TextTask
 
 DEFAULT_ENCODER_HIDDEN_SIZE = 768
 """Widest prompt encoder unless asked for: PEFT takes the base model's width, which at 3072 makes an LSTM of 434 M."""
@@ -22,14 +24,8 @@ DEFAULT_ENCODER_HIDDEN_SIZE = 768
 def make_task(model: PromptedModel, examples: Examples, settings: RunSettings) -> LabelTask | TextTask:
     """The task these examples are: labels if there is a verbalizer, else text to generate."""
     kind = LabelTask if model.classifies else TextTask
-    return kind(
-        model,
-        examples.train,
-        examples.validation,
-        batch_size=settings.batch_size,
-        eval_batch_size=settings.eval_batch_size,
-        seed=settings.seed,
-    )
+    batching = Batching(settings.batch_size, settings.eval_batch_size, settings.seed)
+    return kind(model, examples.train, examples.validation, batching)
 
 
 def make_schedule(settings: RunSettings, num_examples: int) -> Schedule:
@@ -83,3 +79,10 @@ def initial_prompt_embeddings(settings: RunSettings, base: BaseModel, template: 
         sample=settings.prompt_init is PromptInit.VOCABULARY,
         generator=torch.Generator().manual_seed(settings.seed),
     )
+
+
+def describe_text_cache(model: PromptedModel) -> dict[str, Any]:
+    """What `plan` says of the text cache: tokens and MiB of room, and where it is or why there is none."""
+    if model.texts is None:
+        return {"tokens": 0, "mib": 0.0, "place": f"none: {model.why_not_in_parts}"}
+    return {"tokens": model.texts.num_tokens, "mib": round(model.texts.mib, 1), "place": str(model.texts.place)}

@@ -21,10 +21,11 @@ from ptune_core.demo import DEMO, DEMO_LABELS
 from ptune_core.errors import CheckpointError, TrainingError
 from ptune_core.model.base import load_base_model
 from ptune_core.model.prompted import PromptedModel
+from ptune_core.model.text_cache import Budget
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.init import Prompt
 from ptune_core.training.checkpoint import load_checkpoint, save_checkpoint
-from ptune_core.training.loop import CheckpointDue, Ended, EndReason, Evaluated, Stepped, Trainer
+from ptune_core.training.loop import CheckpointDue, Ended, EndReason, Evaluated, Schedule, Stepped, Trainer
 from ptune_core.training.metrics import (
     Evaluation,
     Metric,
@@ -34,7 +35,13 @@ from ptune_core.training.metrics import (
     majority_accuracy,
     wilson_interval,
 )
-from ptune_core.training.preparation import initial_prompt_embeddings, make_schedule, make_task, prompt_config
+from ptune_core.training.preparation import (
+    describe_text_cache,
+    initial_prompt_embeddings,
+    make_schedule,
+    make_task,
+    prompt_config,
+)
 from ptune_core.training.settings import RunSettings
 from ptune_core.training.tasks import LabelTask, TextTask
 
@@ -110,6 +117,7 @@ class _Session:
         schedule = make_schedule(settings, task.num_examples)
         accelerator = Accelerator(cpu=base.device.type == "cpu")
         trainer = Trainer(prompt, base.head, schedule, accelerator)
+        self.reserve_text_cache(model, task, schedule)
         self.report_plan(trainer, task, examples, model)
         self.resume(trainer)
         self.phase("training")
@@ -121,6 +129,13 @@ class _Session:
         self.phase("exporting")
         result = self.finish(trainer, model, task, examples, export)
         return result | {"reason": str(reason), "stopped": reason is EndReason.STOPPED}
+
+    def reserve_text_cache(self, model: PromptedModel, task: LabelTask | TextTask, schedule: Schedule) -> None:
+        """Find room for what stands before the first virtual tokens."""
+        if model.texts is not None:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            budget = Budget(self.settings.text_cache_mib, self.directory)
+            model.texts.reserve(task.contexts(schedule.steps * schedule.batches_per_step), budget)
 
     def consume(self, trainer: Trainer, task: LabelTask | TextTask, should_stop: Callable[[], bool]) -> EndReason:
         """Run the loop, turning its events into lines and files."""
@@ -265,6 +280,7 @@ class _Session:
             device=str(model.base.device),
             precision=model.base.precision,
             data=examples.report.summary(),
+            text_cache=describe_text_cache(model),
             warnings=warnings,
         )
 

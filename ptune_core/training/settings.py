@@ -123,6 +123,13 @@ class RunSettings(BaseModel):
         description="Tokens per example, virtual tokens included. Empty: what fits, at most 512.",
     )
     max_new_tokens: int = Field(64, ge=1, le=1024, description="Longest text generated for a sample or a reply.")
+    text_cache_mib: int | None = Field(
+        None,
+        ge=0,
+        le=100_000_000,
+        description="Memory for keys and values of text before the first virtual token, computed once. Empty: up to "
+        "half of what is free, else disk; 0 computes them every time.",
+    )
     precision: Precision = Field(
         Precision.AUTO, description="Base model numbers: auto is bf16 where the device has it."
     )

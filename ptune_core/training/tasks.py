@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ptune_core.data.batching import Row, batch_indices
+from ptune_core.data.batching import Row
 from ptune_core.data.examples import Example
+from ptune_core.data.order import BatchOrder, by_length
 from ptune_core.errors import DataError
 from ptune_core.model.prompted import PromptedModel, Sampling
+from ptune_core.model.text_cache import Context
 from ptune_core.training.metrics import Evaluation, accuracy
 
 SAMPLES = 12
 TEXT_SAMPLES = 3
+
+Pair = tuple[Row, list[int]]
+"""A row and the token ids of its answer."""
+
+
+@dataclass(frozen=True)
+class Batching:
+    """Examples per training batch and per evaluation batch, and what decides the order of training."""
+
+    batch_size: int
+    eval_batch_size: int
+    seed: int
 
 
 class LabelTask:
@@ -26,34 +41,30 @@ class LabelTask:
         model: With a verbalizer.
         train: Examples that carry the target column.
         validation: Likewise.
-        batch_size: Examples per training batch.
-        eval_batch_size: Examples per evaluation batch.
-        seed: Decides the order of training.
+        batching: Batch sizes and the seed of the order.
     """
 
     def __init__(
-        self,
-        model: PromptedModel,
-        train: Sequence[Example],
-        validation: Sequence[Example],
-        *,
-        batch_size: int,
-        eval_batch_size: int,
-        seed: int,
+        self, model: PromptedModel, train: Sequence[Example], validation: Sequence[Example], batching: Batching
     ) -> None:
         assert model.verbalizer is not None, "labels need a verbalizer"
-        self.model, self.batch_size, self.eval_batch_size, self.seed = model, batch_size, eval_batch_size, seed
+        self.model, self.validation, self.batching = model, validation, batching
         self.labels = model.verbalizer.labels
-        self.validation = validation
         self.train_rows = model.make_rows([example.values for example in train])
         self.train_gold = self._gold(train)
         self.validation_rows = model.make_rows([example.values for example in validation])
         self.validation_gold = self._gold(validation)
+        self.order = BatchOrder([len(row.ids) for row in self.train_rows], batching.batch_size, batching.seed)
+        self.validation_batches = by_length([len(row.ids) for row in self.validation_rows], batching.eval_batch_size)
 
     @property
     def num_examples(self) -> int:
         """Training examples."""
         return len(self.train_rows)
+
+    def contexts(self, num_batches: int) -> Iterator[list[Context]]:
+        """See `contexts_of`."""
+        return contexts_of(self.train_rows, self.order, num_batches, self.validation_rows, self.validation_batches)
 
     @property
     def warnings(self) -> list[str]:
@@ -63,7 +74,7 @@ class LabelTask:
 
     def loss(self, position: int, prompt_embeddings: Tensor) -> tuple[Tensor, int]:
         """See `loop.Task`."""
-        chosen = batch_indices(self.num_examples, self.batch_size, self.seed, position)
+        chosen = self.order.indices(position)
         batch = self.model.label_batch([self.train_rows[i] for i in chosen], [self.train_gold[i] for i in chosen])
         assert batch.labels is not None
         logits = self.model.label_logits(batch, prompt_embeddings)
@@ -71,7 +82,7 @@ class LabelTask:
 
     def evaluate(self, prompt_embeddings: Tensor) -> Evaluation:
         """See `loop.Task`; the metric is accuracy."""
-        return self._evaluate(self.validation_rows, prompt_embeddings)
+        return self._evaluate(self.validation_rows, self.validation_batches, prompt_embeddings)
 
     @torch.no_grad()
     def evaluate_zero_shot(self) -> Evaluation | None:
@@ -79,7 +90,7 @@ class LabelTask:
         if self.model.base.head is not None:
             return None
         rows = self.model.make_rows([example.values for example in self.validation], prompted=False)
-        return self._evaluate(rows, None)
+        return self._evaluate(rows, by_length([len(row.ids) for row in rows], self.batching.eval_batch_size), None)
 
     def samples(self, evaluation: Evaluation, prompt_embeddings: Tensor) -> list[dict[str, Any]]:
         """Some validation rows with what was predicted, wrong ones first."""
@@ -95,8 +106,10 @@ class LabelTask:
             for i in order[:SAMPLES]
         ]
 
-    def _evaluate(self, rows: Sequence[Row], prompt_embeddings: Tensor | None) -> Evaluation:
-        probabilities = classify_rows(self.model, rows, prompt_embeddings, self.eval_batch_size)
+    def _evaluate(
+        self, rows: Sequence[Row], batches: Sequence[list[int]], prompt_embeddings: Tensor | None
+    ) -> Evaluation:
+        probabilities = classify_rows(self.model, rows, batches, prompt_embeddings)
         gold = torch.tensor(self.validation_gold)
         confidence, predicted = probabilities.max(dim=1)
         right = probabilities[torch.arange(len(gold)), gold].clamp(min=torch.finfo(torch.float32).tiny)
@@ -123,42 +136,39 @@ class TextTask:
         model: Without a verbalizer.
         train: Examples that carry the target column.
         validation: Likewise.
-        batch_size: Examples per training batch.
-        eval_batch_size: Examples per evaluation batch.
-        seed: Decides the order of training.
+        batching: Batch sizes and the seed of the order.
 
     Raises:
         DataError: No example of a split fits.
     """
 
     def __init__(
-        self,
-        model: PromptedModel,
-        train: Sequence[Example],
-        validation: Sequence[Example],
-        *,
-        batch_size: int,
-        eval_batch_size: int,
-        seed: int,
+        self, model: PromptedModel, train: Sequence[Example], validation: Sequence[Example], batching: Batching
     ) -> None:
-        self.model, self.batch_size, self.eval_batch_size, self.seed = model, batch_size, eval_batch_size, seed
+        self.model, self.batching = model, batching
         self.warnings: list[str] = []
         _, self.train_pairs = self._pairs(train, "training")
         self.validation, self.validation_pairs = self._pairs(validation, "validation")
+        self.order = BatchOrder(_pair_lengths(self.train_pairs), batching.batch_size, batching.seed)
+        self.validation_batches = by_length(_pair_lengths(self.validation_pairs), batching.eval_batch_size)
 
     @property
     def num_examples(self) -> int:
         """Training examples that fit."""
         return len(self.train_pairs)
 
+    def contexts(self, num_batches: int) -> Iterator[list[Context]]:
+        """See `contexts_of`."""
+        train, validation = ([row for row, _ in pairs] for pairs in (self.train_pairs, self.validation_pairs))
+        return contexts_of(train, self.order, num_batches, validation, self.validation_batches)
+
     def loss(self, position: int, prompt_embeddings: Tensor) -> tuple[Tensor, int]:
         """See `loop.Task`."""
-        chosen = batch_indices(self.num_examples, self.batch_size, self.seed, position)
-        return self._loss([self.train_pairs[i] for i in chosen], prompt_embeddings)
+        return self._loss([self.train_pairs[i] for i in self.order.indices(position)], prompt_embeddings)
 
     def evaluate(self, prompt_embeddings: Tensor) -> Evaluation:
         """See `loop.Task`; the metric is the loss per answer token."""
-        return self._evaluate(self.validation_pairs, prompt_embeddings)
+        return self._evaluate(self.validation_pairs, self.validation_batches, prompt_embeddings)
 
     @torch.no_grad()
     def evaluate_zero_shot(self) -> Evaluation:
@@ -171,7 +181,7 @@ class TextTask:
                 strict=True,
             )
         ]
-        return self._evaluate(pairs, None)
+        return self._evaluate(pairs, by_length(_pair_lengths(pairs), self.batching.eval_batch_size), None)
 
     def samples(self, evaluation: Evaluation, prompt_embeddings: Tensor) -> list[dict[str, Any]]:
         """The first validation rows with the text generated for them."""
@@ -192,7 +202,7 @@ class TextTask:
             )
         return shown
 
-    def _pairs(self, examples: Sequence[Example], split: str) -> tuple[list[Example], list[tuple[Row, list[int]]]]:
+    def _pairs(self, examples: Sequence[Example], split: str) -> tuple[list[Example], list[Pair]]:
         target = self.model.template.target.column
         kept, pairs, too_long = [], [], []
         for example in examples:
@@ -213,34 +223,65 @@ class TextTask:
             self.warnings.append(f"{len(too_long)} {split} examples have too long an answer (rows {named}), left out")
         return kept, pairs
 
-    def _evaluate(self, pairs: Sequence[tuple[Row, list[int]]], prompt_embeddings: Tensor | None) -> Evaluation:
+    def _evaluate(
+        self, pairs: Sequence[Pair], batches: Sequence[list[int]], prompt_embeddings: Tensor | None
+    ) -> Evaluation:
         total, targets = 0.0, 0
-        for start in range(0, len(pairs), self.eval_batch_size):
-            loss, count = self._loss(pairs[start : start + self.eval_batch_size], prompt_embeddings)
+        for chosen in batches:
+            loss, count = self._loss([pairs[i] for i in chosen], prompt_embeddings)
             total, targets = total + float(loss), targets + count
         return Evaluation(loss=total / targets, value=total / targets)
 
-    def _loss(self, pairs: Sequence[tuple[Row, list[int]]], prompt_embeddings: Tensor | None) -> tuple[Tensor, int]:
+    def _loss(self, pairs: Sequence[Pair], prompt_embeddings: Tensor | None) -> tuple[Tensor, int]:
         batch = self.model.text_batch([row for row, _ in pairs], [answer for _, answer in pairs])
         return self.model.text_loss(batch, prompt_embeddings)
 
 
 @torch.no_grad()
 def classify_rows(
-    model: PromptedModel, rows: Sequence[Row], prompt_embeddings: Tensor | None, batch_size: int
+    model: PromptedModel, rows: Sequence[Row], batches: Sequence[list[int]], prompt_embeddings: Tensor | None
 ) -> Tensor:
     """Probability of every label, `[N, C]` fp32 on the CPU, in the order of `rows`.
 
-    Rows of like length share a batch; padding changes no result, only the time.
+    Args:
+        model: With a verbalizer.
+        rows: N rows.
+        batches: Their indices, each once (`by_length`).
+        prompt_embeddings: `[P, H]`; None if the rows have no virtual tokens.
     """
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
-    scored = []
-    for start in range(0, len(order), batch_size):
-        batch = model.label_batch([rows[i] for i in order[start : start + batch_size]])
-        scored.append(model.label_logits(batch, prompt_embeddings).softmax(dim=1).cpu())
-    place = torch.empty(len(order), dtype=torch.long)
-    place[torch.tensor(order)] = torch.arange(len(order))
+    scored = [
+        model.label_logits(model.label_batch([rows[i] for i in chosen]), prompt_embeddings).softmax(dim=1).cpu()
+        for chosen in batches
+    ]
+    place = torch.empty(len(rows), dtype=torch.long)
+    place[torch.tensor([i for chosen in batches for i in chosen])] = torch.arange(len(rows))
     return torch.cat(scored)[place]
+
+
+def contexts_of(
+    train: Sequence[Row],
+    order: BatchOrder,
+    num_batches: int,
+    validation: Sequence[Row],
+    validation_batches: Sequence[list[int]],
+) -> Iterator[list[Context]]:
+    """The contexts that training and evaluation will ask the text cache for, batch by batch as they first come.
+
+    Args:
+        train: Training rows.
+        order: Their order.
+        num_batches: Training batches that there will be.
+        validation: Validation rows.
+        validation_batches: Their indices.
+    """
+    for position in range(min(num_batches, order.batches_per_epoch)):
+        yield [train[i].context for i in order.indices(position)]
+    for chosen in validation_batches:
+        yield [validation[i].context for i in chosen]
+
+
+def _pair_lengths(pairs: Sequence[Pair]) -> list[int]:
+    return [len(row.ids) + len(answer) for row, answer in pairs]
 
 
 def _shown_text(model: PromptedModel, example: Example) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 from transformers import AutoTokenizer
 
-from ptune_core.data.batching import IGNORED, Row, RowMaker, batch_indices, epoch_order, make_batch
+from ptune_core.data.batching import RowMaker
 from ptune_core.errors import BaseModelError, DataError, SettingsError
 from ptune_core.prompt.template import parse_template
 
@@ -96,29 +95,3 @@ def test_text_to_generate_starts_with_a_space_and_ends_with_the_end_token(tiny_g
     assert rows.answer_ids("great film ") == [*expected, rows.tokenizer.eos_token_id]
     line = maker(tiny_gpt2, "{a} [P*2] Summary:\n[ANSWER:y]")
     assert line.answer_ids("great film")[:-1] == line.tokenizer("great film")["input_ids"]
-
-
-@pytest.mark.parametrize("pad_left", [True, False])
-def test_batch_marks_padding_positions_and_virtual_tokens(pad_left: bool) -> None:
-    batch = make_batch([Row((5, -1, -2)), Row((7,))], pad_left=pad_left)
-    short = 1
-    real = batch.attention_mask[short].bool()
-    assert batch.token_ids[short][real].tolist() == [7]
-    assert batch.position_ids[short][real].tolist() == [0]
-    assert batch.virtual_index[0].tolist() == [-1, 0, 1]
-    assert real.tolist() == ([False, False, True] if pad_left else [True, False, False])
-
-
-def test_answers_are_the_only_labels() -> None:
-    batch = make_batch([Row((5, -1)), Row((7,))], answers=[[8, 9], [3]], pad_left=True)
-    assert batch.labels is not None
-    assert batch.labels.tolist() == [[IGNORED, IGNORED, 8, 9], [IGNORED, IGNORED, IGNORED, 3]]
-
-
-def test_every_epoch_shows_every_example_once_in_another_order() -> None:
-    seen = [batch_indices(10, 4, seed=3, position=position) for position in range(6)]
-    first, second = sum(seen[:3], []), sum(seen[3:], [])
-    assert sorted(first) == sorted(second) == list(range(10))
-    assert first != second
-    torch.manual_seed(99)
-    assert epoch_order(10, 3, 0) == first, "the order does not depend on the global random state"

@@ -18,7 +18,7 @@ from ptune_core.prompt.template import TargetKind
 def test_language_model_is_frozen_and_in_eval_mode(tiny_gpt2: Path) -> None:
     base = load_base_model(str(tiny_gpt2), target=TargetKind.ANSWER, device="cpu", precision="fp32")
     assert not base.model.training and not any(p.requires_grad for p in base.model.parameters())
-    assert (base.hidden_size, base.max_positions, base.pads_left, base.head) == (32, 64, True, None)
+    assert (base.hidden_size, base.max_positions, base.is_causal, base.head) == (32, 64, True, None)
 
 
 def test_head_is_trainable_and_fp32_on_a_bf16_base(tiny_bert: Path) -> None:

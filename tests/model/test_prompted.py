@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from ptune_core.data.batching import Row
+from ptune_core.data.layout import make_batch
 from ptune_core.errors import SettingsError
 from ptune_core.model.base import load_base_model
 from ptune_core.model.prompted import PromptedModel, Sampling, combine, draw_token
@@ -41,6 +43,13 @@ def logits(model: PromptedModel, texts: list[str], prompt: Tensor | None) -> Ten
     rows = model.make_rows([{"text": text} for text in texts], prompted=prompt is not None)
     with torch.no_grad():
         return model.label_logits(model.label_batch(rows), prompt)
+
+
+def whole_graph(model: PromptedModel, row: Row, prompt: Tensor) -> dict[str, Tensor]:
+    """What transformers is given for one row, with nothing left out."""
+    batch = make_batch([row], in_parts=False)
+    embeddings = combine(model.base.word_embeddings(batch.token_ids), batch.virtual_index, prompt)
+    return {"inputs_embeds": embeddings, "attention_mask": batch.attention_mask}
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
@@ -116,10 +125,10 @@ def test_text_loss_is_transformers_loss_on_the_answer(tiny_gpt2: Path) -> None:
     assert count == sum(map(len, answers))
     expected = 0.0
     for row, answer in zip(rows, answers, strict=True):
-        batch = model.text_batch([row], [answer])
-        embeds = combine(model.base.word_embeddings(batch.token_ids), batch.virtual_index, prompt)
+        whole = Row((*row.ids, *answer))
+        labels = torch.tensor([[-100] * len(row.ids) + answer])
         with torch.no_grad():
-            expected += model.base.model(inputs_embeds=embeds, labels=batch.labels).loss.item() * len(answer)
+            expected += model.base.model(**whole_graph(model, whole, prompt), labels=labels).loss.item() * len(answer)
     assert float(total) == pytest.approx(expected, rel=1e-5)
 
 
@@ -129,10 +138,8 @@ def test_streaming_equals_generating_with_transformers(request: pytest.FixtureRe
     prompt = prompt_for(model)
     row = model.make_rows([{"text": TEXTS[2]}])[0]
     pieces = list(model.stream(row, prompt, Sampling(max_new_tokens=12)))
-    batch = model.text_batch([row], [[]])
-    embeds = combine(model.base.word_embeddings(batch.token_ids), batch.virtual_index, prompt)
     output = model.base.model.generate(
-        inputs_embeds=embeds, attention_mask=batch.attention_mask, max_new_tokens=12, do_sample=False,
+        **whole_graph(model, row, prompt), max_new_tokens=12, do_sample=False,
         pad_token_id=model.base.tokenizer.pad_token_id,
     )  # fmt: skip
     assert pieces[-1] == model.base.tokenizer.decode(output[0], skip_special_tokens=True)

@@ -19,7 +19,7 @@ from ptune_core.prompt.init import Prompt
 from ptune_core.prompt.template import TargetKind, parse_template
 from ptune_core.training.session import run_training
 from ptune_core.training.settings import RunSettings
-from ptune_core.training.tasks import LabelTask
+from ptune_core.training.tasks import Batching, LabelTask
 
 LABELLED = "text,label\n" + "".join(
     f"{text} {i},{label}\n"
@@ -110,7 +110,7 @@ def test_step_zero_equals_the_text_the_prompt_starts_from(tmp_path: Path, tiny_g
     )
     assert examples.verbalizer is not None
     words = PromptedModel(base, template, examples.verbalizer)
-    same = LabelTask(words, examples.train, examples.validation, batch_size=4, eval_batch_size=4, seed=0)
+    same = LabelTask(words, examples.train, examples.validation, Batching(4, 4, 0))
     zero_shot = same.evaluate_zero_shot()
     assert zero_shot is not None
     assert recorder.of("eval")[0]["loss"] == pytest.approx(zero_shot.loss, abs=1e-6)

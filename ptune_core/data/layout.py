@@ -1,0 +1,116 @@
+"""Rows -> a padded batch, cut into the parts that the base model computes apart.
+
+B rows, T positions, N targets. A row of a causal model has up to three parts, in this order:
+
+- its *context*: the text before its first virtual token, which nothing that is trained can change;
+- what *all rows of the batch share* from there on, such as a front prompt, computed once for all of them;
+- the rest, which is padded on the right. Later positions change nothing before them, so padding needs no mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ptune_core.data.batching import Row
+
+MIN_SHARED = 2
+"""Fewest numbers worth a pass of their own."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B rows; numbers are token ids, or -(i + 1) for virtual token i, as in `Row`.
+
+    Attributes:
+        contexts: B texts before the first virtual token, as token ids; empty if no row has one.
+        shared: What all rows have next; may be empty.
+        token_ids: `[B, T]` long, the rest; an arbitrary valid id where a virtual token or padding stands.
+        virtual_index: `[B, T]` long; the row of the prompt embeddings to put there, or -1.
+        attention_mask: `[B, T]` long; 0 at padding. Only a model that reads in both directions needs it.
+        targets: `[N]` long, positions in the flattened `[B * T]` whose output is wanted: each row's last one, or those
+            that the tokens of its answer follow.
+        labels: `[N]` long: class indices, or the token ids of the answers; None if there are none.
+    """
+
+    contexts: tuple[tuple[int, ...], ...]
+    shared: tuple[int, ...]
+    token_ids: Tensor
+    virtual_index: Tensor
+    attention_mask: Tensor
+    targets: Tensor
+    labels: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`; to a GPU from pinned memory, without waiting for the copy."""
+        if device.type == "cpu":
+            return self
+        moved = {
+            name: value.pin_memory().to(device, non_blocking=True)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return Batch(**{**vars(self), **moved})
+
+
+def make_batch(
+    rows: Sequence[Row],
+    *,
+    in_parts: bool,
+    answers: Sequence[Sequence[int]] | None = None,
+    labels: Sequence[int] | None = None,
+) -> Batch:
+    """Lay out rows.
+
+    Args:
+        rows: B rows.
+        in_parts: Whether contexts and what the rows share are set apart; else whole rows are "the rest".
+        answers: For generation: the answer of each row, appended to it, and the targets.
+        labels: For classification: class indices, one per row.
+    """
+    contexts, shared = _parts(rows) if in_parts else ((), ())
+    begins = [len(shared) + (len(contexts[i]) if contexts else 0) for i in range(len(rows))]
+    rests = [list(row.ids[begin:]) for row, begin in zip(rows, begins, strict=True)]
+    counts = [1] * len(rows)
+    if answers is not None:
+        counts = [len(answer) for answer in answers]
+        # The last answer token is only ever predicted: nothing stands after it.
+        full = [rest + list(answer)[:-1] for rest, answer in zip(rests, answers, strict=True)]
+        labels = [token_id for answer in answers for token_id in answer]
+    else:
+        full = rests
+    ids = _pad(full, 0)
+    width = ids.shape[1]
+    targets = [i * width + len(rests[i]) - 1 + j for i in range(len(rows)) for j in range(counts[i])]
+    return Batch(
+        contexts=contexts,
+        shared=shared,
+        token_ids=ids.clamp(min=0),
+        virtual_index=torch.where(ids < 0, -ids - 1, -1),
+        attention_mask=_pad([[1] * len(numbers) for numbers in full], 0),
+        targets=torch.tensor(targets, dtype=torch.long),
+        labels=None if labels is None else torch.tensor(labels, dtype=torch.long),
+    )
+
+
+def _parts(rows: Sequence[Row]) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]:
+    """Contexts, and what all rows share after them: at least one number of every row is left."""
+    contexts = tuple(row.context for row in rows)
+    if len(set(contexts)) > 1:
+        return contexts, ()
+    start = len(contexts[0])
+    end = min(len(row.ids) for row in rows) - 1
+    first = rows[0].ids
+    shared = start
+    while shared < end and all(row.ids[shared] == first[shared] for row in rows):
+        shared += 1
+    is_worth_it = len(rows) > 1 and shared - start >= MIN_SHARED and min(first[start:shared]) < 0
+    return contexts if start else (), first[start:shared] if is_worth_it else ()
+
+
+def _pad(sequences: Sequence[Sequence[int]], value: int) -> Tensor:
+    tensors = [torch.tensor(sequence, dtype=torch.long) for sequence in sequences]
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)

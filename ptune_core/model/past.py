@@ -1,0 +1,120 @@
+"""Keys and values of what stands before the part of a batch that is computed.
+
+B rows, T positions, h key/value heads, d their size. A past is padded on the left, so that its end touches what comes
+next: sliding windows and position ids then need no care, and the mask hides the padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from ptune_core.model.base import BaseModel
+
+LayerStates = list[tuple[Tensor, Tensor]]
+"""Keys and values `[B, h, T, d]` of each layer."""
+
+_PROBE_TOKENS = 8
+
+
+@dataclass(frozen=True)
+class Past:
+    """What B rows have behind them.
+
+    Attributes:
+        layers: Keys and values `[B, h, T, d]` of each layer.
+        lengths: Positions of each row that are not padding.
+    """
+
+    layers: LayerStates
+    lengths: tuple[int, ...]
+
+    @property
+    def width(self) -> int:
+        """T."""
+        return self.layers[0][0].shape[2]
+
+    def cache(self) -> DynamicCache:
+        """For the base model's forward. It keeps whole layers: a sliding window is a matter of the mask."""
+        return DynamicCache(self.layers)
+
+    def expand(self, rows: int) -> Past:
+        """The past of one row as that of `rows` rows, without copies."""
+        layers = [(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1)) for keys, values in self.layers]
+        return Past(layers, self.lengths * rows)
+
+    def mask(self, new: int) -> Tensor | None:
+        """`[B, T + new]`, 0 at the padding; None if there is none."""
+        if len(set(self.lengths)) == 1 and self.lengths[0] == self.width:
+            return None
+        keys = self.layers[0][0]
+        starts = self.width - torch.tensor(self.lengths, device=keys.device)
+        places = torch.arange(self.width + new, device=keys.device)
+        return (places >= starts[:, None]).long()
+
+    def positions(self, new: int) -> Tensor | None:
+        """Position ids `[B, new]` of what comes next; None if counting on from T is right."""
+        if len(set(self.lengths)) == 1 and self.lengths[0] == self.width:
+            return None
+        device = self.layers[0][0].device
+        return torch.tensor(self.lengths, device=device)[:, None] + torch.arange(new, device=device)
+
+
+def inputs_after(base: BaseModel, past: Past | None, inputs_embeds: Tensor) -> dict[str, object]:
+    """What a causal base model is called with for the positions after `past`, `[B, T, H]`."""
+    if past is None:
+        return {"inputs_embeds": inputs_embeds, "use_cache": False}
+    inputs: dict[str, object] = {
+        "inputs_embeds": inputs_embeds,
+        "past_key_values": past.cache(),
+        "use_cache": True,
+        "attention_mask": past.mask(inputs_embeds.shape[1]),
+    }
+    if base.accepts("position_ids"):
+        inputs["position_ids"] = past.positions(inputs_embeds.shape[1])
+    return inputs
+
+
+def go_on(base: BaseModel, past: Past | None, inputs_embeds: Tensor) -> Past:
+    """The past of rows of equal length, after `inputs_embeds` `[B, T, H]` too."""
+    inputs = inputs_after(base, past, inputs_embeds)
+    cache = inputs.setdefault("past_key_values", DynamicCache())
+    base.body(**(inputs | {"use_cache": True}))
+    assert isinstance(cache, DynamicCache)
+    lengths = (0,) * len(inputs_embeds) if past is None else past.lengths
+    new = inputs_embeds.shape[1]
+    return Past([_states(layer) for layer in cache.layers], tuple(length + new for length in lengths))
+
+
+def _states(layer: object) -> tuple[Tensor, Tensor]:
+    assert isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None
+    return layer.keys, layer.values
+
+
+@torch.no_grad()
+def why_not_in_parts(base: BaseModel) -> str | None:
+    """Why rows of this base model cannot be computed part after part; None if they can.
+
+    What a model's class promises is not relied on: a few tokens are computed both ways and compared.
+    """
+    if not base.is_causal:
+        return "the base model reads in both directions"
+    if base.model.training or any(parameter.requires_grad for parameter in base.body.parameters()):
+        return "the base model itself is being trained"
+    cache = DynamicCache(config=base.model.config)
+    if not base.accepts("past_key_values") or any(cache.is_linear):
+        return "the base model does not keep keys and values"
+    ids = torch.arange(_PROBE_TOKENS, device=base.device)[None] % len(base.embedding_weight)
+    embeddings = base.word_embeddings(ids)
+    whole = base.body(**inputs_after(base, None, embeddings)).last_hidden_state[:, -1].float()
+    half = _PROBE_TOKENS // 2
+    inputs = inputs_after(base, go_on(base, None, embeddings[:, :half]), embeddings[:, half:])
+    parts = base.body(**inputs).last_hidden_state[:, -1].float()
+    tolerance = 0.05 if base.precision == "bf16" else 1e-3
+    if not float((whole - parts).abs().max()) <= tolerance * float(whole.abs().max()):  # NaN is not the same either
+        return "the base model's keys and values depend on the text after them"
+    return None
