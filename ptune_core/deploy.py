@@ -279,7 +279,7 @@ def explain(spec: Spacefile, folder: Path, repo_id: str, environment: Mapping[st
     for number, call in enumerate(calls, start=1):
         lines += [f"{number:>2}. {call}", f"    {call.reason}"]
     lines.append(
-        f"The Space will be {seen_by}. Its storage bucket is always private."
+        f"The Space will be {seen_by}. A bucket made for it is private."
         if spec.volumes
         else f"The Space will be {seen_by}."
     )

@@ -1,4 +1,4 @@
-"""Why a worker is gone without having left a result, as far as it can be known from outside."""
+"""Why a worker is gone without having left a result, as far as it can be known from outside, and what helps."""
 
 from __future__ import annotations
 
@@ -31,17 +31,37 @@ def memory_kills() -> int:
     return 0
 
 
-def why_it_died(started: Mapping[str, Any] | None, exit_code: int | None) -> str:
-    """One sentence for people.
+def memory_remedy(phase: str) -> str:
+    """What to do when memory ran out in the `phase` that `metrics.jsonl` named last; empty if none did."""
+    match phase:
+        case "exporting":
+            return (
+                "What was trained is kept, so no setting has to change: end programs that use memory, then resume. "
+                "Steps after the last checkpoint are repeated, and the adapter is written again"
+            )
+        case "loading data":
+            return "Use fewer rows or shorter texts, or end other programs that use memory"
+        case "loading base model":
+            return "Choose a smaller base model or precision bf16, or end other programs that use memory"
+        case _:
+            return (
+                "Lower batch_size, eval_batch_size or max_length, and raise gradient_accumulation_steps to keep the "
+                "effective batch"
+            )
+
+
+def why_it_died(started: Mapping[str, Any] | None, exit_code: int | None, phase: str = "") -> str:
+    """One sentence for people, and one of advice where there is any.
 
     Args:
         started: What the worker recorded when it began (`machine_start`, `memory_kills`), None if it never did.
         exit_code: As `subprocess` gives it, negative for a signal; None if it ended while no app was watching.
+        phase: What it was doing, as `metrics.jsonl` named it last; empty if it did not.
     """
     if started is not None and started.get("machine_start", "") != machine_start():
         return "The machine was restarted while the run was going."
     if started is not None and exit_code in (None, -signal.SIGKILL) and memory_kills() > started.get("memory_kills", 0):
-        return "The system killed the worker because memory ran out. A smaller batch_size or max_length needs less."
+        return f"The system killed the worker because memory ran out. {memory_remedy(phase)}."
     if exit_code == -signal.SIGKILL:
         return "The worker was killed (SIGKILL): by somebody, or by the system because memory ran out."
     if exit_code is not None and exit_code < 0:

@@ -26,6 +26,7 @@ from ptune_core.errors import PTuneError, RunError
 from ptune_core.files import Lock
 from ptune_core.runs.causes import why_it_died
 from ptune_core.runs.directory import LOCK_VARIABLE, RunDirectory
+from ptune_core.runs.metrics_log import last_phase
 from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Run, Store
 
@@ -206,9 +207,11 @@ class Launcher:
             )
 
     def _wait(self, run_id: str, process: subprocess.Popen[bytes]) -> None:
-        code = process.wait()
+        # Not reaped yet, it keeps its number: the group that is killed cannot be a stranger's.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)  # nothing that the worker started outlives it
+        code = process.wait()
         if self._children.get(run_id) is process:  # else it was settled by its result before it was quite gone
             self._exit_codes[run_id] = code
             del self._children[run_id]
@@ -234,7 +237,8 @@ class Launcher:
         exit_code = self._exit_codes.pop(run.id, None)
         if directory.result() is None:
             last = next(iter(directory.history()[-1:]), {})
-            reason = why_it_died(last if last.get("event") == "started" else None, exit_code)
+            started = last if last.get("event") == "started" else None
+            reason = why_it_died(started, exit_code, last_phase(directory.metrics))
             if directory.stop_requested():
                 text = f"stopped, but not by itself. {reason} Resuming goes on from the last checkpoint"
                 directory.write_result({"state": "stopped", "reason": text})

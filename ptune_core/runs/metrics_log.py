@@ -16,6 +16,7 @@ from ptune_core.files import atomic_write, json_line, read_lines, write_all
 
 AT_A_STEP = ("step", "eval", "sample")
 _ABOUT_THE_RESULT = (*AT_A_STEP, "baseline")
+_TAIL_BYTES = 1 << 16
 
 
 class MetricsLog:
@@ -68,6 +69,17 @@ class MetricsLog:
         os.close(self._descriptor)
         self._descriptor = _open(self._path)
         self._earlier = 0
+
+
+def last_phase(path: Path) -> str:
+    """What the run of this `metrics.jsonl` was doing last; empty where that cannot be told from the end of the file."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            lines = read_lines(file.read())
+    except FileNotFoundError:
+        return ""
+    return next((str(line["phase"]) for line in reversed(lines) if line.get("kind") == "phase"), "")
 
 
 def _stands(line: Mapping[str, Any], step: int) -> bool:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from ptune_core.errors import DataError, DiskFull, OutOfMemory, PTuneError, RunError
 from ptune_core.files import NO_ROOM, Lock
 from ptune_core.model.lease import training_lease
-from ptune_core.runs.causes import machine_start, memory_kills
+from ptune_core.runs.causes import machine_start, memory_kills, memory_remedy
 from ptune_core.runs.directory import LOCK_VARIABLE, RunDirectory, default_name
 from ptune_core.runs.metrics_log import MetricsLog
 from ptune_core.runs.states import RunState
@@ -141,9 +141,12 @@ def _attempt(files: RunDirectory, train: Train, *, report: Report, should_stop: 
     files.record(
         "started", attempt=files.attempt(), pid=os.getpid(), machine_start=machine_start(), memory_kills=memory_kills()
     )
+    phase = ""
     with _log_to(files.log), _stop_on_sigterm() as terminated, MetricsLog(files.metrics) as metrics:
 
         def note(line: dict[str, Any]) -> None:
+            nonlocal phase
+            phase = line.get("phase", phase)
             metrics.append(line)
             report(line)
 
@@ -157,7 +160,7 @@ def _attempt(files: RunDirectory, train: Train, *, report: Report, should_stop: 
         except Exception as error:
             files.ballast.release()  # a full disk must not keep the reason from being written
             logger.exception("The run failed")
-            outcome = {"state": RunState.FAILED, "error": describe(error)}
+            outcome = {"state": RunState.FAILED, "error": describe(error, phase)}
     files.ballast.release()
     result = {**_UNKNOWN, "seconds": round(time.monotonic() - began, 3), "attempt": files.attempt(), **outcome}
     files.write_result(result)
@@ -191,15 +194,13 @@ def _export(files: RunDirectory, trained: TrainedPrompt) -> None:
     export_adapter(trained, files.adapter, files.adapter_zip)
 
 
-def describe(error: Exception) -> Mapping[str, str]:
-    """An error for result.json: the name of its class, and a text for people."""
+def describe(error: Exception, phase: str) -> Mapping[str, str]:
+    """An error in `phase` for result.json: the name of its class, and a text for people."""
     if isinstance(error, PTuneError):
         known = error
     elif _is_out_of_memory(error):
-        known = OutOfMemory(
-            "Memory ran out", got=_first_line(error), remedy="Lower batch_size, eval_batch_size or max_length, "
-            "and raise gradient_accumulation_steps to keep the effective batch",
-        )  # fmt: skip
+        what = f"Memory ran out while {phase}" if phase else "Memory ran out"
+        known = OutOfMemory(what, got=_first_line(error), remedy=memory_remedy(phase))
     elif _is_disk_full(error):
         known = DiskFull(
             "The disk is full", got=_first_line(error),

@@ -38,6 +38,22 @@ def test_a_kill_by_the_system_for_want_of_memory_is_recognised(
     assert "batch_size" not in why_it_died(started | {"memory_kills": 3}, exit_code)
 
 
+@pytest.mark.parametrize(
+    ("phase", "words"),
+    [
+        ("", "batch_size"),
+        ("training", "batch_size"),
+        ("loading data", "fewer rows"),
+        ("loading base model", "smaller base model"),
+        ("exporting", "then resume"),
+    ],
+)
+def test_the_advice_fits_what_the_worker_was_doing(started: dict[str, object], phase: str, words: str) -> None:
+    """Bug: whoever lacked memory for writing the adapter was told to lower batch_size."""
+    text = why_it_died(started | {"memory_kills": -1}, -signal.SIGKILL, phase)
+    assert words in text and ("batch_size" in text) == (words == "batch_size")
+
+
 def test_a_crash_is_not_blamed_on_memory_that_another_process_lacked(started: dict[str, object]) -> None:
     text = why_it_died(started | {"memory_kills": -1}, -signal.SIGSEGV)
     assert "SIGSEGV" in text and "memory" not in text

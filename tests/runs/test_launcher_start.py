@@ -1,17 +1,20 @@
-"""How a worker's process is begun: its command, its lock, its environment, and what is said if it dies at once."""
+"""How a worker's process is begun and cleared away: command, lock, environment, and what is said if it dies early."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 
 import psutil
 import pytest
 
+from ptune_core.runs.causes import machine_start
 from ptune_core.runs.directory import RunDirectory
 from ptune_core.runs.launcher import Launcher, worker_environment
+from ptune_core.runs.metrics_log import MetricsLog
 from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Store
 
@@ -82,3 +85,33 @@ def test_a_worker_knows_only_what_it_needs(store: Store, submit: Submit, files, 
     assert "hidden" not in environment.values() and environment.keys() <= worker_environment().keys() | {
         "PTUNE_LOCK_DESCRIPTOR", "LC_CTYPE",
     }  # fmt: skip
+
+
+def test_a_worker_killed_while_exporting_is_told_what_helps_there(store: Store, submit: Submit, files) -> None:
+    """Bug: whoever lacked memory for writing the adapter was told to lower batch_size."""
+    run_id = submit()
+    store.claim_next()
+    files(run_id).record("started", attempt=1, pid=0, machine_start=machine_start(), memory_kills=-1)
+    with MetricsLog(files(run_id).metrics) as metrics:
+        metrics.append({"kind": "phase", "phase": "training"})
+        metrics.append({"kind": "sample", "step": 1, "rows": ["a long text " * 10_000]})
+        metrics.append({"kind": "phase", "phase": "exporting"})
+    Launcher(store).reconcile()
+    reason = store.get(run_id, None).reason
+    assert "memory ran out" in reason and "then resume" in reason and "batch_size" not in reason
+
+
+def test_what_a_worker_leaves_behind_is_killed_before_its_number_is_free(
+    store: Store, submit: Submit, wait_until: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug: the group was killed after the worker had been reaped, when its number could be a stranger's."""
+    seen = []
+
+    def look(group: int, number: int) -> None:
+        seen.append((psutil.Process(group).status(), number))
+
+    monkeypatch.setattr(os, "killpg", look)
+    submit()
+    Launcher(store, worker_argv=(sys.executable, "-S", "-c", "")).tick()
+    wait_until(lambda: bool(seen), "its group to be killed")
+    assert seen == [(psutil.STATUS_ZOMBIE, signal.SIGKILL)]

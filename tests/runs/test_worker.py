@@ -159,6 +159,20 @@ def test_running_out_of_memory_comes_with_advice(files: RunDirectory, error: Exc
     assert "batch_size" in described["text"] and "max_length" in described["text"]
 
 
+def test_memory_that_runs_out_at_the_end_is_not_blamed_on_the_batch(files: RunDirectory) -> None:
+    """Bug: whoever lacked memory for writing the adapter was told to lower batch_size."""
+
+    def train(*_: object, report: Callable[[dict[str, object]], None], **__: object) -> dict[str, object]:
+        report({"kind": "phase", "phase": "training", "seconds": 0.0})
+        report({"kind": "phase", "phase": "exporting", "seconds": 1.0})
+        raise MemoryError
+
+    work(files.path, train)
+    error = (files.result() or {})["error"]
+    assert error["kind"] == "OutOfMemory" and "while exporting" in error["text"]
+    assert "then resume" in error["text"] and "batch_size" not in error["text"]
+
+
 def test_torch_says_out_of_memory_in_a_way_that_is_understood(files: RunDirectory) -> None:
     """Held to torch's own class, which is not imported where errors are described."""
     import torch
