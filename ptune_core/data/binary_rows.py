@@ -6,6 +6,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from ptune_core.errors import DataError
 
 _ROWS_AT_ONCE = 1000
 _SAMPLE_ROWS = 50
-_DAMAGE = (zipfile.BadZipFile, zlib.error, ParseError, KeyError, ValueError, EOFError, OSError)
+_PARQUET_DAMAGE = (pa.ArrowException, OSError)
+_XLSX_DAMAGE = (zipfile.BadZipFile, zlib.error, ParseError, KeyError, ValueError, EOFError, OSError)
 """What openpyxl lets through of what a damaged workbook does to the libraries below it."""
 
 
@@ -31,13 +33,9 @@ def read_parquet(path: Path, limits: Limits) -> Source:
     Raises:
         DataError: The file is damaged, or has too many columns.
     """
-    try:
+    with _damage_explained("Parquet", *_PARQUET_DAMAGE):
         file = pq.ParquetFile(path)
         schema = file.schema_arrow
-    except MemoryError:
-        raise
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged("Parquet", error) from error
     if len(schema) > limits.max_columns:
         raise too_many_columns(len(schema), limits)
     if len(set(schema.names)) < len(schema):
@@ -56,16 +54,12 @@ def read_parquet(path: Path, limits: Limits) -> Source:
 
     def rows() -> Iterator[Row]:
         number = 0
-        try:
+        with _damage_explained("Parquet", *_PARQUET_DAMAGE):
             for batch in file.iter_batches(_ROWS_AT_ONCE, columns=kept, use_threads=False):
                 cells = [_column_texts(batch.column(name).to_pylist(), names.get(name)) for name in batch.schema.names]
                 for values in zip(*cells, strict=True):
                     number += 1
                     yield Row(number, values)
-        except MemoryError:
-            raise
-        except (pa.ArrowException, OSError) as error:
-            raise _damaged("Parquet", error) from error
 
     return Source(name_columns(kept, notes), rows(), notes)
 
@@ -96,7 +90,7 @@ def read_xlsx(path: Path, limits: Limits) -> Source:
     # Only here: no other kind of file needs it, and importing it takes longer than reading a small file.
     import openpyxl
 
-    try:
+    with _damage_explained("XLSX", *_XLSX_DAMAGE):
         _check_archive(path, limits)
         book = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
         sheet_rows: Iterator[tuple[int, list[str]]] = iter(())
@@ -106,8 +100,6 @@ def read_xlsx(path: Path, limits: Limits) -> Source:
                 break
         else:
             raise DataError("The workbook has no rows", got=f"{len(book.worksheets)} empty sheets")
-    except _DAMAGE as error:
-        raise _damaged("XLSX", error) from error
     notes: list[str] = []
     if len(book.sheetnames) > 1:
         notes.append(f"Sheet {sheet.title!r} is read; the workbook has {len(book.sheetnames)} sheets.")
@@ -117,14 +109,12 @@ def read_xlsx(path: Path, limits: Limits) -> Source:
     columns = name_columns(sample[0][1] if names is None else names, notes)
 
     def rows() -> Iterator[Row | BadRow]:
-        try:
+        with _damage_explained("XLSX", *_XLSX_DAMAGE):
             for number, cells in chain(sample[names is None :], sheet_rows):
                 if len(cells) > len(columns):
                     yield BadRow(number, *wrong_width(cells, len(columns)))
                 else:
                     yield Row(number, [*cells, *[""] * (len(columns) - len(cells))])
-        except _DAMAGE as error:
-            raise _damaged("XLSX", error) from error
 
     return Source(columns, rows(), notes)
 
@@ -157,24 +147,23 @@ def _check_archive(path: Path, limits: Limits) -> None:
     unpacked = sum(entry.file_size for entry in entries)
     allowed = 4 * limits.max_bytes
     if unpacked > allowed:
-        raise DataError(
-            "The workbook is too large",
-            got=f"{unpacked / 2**20:,.0f} MB after unpacking",
-            needed=f"at most {allowed / 2**20:,.0f} MB",
-            remedy="Save the sheet as .csv",
-        )
+        got, needed = f"{unpacked / 2**20:,.0f} MB after unpacking", f"at most {allowed / 2**20:,.0f} MB"
+        raise DataError("The workbook is too large", got=got, needed=needed, remedy="Save the sheet as .csv")
 
 
 def too_many_columns(count: int, limits: Limits) -> DataError:
     """The error for a table wider than the limits."""
-    return DataError(
-        "The table has too many columns",
-        got=f"{count:,}",
-        needed=f"at most {limits.max_columns}",
-        remedy="Keep only the columns of texts and labels",
-    )
+    needed, remedy = f"at most {limits.max_columns}", "Keep only the columns of texts and labels"
+    return DataError("The table has too many columns", got=f"{count:,}", needed=needed, remedy=remedy)
 
 
-def _damaged(kind: str, error: Exception) -> DataError:
-    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-    return DataError(f"The {kind} file is damaged", got=reason, remedy="Save or download it again")
+@contextmanager
+def _damage_explained(kind: str, *causes: type[Exception]) -> Iterator[None]:
+    """Turn what the library for this `kind` of file raises on a damaged one into a `DataError`."""
+    try:
+        yield
+    except MemoryError:  # pyarrow's own is one, and an ArrowException as well
+        raise
+    except causes as error:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise DataError(f"The {kind} file is damaged", got=reason, remedy="Save or download it again") from error
