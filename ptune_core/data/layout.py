@@ -23,26 +23,49 @@ MIN_SHARED = 2
 
 @dataclass(frozen=True)
 class Batch:
-    """B rows; numbers are token ids, or -(i + 1) for virtual token i, as in `Row`.
+    """B rows, once for each of S prompts; numbers are token ids, or -(i + 1) for virtual token i, as in `Row`.
 
     Attributes:
         contexts: B texts before the first virtual token, as token ids; empty if no row has one.
-        shared: What all rows have next; may be empty.
-        token_ids: `[B, T]` long, the rest; an arbitrary valid id where a virtual token or padding stands.
-        virtual_index: `[B, T]` long; the row of the prompt embeddings to put there, or -1.
-        attention_mask: `[B, T]` long; 0 at padding. Only a model that reads in both directions needs it.
-        targets: `[N]` long, positions in the flattened `[B * T]` whose output is wanted: each row's last one, or those
-            that the tokens of its answer follow.
-        labels: `[N]` long: class indices, or the token ids of the answers; None if there are none.
+        shared: `[S, n]` long, what all rows of a copy have next, as numbers; n may be 0.
+        token_ids: `[S * B, T]` long, the rest; an arbitrary valid id where a virtual token or padding stands.
+        virtual_index: `[S * B, T]` long; the row of the prompt embeddings to put there, or -1.
+        attention_mask: `[S * B, T]` long; 0 at padding. Only a model that reads in both directions needs it.
+        targets: `[S * N]` long, positions in the flattened `[S * B * T]` whose output is wanted: each row's last
+            one, or those that the tokens of its answer follow.
+        labels: `[S * N]` long: class indices, or the token ids of the answers; None if there are none.
     """
 
     contexts: tuple[tuple[int, ...], ...]
-    shared: tuple[int, ...]
+    shared: Tensor
     token_ids: Tensor
     virtual_index: Tensor
     attention_mask: Tensor
     targets: Tensor
     labels: Tensor | None = None
+
+    def copies(self, count: int, num_virtual_tokens: int) -> Batch:
+        """The rows once for each of S prompts, whose embeddings stand one below the other, `[S * P, H]`.
+
+        Args:
+            count: S.
+            num_virtual_tokens: P.
+        """
+        if count == 1:
+            return self
+        rows, width = self.token_ids.shape
+        first_tokens = torch.arange(count) * num_virtual_tokens
+        tiled = self.virtual_index.repeat(count, 1)
+        shifted = tiled + first_tokens.repeat_interleave(rows)[:, None]
+        return Batch(
+            contexts=self.contexts,
+            shared=torch.where(self.shared < 0, self.shared - first_tokens[:, None], self.shared),
+            token_ids=self.token_ids.repeat(count, 1),
+            virtual_index=torch.where(tiled < 0, -1, shifted),
+            attention_mask=self.attention_mask.repeat(count, 1),
+            targets=(self.targets + torch.arange(count)[:, None] * rows * width).flatten(),
+            labels=None if self.labels is None else self.labels.repeat(count),
+        )
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`; to a GPU from pinned memory, without waiting for the copy."""
@@ -87,7 +110,7 @@ def make_batch(
     targets = [i * width + len(rests[i]) - 1 + j for i in range(len(rows)) for j in range(counts[i])]
     return Batch(
         contexts=contexts,
-        shared=shared,
+        shared=torch.tensor([shared], dtype=torch.long),
         token_ids=ids.clamp(min=0),
         virtual_index=torch.where(ids < 0, -ids - 1, -1),
         attention_mask=_pad([[1] * len(numbers) for numbers in full], 0),

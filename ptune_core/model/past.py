@@ -6,6 +6,7 @@ next: sliding windows and position ids then need no care, and the mask hides the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -42,10 +43,17 @@ class Past:
         """For the base model's forward. It keeps whole layers: a sliding window is a matter of the mask."""
         return DynamicCache(self.layers)
 
-    def expand(self, rows: int) -> Past:
-        """The past of one row as that of `rows` rows, without copies."""
-        layers = [(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1)) for keys, values in self.layers]
-        return Past(layers, self.lengths * rows)
+    def tile(self, times: int) -> Past:
+        """All rows, `times` times over; one row is not copied."""
+        return Past(self._map(lambda states: _expand(states, 0, times)), self.lengths * times)
+
+    def each(self, times: int) -> Past:
+        """Each row `times` times in a row; one row is not copied."""
+        lengths = tuple(length for length in self.lengths for _ in range(times))
+        return Past(self._map(lambda states: _expand(states, 1, times)), lengths)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> LayerStates:
+        return [(change(keys), change(values)) for keys, values in self.layers]
 
     def mask(self, new: int) -> Tensor | None:
         """`[B, T + new]`, 0 at the padding; None if there is none."""
@@ -88,6 +96,15 @@ def go_on(base: BaseModel, past: Past | None, inputs_embeds: Tensor) -> Past:
     lengths = (0,) * len(inputs_embeds) if past is None else past.lengths
     new = inputs_embeds.shape[1]
     return Past([_states(layer) for layer in cache.layers], tuple(length + new for length in lengths))
+
+
+def _expand(states: Tensor, place: int, times: int) -> Tensor:
+    """Repeat `[B, ...]` as a whole (`place` 0) or row by row (`place` 1)."""
+    if len(states) == 1:
+        return states.expand(times, *states.shape[1:])
+    shape = [-1] * (states.ndim + 1)
+    shape[place] = times
+    return states.unsqueeze(place).expand(shape).flatten(0, 1)
 
 
 def _states(layer: object) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,8 @@
 """The prompted model: a frozen base model with virtual tokens in its input.
 
-B examples, T positions, P virtual tokens, A answer tokens, C labels, H hidden size, V vocabulary. Prompt embeddings are
-an argument everywhere, so one base model serves training, the baseline without them, and any number of adapters.
+B rows, T positions, P virtual tokens, N answer tokens, C labels, H hidden size, V vocabulary. Prompt embeddings are an
+argument everywhere, so one base model serves training, the baseline without them, and any number of adapters. S prompts
+pass through it together as S copies of a batch.
 """
 
 from __future__ import annotations
@@ -99,20 +100,22 @@ class PromptedModel:
         maker = self.rows if prompted else self.base_rows
         return [maker.row(values) for values in examples]
 
-    def label_batch(self, rows: Sequence[Row], labels: Sequence[int] | None = None) -> Batch:
-        """A batch for `label_logits`; `labels` are class indices, one per row."""
-        return make_batch(rows, in_parts=self.texts is not None, labels=labels).to(self.base.device)
+    def label_batch(self, rows: Sequence[Row], labels: Sequence[int] | None = None, *, copies: int = 1) -> Batch:
+        """A batch for `label_logits`; `labels` are class indices, one per row; `copies` is S."""
+        batch = make_batch(rows, in_parts=self.texts is not None, labels=labels)
+        return batch.copies(copies, self.num_virtual_tokens).to(self.base.device)
 
-    def text_batch(self, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> Batch:
-        """A batch for `text_loss`; `answers` are token ids, one list per row."""
-        return make_batch(rows, in_parts=self.texts is not None, answers=answers).to(self.base.device)
+    def text_batch(self, rows: Sequence[Row], answers: Sequence[Sequence[int]], *, copies: int = 1) -> Batch:
+        """A batch for `text_losses`; `answers` are token ids, one list per row; `copies` is S."""
+        batch = make_batch(rows, in_parts=self.texts is not None, answers=answers)
+        return batch.copies(copies, self.num_virtual_tokens).to(self.base.device)
 
     def label_logits(self, batch: Batch, prompt_embeddings: Tensor | None) -> Tensor:
-        """Score every label, `[B, C]` fp32: the logits of the answers' first tokens, or of the classification head.
+        """Score every label, `[S * B, C]` fp32: logits of the answers' first tokens, or of the classification head.
 
         Args:
             batch: From `label_batch`.
-            prompt_embeddings: `[P, H]`; None if the rows have no virtual tokens.
+            prompt_embeddings: `[S * P, H]`; None if the rows have no virtual tokens.
         """
         inputs = self._inputs(batch, prompt_embeddings)
         if self.base.head is None:
@@ -125,18 +128,18 @@ class PromptedModel:
         hidden = self.base.body(**inputs).last_hidden_state.flatten(0, 1)
         return self.base.head(hidden.index_select(0, batch.targets)).float()
 
-    def text_loss(self, batch: Batch, prompt_embeddings: Tensor | None) -> tuple[Tensor, int]:
-        """Sum of the answer tokens' cross entropy (fp32 scalar), and their number.
+    def text_losses(self, batch: Batch, prompt_embeddings: Tensor | None) -> Tensor:
+        """Cross entropy of every answer token, `[S * N]` fp32.
 
         Args:
             batch: From `text_batch`.
-            prompt_embeddings: `[P, H]`; None if the rows have no virtual tokens.
+            prompt_embeddings: `[S * P, H]`; None if the rows have no virtual tokens.
         """
         assert batch.labels is not None, "a text batch has labels"
         inputs = self._inputs(batch, prompt_embeddings)
         with only_rows(self.base.model.get_output_embeddings(), batch.targets):
             logits = self.base.model(**inputs).logits[0].float()
-        return functional.cross_entropy(logits, batch.labels, reduction="sum"), len(batch.labels)
+        return functional.cross_entropy(logits, batch.labels, reduction="none")
 
     @torch.no_grad()
     def stream(self, row: Row, prompt_embeddings: Tensor | None, sampling: Sampling) -> Iterator[str]:
@@ -192,12 +195,14 @@ class PromptedModel:
         if batch.contexts:
             assert self.texts is not None, "only a base model that can be computed in parts has contexts"
             past = self.texts.past(batch.contexts[:1] if len(set(batch.contexts)) == 1 else batch.contexts)
-        if batch.shared:
-            numbers = torch.tensor([batch.shared], device=self.base.device)
-            embeddings = self.base.word_embeddings(numbers.clamp(min=0))
-            past = go_on(self.base, past, combine(embeddings, -numbers - 1, prompt_embeddings))
+        copies = len(batch.shared)
+        if past is not None and copies > 1:
+            past = past.tile(copies)
+        if batch.shared.shape[1]:
+            embeddings = self.base.word_embeddings(batch.shared.clamp(min=0))
+            past = go_on(self.base, past, combine(embeddings, -batch.shared - 1, prompt_embeddings))
         if past is not None and len(past.lengths) < len(rest):
-            past = past.expand(len(rest))
+            past = past.each(len(rest) // len(past.lengths))
         return inputs_after(self.base, past, rest)
 
 

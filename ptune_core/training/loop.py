@@ -1,4 +1,4 @@
-"""The training loop: one function read downward. It reports events and does no I/O.
+"""The training loop: `train`, read downward. It reports events and does no I/O.
 
 What is trained is small (a prompt encoder, perhaps a head), so one step's state fits in a checkpoint every few seconds.
 Everything random is a function of the seed and the step, so a resumed run repeats the undisturbed one bit for bit on a
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -22,12 +22,15 @@ from ptune_core.errors import CheckpointError, LossNotFinite
 from ptune_core.prompt.init import Prompt
 from ptune_core.training.metrics import Evaluation, Metric
 
+LOSS_PROGRESS = 0.01
+"""By what share the validation loss must fall to count as progress."""
+
 
 class Task(Protocol):
     """What the loop needs to know about data and base model."""
 
-    def loss(self, position: int, prompt_embeddings: Tensor) -> tuple[Tensor, int]:
-        """Summed loss and number of targets of batch number `position`, counted over all epochs."""
+    def losses(self, position: int, prompts: Sequence[Tensor]) -> tuple[Tensor, int]:
+        """Each prompt's summed loss `[S]`, and the number of targets, of batch number `position` over all epochs."""
 
     def evaluate(self, prompt_embeddings: Tensor) -> Evaluation:
         """Evaluate the validation split."""
@@ -39,6 +42,7 @@ class EndReason(StrEnum):
     STEPS_DONE = "all steps done"
     NO_BETTER = "no better result for a while"
     STOPPED = "stopped"
+    DIVERGED = "the loss is not a number"
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ class Progress:
         best_value: The metric at `best_step`.
         best_loss: Validation loss at `best_step`; decides between equal values.
         best_step: Step of the best evaluation.
-        evaluations_since_best: For early stopping.
+        lowest_loss: Lowest validation loss so far.
+        evaluations_without_progress: For early stopping: neither a better metric nor a clearly lower loss.
     """
 
     step: int = 0
@@ -82,7 +87,8 @@ class Progress:
     best_value: float | None = None
     best_loss: float = math.inf
     best_step: int = 0
-    evaluations_since_best: int = 0
+    lowest_loss: float = math.inf
+    evaluations_without_progress: int = 0
 
     def record(self, evaluation: Evaluation, metric: Metric) -> bool:
         """Take an evaluation into account; returns whether it is the best so far."""
@@ -91,9 +97,12 @@ class Progress:
         better = better or (evaluation.value == self.best_value and evaluation.loss < self.best_loss)
         if better:
             self.best_value, self.best_loss, self.best_step = evaluation.value, evaluation.loss, self.step
-            self.evaluations_since_best = 0
+        # Accuracy can stay below an early lucky value while the loss falls: that is learning too.
+        if better or evaluation.loss < self.lowest_loss * (1 - LOSS_PROGRESS):
+            self.evaluations_without_progress = 0
         else:
-            self.evaluations_since_best += 1
+            self.evaluations_without_progress += 1
+        self.lowest_loss = min(self.lowest_loss, evaluation.loss)
         return better
 
 
@@ -127,9 +136,10 @@ class CheckpointDue:
 
 @dataclass(frozen=True)
 class Ended:
-    """Training is over."""
+    """Training is over; with a loss that is not a number, `error` says what to do."""
 
     reason: EndReason
+    error: LossNotFinite | None = None
 
 
 Event = Stepped | Evaluated | CheckpointDue | Ended
@@ -154,71 +164,64 @@ class Trainer:
         optimizer = torch.optim.AdamW(self.parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
         self.optimizer = accelerator.prepare(optimizer)
         self.progress = Progress()
+        self.started_at = 0
 
-    def train(self, task: Task, metric: Metric, should_stop: Callable[[], bool]) -> Iterator[Event]:
-        """Train until the steps are done, nothing gets better, or `should_stop()`; yields what happens.
-
-        A checkpoint taken at any `CheckpointDue` (with `tensors()` and `state()`) and restored with `restore` continues
-        exactly as if there had been no interruption.
-
-        Raises:
-            LossNotFinite: The loss became NaN or infinite; the best evaluation so far stays valid.
-        """
+    def review(self, task: Task, metric: Metric, should_stop: Callable[[], bool]) -> Iterator[Event]:
+        """What is due between two steps: an evaluation, a checkpoint, the end."""
         schedule, progress = self.schedule, self.progress
-        started_at = progress.step
-        while True:
-            finished = progress.step >= schedule.steps
-            if progress.evaluated_step != progress.step and (progress.step % schedule.eval_every == 0 or finished):
-                evaluation = self._evaluate(task)
-                yield Evaluated(progress.step, evaluation, best=progress.record(evaluation, metric))
+        finished = progress.step >= schedule.steps
+        if progress.evaluated_step != progress.step and (progress.step % schedule.eval_every == 0 or finished):
+            evaluation = self._evaluate(task)
+            yield Evaluated(progress.step, evaluation, best=progress.record(evaluation, metric))
 
-            patience_over = 0 < schedule.patience <= progress.evaluations_since_best
-            stopping = finished or patience_over or should_stop()
-            if stopping or (progress.step % schedule.checkpoint_every == 0 and progress.step > started_at):
-                yield CheckpointDue(progress.step)
-            if stopping:
-                done = EndReason.STEPS_DONE if finished else EndReason.NO_BETTER if patience_over else None
-                yield Ended(done or EndReason.STOPPED)
-                return
+        patience_over = 0 < schedule.patience <= progress.evaluations_without_progress
+        stopping = finished or patience_over or should_stop()
+        if stopping or (progress.step % schedule.checkpoint_every == 0 and progress.step > self.started_at):
+            yield CheckpointDue(progress.step)
+        if stopping:
+            done = EndReason.STEPS_DONE if finished else EndReason.NO_BETTER if patience_over else None
+            yield Ended(done or EndReason.STOPPED)
 
-            begun = time.perf_counter()
-            loss, learning_rate, grad_norm = self._step(task)
-            progress.step += 1
-            epoch = progress.step * schedule.batches_per_step / schedule.batches_per_epoch
-            yield Stepped(progress.step, epoch, loss, learning_rate, grad_norm, time.perf_counter() - begun)
+    def begin_step(self) -> Tensor:
+        """The prompt embeddings `[P, H]` for one optimizer step, as a leaf in which the batches' gradients add up.
 
-    def _step(self, task: Task) -> tuple[float, float, float]:
-        """One optimizer step; returns mean loss, learning rate and the gradient's norm before clipping."""
-        schedule, step = self.schedule, self.progress.step
+        The encoder runs once a step, however many batches there are: only the sum goes back through it.
+        """
         # Dropout draws from the global state: seeding by the step is what lets a resumed run repeat it.
-        torch.manual_seed(schedule.seed * 1_000_003 + step)
+        torch.manual_seed(self.schedule.seed * 1_000_003 + self.progress.step)
         self.trained.train()
-        prompt_embeddings = self.prompt()
-        # The encoder runs once a step: batches add up gradients of its output, and only that goes back through it.
-        leaf = prompt_embeddings.detach().requires_grad_(True)
-        total_loss, total_targets = 0.0, 0
-        for i in range(schedule.batches_per_step):
-            loss, targets = task.loss(step * schedule.batches_per_step + i, leaf)
-            self.accelerator.backward(loss)
-            total_loss, total_targets = total_loss + float(loss.detach()), total_targets + targets
-        mean_loss = total_loss / total_targets
+        self._prompt_embeddings = self.prompt()
+        return self._prompt_embeddings.detach().requires_grad_(True)
+
+    def end_step(self, leaf: Tensor, loss: float, targets: int, begun: float) -> Stepped | Ended:
+        """Turn the gradient of `leaf` into an optimizer step.
+
+        Args:
+            leaf: From `begin_step`, with its gradient.
+            loss: Summed over the targets.
+            targets: How many there were.
+            begun: `time.perf_counter()` at the beginning of the step.
+        """
+        schedule, step = self.schedule, self.progress.step
+        mean_loss = loss / targets
         if not math.isfinite(mean_loss):
-            raise LossNotFinite(
-                f"The loss became {mean_loss} at step {step + 1}",
-                remedy=f"The best result so far (step {self.progress.best_step}) is kept. Try again with a learning "
-                f"rate of {schedule.learning_rate / 3:.1g}",
-            )
-        prompt_embeddings.backward(leaf.grad)
+            advice = f"Try again with a learning rate of {schedule.learning_rate / 3:.1g}"
+            kept = f"The best result so far (step {self.progress.best_step}) is kept. "
+            error = LossNotFinite(f"The loss became {mean_loss} at step {step + 1}", remedy=kept + advice)
+            return Ended(EndReason.DIVERGED, error)
+        self._prompt_embeddings.backward(leaf.grad)
         for parameter in self.parameters:
             if parameter.grad is not None:
-                parameter.grad /= total_targets
+                parameter.grad /= targets
         grad_norm = float(self.accelerator.clip_grad_norm_(self.parameters, schedule.max_grad_norm))
         learning_rate = schedule.learning_rate_at(step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return mean_loss, learning_rate, grad_norm
+        self.progress.step += 1
+        epoch = self.progress.step * schedule.batches_per_step / schedule.batches_per_epoch
+        return Stepped(self.progress.step, epoch, mean_loss, learning_rate, grad_norm, time.perf_counter() - begun)
 
     @torch.no_grad()
     def _evaluate(self, task: Task) -> Evaluation:
@@ -236,7 +239,7 @@ class Trainer:
         """Everything else, for a checkpoint; JSON values."""
         state = asdict(self.progress)
         # JSON has no infinity.
-        return state | {"best_loss": None if math.isinf(self.progress.best_loss) else self.progress.best_loss}
+        return {name: None if value == math.inf else value for name, value in state.items()}
 
     def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Continue from a checkpoint.
@@ -256,5 +259,58 @@ class Trainer:
                 moments.setdefault(int(index), {})[key] = tensor
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
         known = {name: state[name] for name in asdict(self.progress)}
-        known["best_loss"] = math.inf if known["best_loss"] is None else known["best_loss"]
+        for name in ("best_loss", "lowest_loss"):
+            known[name] = math.inf if known[name] is None else known[name]
         self.progress = Progress(**known)
+        self.started_at = self.progress.step
+
+
+def train(
+    trainers: Sequence[Trainer], task: Task, metric: Metric, should_stop: Callable[[], bool]
+) -> Iterator[tuple[Trainer, Event]]:
+    """Train until the steps are done, nothing gets better, the loss is not a number, or `should_stop()`.
+
+    A checkpoint taken at any `CheckpointDue` (with `tensors()` and `state()`) and restored with `restore` continues
+    exactly as if there had been no interruption.
+
+    Args:
+        trainers: Prompts of one shape that learn from the same batches, which pass through the base model together.
+        task: Data and base model.
+        metric: What decides which evaluation is best.
+        should_stop: Asked before every step.
+
+    Yields:
+        What happens to which trainer; `Ended` is a trainer's last event.
+    """
+    running = list(trainers)
+    while running:
+        for trainer in list(running):
+            for event in trainer.review(task, metric, should_stop):
+                yield trainer, event
+                if isinstance(event, Ended):
+                    running.remove(trainer)
+        # After a kill between two checkpoints some have further to go than others.
+        step = min((trainer.progress.step for trainer in running), default=0)
+        together = [trainer for trainer in running if trainer.progress.step == step]
+        for trainer, event in zip(together, _step(together, task), strict=True):
+            yield trainer, event
+            if isinstance(event, Ended):
+                running.remove(trainer)
+
+
+def _step(trainers: Sequence[Trainer], task: Task) -> list[Stepped | Ended]:
+    """One optimizer step of trainers that stand at the same step; nothing for none."""
+    if not trainers:
+        return []
+    begun = time.perf_counter()
+    leaves = [trainer.begin_step() for trainer in trainers]
+    losses, targets = torch.zeros(len(trainers)), 0
+    first = trainers[0]
+    for i in range(first.schedule.batches_per_step):
+        loss, count = task.losses(first.progress.step * first.schedule.batches_per_step + i, leaves)
+        first.accelerator.backward(loss.sum())
+        losses, targets = losses + loss.detach().cpu(), targets + count
+    return [
+        trainer.end_step(leaf, loss, targets, begun)
+        for trainer, leaf, loss in zip(trainers, leaves, losses.tolist(), strict=True)
+    ]

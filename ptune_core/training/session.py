@@ -25,7 +25,7 @@ from ptune_core.model.text_cache import Budget
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.init import Prompt
 from ptune_core.training.checkpoint import load_checkpoint, save_checkpoint
-from ptune_core.training.loop import CheckpointDue, Ended, EndReason, Evaluated, Schedule, Stepped, Trainer
+from ptune_core.training.loop import CheckpointDue, Ended, EndReason, Evaluated, Schedule, Stepped, Trainer, train
 from ptune_core.training.metrics import (
     Evaluation,
     Metric,
@@ -140,7 +140,7 @@ class _Session:
     def consume(self, trainer: Trainer, task: LabelTask | TextTask, should_stop: Callable[[], bool]) -> EndReason:
         """Run the loop, turning its events into lines and files."""
         reason = EndReason.STOPPED
-        for event in trainer.train(task, self.metric, should_stop):
+        for _, event in train([trainer], task, self.metric, should_stop):
             match event:
                 case Stepped():
                     self.report("step", **asdict(event) | {"seconds": self.seconds()})
@@ -149,8 +149,9 @@ class _Session:
                 case CheckpointDue(step=step):
                     state = trainer.state() | self.state
                     save_checkpoint(self.directory / "checkpoints", step, trainer.tensors(), state)
-                case Ended(reason=reason):
-                    pass
+                case Ended(reason=reason, error=error):
+                    if error is not None:
+                        raise error
         return reason
 
     def evaluated(self, trainer: Trainer, task: LabelTask | TextTask, event: Evaluated) -> None:

@@ -72,13 +72,15 @@ class LabelTask:
         cut = sum(row.num_cut > 0 for row in self.train_rows)
         return [f"{cut} of {len(self.train_rows)} texts were cut to {self.model.max_length} tokens"] if cut else []
 
-    def loss(self, position: int, prompt_embeddings: Tensor) -> tuple[Tensor, int]:
+    def losses(self, position: int, prompts: Sequence[Tensor]) -> tuple[Tensor, int]:
         """See `loop.Task`."""
         chosen = self.order.indices(position)
-        batch = self.model.label_batch([self.train_rows[i] for i in chosen], [self.train_gold[i] for i in chosen])
+        rows, gold = [self.train_rows[i] for i in chosen], [self.train_gold[i] for i in chosen]
+        batch = self.model.label_batch(rows, gold, copies=len(prompts))
         assert batch.labels is not None
-        logits = self.model.label_logits(batch, prompt_embeddings)
-        return functional.cross_entropy(logits, batch.labels, reduction="sum"), len(chosen)
+        logits = self.model.label_logits(batch, torch.cat(list(prompts)))
+        losses = functional.cross_entropy(logits, batch.labels, reduction="none")
+        return losses.view(len(prompts), -1).sum(dim=1), len(chosen)
 
     def evaluate(self, prompt_embeddings: Tensor) -> Evaluation:
         """See `loop.Task`; the metric is accuracy."""
@@ -162,9 +164,11 @@ class TextTask:
         train, validation = ([row for row, _ in pairs] for pairs in (self.train_pairs, self.validation_pairs))
         return contexts_of(train, self.order, num_batches, validation, self.validation_batches)
 
-    def loss(self, position: int, prompt_embeddings: Tensor) -> tuple[Tensor, int]:
+    def losses(self, position: int, prompts: Sequence[Tensor]) -> tuple[Tensor, int]:
         """See `loop.Task`."""
-        return self._loss([self.train_pairs[i] for i in self.order.indices(position)], prompt_embeddings)
+        pairs = [self.train_pairs[i] for i in self.order.indices(position)]
+        losses = self._losses(pairs, torch.cat(list(prompts)), copies=len(prompts)).view(len(prompts), -1)
+        return losses.sum(dim=1), losses.shape[1]
 
     def evaluate(self, prompt_embeddings: Tensor) -> Evaluation:
         """See `loop.Task`; the metric is the loss per answer token."""
@@ -228,13 +232,13 @@ class TextTask:
     ) -> Evaluation:
         total, targets = 0.0, 0
         for chosen in batches:
-            loss, count = self._loss([pairs[i] for i in chosen], prompt_embeddings)
-            total, targets = total + float(loss), targets + count
+            losses = self._losses([pairs[i] for i in chosen], prompt_embeddings)
+            total, targets = total + float(losses.sum()), targets + len(losses)
         return Evaluation(loss=total / targets, value=total / targets)
 
-    def _loss(self, pairs: Sequence[Pair], prompt_embeddings: Tensor | None) -> tuple[Tensor, int]:
-        batch = self.model.text_batch([row for row, _ in pairs], [answer for _, answer in pairs])
-        return self.model.text_loss(batch, prompt_embeddings)
+    def _losses(self, pairs: Sequence[Pair], prompt_embeddings: Tensor | None, *, copies: int = 1) -> Tensor:
+        batch = self.model.text_batch([row for row, _ in pairs], [answer for _, answer in pairs], copies=copies)
+        return self.model.text_losses(batch, prompt_embeddings)
 
 
 @torch.no_grad()

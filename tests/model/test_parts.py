@@ -68,7 +68,7 @@ def in_batch(model: PromptedModel, prompt: Tensor, answers: list[list[int]] | No
         assert batch.labels is not None
         total = functional.cross_entropy(model.label_logits(batch, prompt), batch.labels, reduction="sum")
     else:
-        total, _ = model.text_loss(model.text_batch(rows, answers), prompt)
+        total = model.text_losses(model.text_batch(rows, answers), prompt).sum()
     total.backward()
     assert prompt.grad is not None
     return total.detach(), prompt.grad
@@ -184,3 +184,20 @@ def test_only_target_rows_and_the_verbalizers_words_reach_the_head(tiny_gpt2: Pa
     assert seen == [((1, 4, 32), (1, 4, 2))]
     assert logits.dtype == torch.float32
     assert "forward" not in vars(head), "the head is left as it was"
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+def test_prompts_that_pass_together_get_what_each_gets_alone(
+    causal_folder: Callable[[str], Path], family: str, template: str
+) -> None:
+    model = load(causal_folder(family), template)
+    prompts = [(prompt_for(model) * scale).detach().requires_grad_(True) for scale in (1.0, -0.5, 2.0)]
+    alone = [in_batch(model, prompt) for prompt in prompts]
+    batch = model.label_batch(model.make_rows([{"text": text} for text in TEXTS]), LABELS, copies=len(prompts))
+    assert batch.labels is not None
+    losses = functional.cross_entropy(model.label_logits(batch, torch.cat(prompts)), batch.labels, reduction="none")
+    totals = losses.view(len(prompts), -1).sum(dim=1)
+    totals.sum().backward()
+    for prompt, total, (expected, gradient) in zip(prompts, totals, alone, strict=True):
+        assert prompt.grad is not None
+        assert_same((total.detach(), prompt.grad), (expected, gradient))

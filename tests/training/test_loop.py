@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ptune_core.data.examples import Example
-from ptune_core.errors import CheckpointError, LossNotFinite
+from ptune_core.errors import CheckpointError
 from ptune_core.model.base import BaseModel, load_base_model
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.text_cache import Budget
@@ -18,7 +20,17 @@ from ptune_core.prompt.config import PromptEncoderConfig
 from ptune_core.prompt.init import Prompt
 from ptune_core.prompt.template import parse_template
 from ptune_core.prompt.verbalizer import Verbalizer
-from ptune_core.training.loop import CheckpointDue, Ended, EndReason, Evaluated, Event, Schedule, Stepped, Trainer
+from ptune_core.training.loop import (
+    CheckpointDue,
+    Ended,
+    EndReason,
+    Evaluated,
+    Event,
+    Schedule,
+    Stepped,
+    Trainer,
+    train,
+)
 from ptune_core.training.metrics import Evaluation, Metric
 from ptune_core.training.tasks import Batching, LabelTask
 
@@ -59,7 +71,8 @@ def trainer_for(
 
 
 def run(trainer: Trainer, task: LabelTask, stop_at: int | None = None) -> list[Event]:
-    return list(trainer.train(task, Metric.ACCURACY, lambda: trainer.progress.step == stop_at))
+    stop = lambda: trainer.progress.step == stop_at  # noqa: E731
+    return [event for _, event in train([trainer], task, Metric.ACCURACY, stop)]
 
 
 @pytest.mark.parametrize(("base", "target"), [("tiny_gpt2", "ANSWER"), ("tiny_gpt2", "HEAD"), ("tiny_bert", "HEAD")])
@@ -150,28 +163,39 @@ def test_a_checkpoint_of_other_settings_is_refused(tiny_gpt2: Path) -> None:
 class Scripted:
     """A task whose losses and evaluations are given."""
 
-    def __init__(self, values: list[float], loss: float = 1.0) -> None:
-        self.values, self.given_loss = values, loss
+    def __init__(self, values: list[float], loss: float = 1.0, validation: Sequence[float] = ()) -> None:
+        self.values, self.given_loss, self.validation = values, loss, list(validation)
 
-    def loss(self, position: int, prompt_embeddings: Tensor) -> tuple[Tensor, int]:
-        return prompt_embeddings.sum() * 0 + self.given_loss, 1
+    def losses(self, position: int, prompts: Sequence[Tensor]) -> tuple[Tensor, int]:
+        return torch.stack([prompt.sum() * 0 + self.given_loss for prompt in prompts]), 1
 
     def evaluate(self, prompt_embeddings: Tensor) -> Evaluation:
-        return Evaluation(loss=1.0, value=self.values.pop(0))
+        return Evaluation(loss=self.validation.pop(0) if self.validation else 1.0, value=self.values.pop(0))
 
 
 def test_training_stops_early_when_nothing_gets_better(tiny_gpt2: Path) -> None:
     trainer, _, _ = trainer_for(tiny_gpt2, schedule(steps=100, eval_every=1, patience=2))
-    events = list(trainer.train(Scripted([0.5, 0.6, 0.6, 0.55, 0.9]), Metric.ACCURACY, lambda: False))
+    events = [e for _, e in train([trainer], Scripted([0.5, 0.6, 0.6, 0.55, 0.9]), Metric.ACCURACY, lambda: False)]
     assert events[-1] == Ended(EndReason.NO_BETTER)
     assert trainer.progress.step == 3
     assert (trainer.progress.best_step, trainer.progress.best_value) == (1, 0.6)
+
+
+def test_a_falling_validation_loss_is_progress_though_accuracy_is_not_at_its_best(tiny_gpt2: Path) -> None:
+    """The bug this pins: a run was ended by patience while its loss still fell, before its accuracy could move."""
+    trainer, _, _ = trainer_for(tiny_gpt2, schedule(steps=100, eval_every=1, patience=2))
+    losses = [1.0, 0.9, 0.8, 0.7, 0.6995, 0.699]
+    scripted = Scripted([0.6] + [0.5] * 8, validation=losses)
+    events = [event for _, event in train([trainer], scripted, Metric.ACCURACY, lambda: False)]
+    assert events[-1] == Ended(EndReason.NO_BETTER)
+    assert trainer.progress.step == 5, "0.7 was progress; two evaluations with next to none after it end the run"
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_a_number_ends_training_with_advice(tiny_gpt2: Path, loss: float) -> None:
     trainer, _, _ = trainer_for(tiny_gpt2, schedule())
     before = [parameter.clone() for parameter in trainer.parameters]
-    with pytest.raises(LossNotFinite, match=r"at step 1.*learning rate of 0\.003"):
-        list(trainer.train(Scripted([0.5], loss), Metric.ACCURACY, lambda: False))
+    *_, (_, last) = train([trainer], Scripted([0.5], loss), Metric.ACCURACY, lambda: False)
+    assert isinstance(last, Ended) and last.reason is EndReason.DIVERGED
+    assert re.search(r"at step 1.*learning rate of 0\.003", str(last.error))
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.parameters, strict=True))
