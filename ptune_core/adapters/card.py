@@ -85,9 +85,11 @@ def _numbers(metrics: Mapping[str, Any]) -> str:
     value = metrics.get("value")
     if value is None:
         return "Nothing was measured.\n"
-    metric = str(metrics.get("metric", "value"))
-    interval = metrics.get("interval")
-    spread = f" (95 % interval {_number(interval[0])} to {_number(interval[1])})" if interval else ""
+    metric = _line(str(metrics.get("metric", "value")))
+    spread = ""
+    match metrics.get("interval"):
+        case [low, high]:
+            spread = f" (95 % interval {_number(low)} to {_number(high)})"
     names = {
         "baseline_zero_shot": "The base model with the same template and no virtual tokens",
         "baseline_majority": "Always the most frequent label",
@@ -100,8 +102,9 @@ def _numbers(metrics: Mapping[str, Any]) -> str:
     if metrics.get("macro_f1") is not None:
         facts.append(f"Macro-F1 of this adapter: {_number(metrics['macro_f1'])}.")
     if metrics.get("steps") is not None:
-        best = f"; the best one, kept here, was {metrics['best_step']}" if metrics.get("best_step") is not None else ""
-        facts.append(f"Training took {metrics['steps']} steps{best}.")
+        best_step = metrics.get("best_step")
+        best = f"; the best one, kept here, was {_number(best_step)}" if best_step is not None else ""
+        facts.append(f"Training took {_number(metrics['steps'])} steps{best}.")
     if metrics.get("data"):
         facts.append(_line(str(metrics["data"])).rstrip(".") + ".")
     return "\n".join([*table, "", *facts]).rstrip() + "\n"
@@ -146,7 +149,7 @@ def _limits(trained: TrainedPrompt) -> str:
 
 
 def _number(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}" if isinstance(value, float) else _line(str(value))
 
 
 def _line(text: str) -> str:

@@ -105,13 +105,19 @@ def snippet(trained: TrainedPrompt) -> str:
         "labels": "answers" if trained.verbalizer else repr(list(trained.labels)),
         # Without a base model, the loader takes the one that ptune.json names, at its revision.
         "adapter": "HERE, BASE_MODEL" if is_folder(trained.base_model) else "HERE",
-        "max_new_tokens": trained.settings.get("max_new_tokens", 64),
+        "max_new_tokens": _max_new_tokens(trained),
     }
     start = _start(trained, template, auto_class)
     if by_peft:
         finish = _LOGITS[template.target.kind] + _PRINT_LABELS if trained.labels else _GENERATE
         return start + (_LOAD_PEFT + finish).format(**values)
     return start + (_LOADER_CLASSIFY if trained.labels else _LOADER_GENERATE).format(**values)
+
+
+def _max_new_tokens(trained: TrainedPrompt) -> int:
+    """The run's setting; its default where the adapter, which may be a stranger's, says no number."""
+    value = trained.settings.get("max_new_tokens")
+    return value if isinstance(value, int) else 64
 
 
 def example_row(template: Template) -> str:

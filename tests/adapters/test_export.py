@@ -227,6 +227,14 @@ def test_nothing_a_person_wrote_can_become_code_of_the_script(template, make_tra
     assert "__import__" not in {call.func.id for call in calls if isinstance(call.func, ast.Name)}
 
 
+@pytest.mark.parametrize("template", ["[P*4] {text}[ANSWER:label]", "{text} [P*4][ANSWER:label]"])
+def test_nothing_in_a_strangers_adapter_can_become_code_of_the_script(template, make_trained) -> None:
+    """Bug: max_new_tokens of ptune.json was written into the script as it stood there."""
+    trained = make_trained("some/model", template, answers={}, settings={"max_new_tokens": "__import__('os')"})
+    assert "__import__" not in snippet(trained)
+    assert "max_new_tokens=64" in snippet(trained)
+
+
 def test_the_card_tells_the_numbers_and_what_the_hub_reads(make_trained) -> None:
     trained = make_trained("openai-community/gpt2", revision="607a30d")
     card = model_card(trained)
@@ -252,7 +260,8 @@ def test_the_card_of_a_folder_does_not_show_where_it_was(make_trained) -> None:
 
 def test_what_people_write_stays_text_in_the_card(make_trained) -> None:
     evil = "# </td><script>alert(1)</script> | [x](http://evil) `\n---\nlicense: evil"
-    metrics = {"data": evil, "value": 1.0}
+    # Bug: all but `data` stood in the card as they were, and an interval that was none ended the export.
+    metrics = dict.fromkeys(("data", "value", "metric", "interval", "steps", "best_step", "macro_f1"), evil)
     trained = make_trained("some/model", answers={evil: " a", "b": evil}, settings={"name": evil}, metrics=metrics)
     card = model_card(trained)
     assert yaml.safe_load(card.split("---\n")[1]).keys() >= {"base_model"}
