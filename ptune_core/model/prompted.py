@@ -53,6 +53,7 @@ class PromptedModel:
         template: As parsed; text initialisers and chat messages are resolved here with the model's tokenizer.
         verbalizer: Label -> answer words; None for a free text answer. With a HEAD target only its labels are used.
         max_length: Longest row in tokens, virtual tokens included; None: what the model has, at most 512.
+        texts: Of another prompted model with the same base model, to share.
 
     Attributes:
         texts: Gives keys and values of contexts; None if the base model cannot be computed in parts.
@@ -64,7 +65,13 @@ class PromptedModel:
     """
 
     def __init__(
-        self, base: BaseModel, template: Template, verbalizer: Verbalizer | None, *, max_length: int | None = None
+        self,
+        base: BaseModel,
+        template: Template,
+        verbalizer: Verbalizer | None,
+        *,
+        max_length: int | None = None,
+        texts: TextCache | None = None,
     ) -> None:
         self.base, self.verbalizer = base, verbalizer
         self.template = resolve_template(template, base)
@@ -73,8 +80,8 @@ class PromptedModel:
         self.rows = RowMaker(base.tokenizer, self.template, self.max_length, special_tokens=special_tokens)
         without = replace(self.template, segments=self.template.without_virtual_tokens())
         self.base_rows = RowMaker(base.tokenizer, without, self.max_length, special_tokens=special_tokens)
-        self.why_not_in_parts = why_not_in_parts(base)
-        self.texts = None if self.why_not_in_parts else TextCache(base)
+        self.why_not_in_parts = None if texts is not None else why_not_in_parts(base)
+        self.texts = None if self.why_not_in_parts is not None else texts or TextCache(base)
         self.answer_ids: Tensor | None = None
         if verbalizer is not None and self.template.target.kind is TargetKind.ANSWER:
             first_ids = verbalizer.first_ids(self.rows.encode_answer)

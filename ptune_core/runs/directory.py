@@ -114,6 +114,12 @@ class RunDirectory:
         self._history_file = path / "history.jsonl"
         self._stop_file = path / "stop"
 
+    def trial(self, number: int) -> RunDirectory:
+        """The files of one trial of a sweep: metrics, checkpoints, adapter. People count from 1; made if missing."""
+        path = self.path / "sweep" / f"{number + 1:02d}"
+        path.mkdir(parents=True, exist_ok=True)
+        return RunDirectory(path)
+
     def exists(self) -> bool:
         """Whether `create` was done here."""
         return self._run_file.exists()

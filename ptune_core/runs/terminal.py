@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -86,4 +87,18 @@ def summary(result: dict[str, Any], directory: Path) -> str:
     baselines = _numbers(majority=result["baseline_majority"], zero_shot=result["baseline_zero_shot"])
     lines.append(f"{result['metric']} {result['value']:.3f} at step {result['best_step']}; baseline: {baselines}")
     lines.append(f"adapter: {directory / 'adapter.zip'}")
+    if result.get("sweep"):
+        lines += ["", *ranking_lines(result["sweep"], result["metric"])]
     return "\n".join(lines)
+
+
+def ranking_lines(ranking: Sequence[dict[str, Any]], metric: str) -> list[str]:
+    """A sweep's trials as a table, best first; the trial's number is that of its folder in `sweep/`."""
+    options = list(ranking[0]["settings"])
+    rows = [["trial", *options, metric, "best step", "steps"]]
+    for trial in ranking:
+        value = "none" if trial["value"] is None else f"{trial['value']:.3f}"
+        numbers = [value, str(trial["best_step"]), str(trial["steps"])]
+        rows.append([f"{trial['trial'] + 1:02d}", *(str(trial["settings"][option]) for option in options), *numbers])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

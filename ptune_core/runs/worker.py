@@ -14,8 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,13 +141,23 @@ def _attempt(files: RunDirectory, train: Train, *, report: Report, should_stop: 
         "started", attempt=files.attempt(), pid=os.getpid(), machine_start=machine_start(), memory_kills=memory_kills()
     )
     phase = ""
-    with _log_to(files.log), _stop_on_sigterm() as terminated, MetricsLog(files.metrics) as metrics:
+    with ExitStack() as stack:
+        stack.enter_context(_log_to(files.log))
+        terminated = stack.enter_context(_stop_on_sigterm())
+        metrics = stack.enter_context(MetricsLog(files.metrics))
+        of_trials: dict[int, MetricsLog] = {}
 
         def note(line: dict[str, Any]) -> None:
             nonlocal phase
             phase = line.get("phase", phase)
-            metrics.append(line)
-            report(line)
+            trial = line.get("trial")
+            if trial is not None and trial not in of_trials:
+                of_trials[trial] = stack.enter_context(MetricsLog(files.trial(trial).metrics))
+            if trial is not None:
+                of_trials[trial].append(line)
+            if not trial:  # the run's own curve is that of the first trial
+                metrics.append(line)
+                report(line)
 
         def stopping() -> bool:
             return terminated() or files.stop_requested() or should_stop()
@@ -178,7 +187,7 @@ def _train(files: RunDirectory, train: Train, report: Report, should_stop: Calla
         files.path,
         should_stop=should_stop,
         report=report,
-        export=partial(_export, files),
+        export=_export,
     )
 
 
@@ -188,9 +197,11 @@ def _real_training(*arguments: Any, **options: Any) -> dict[str, Any]:
     return run_training(*arguments, **options)
 
 
-def _export(files: RunDirectory, trained: TrainedPrompt) -> None:
+def _export(trained: TrainedPrompt, directory: Path) -> None:
+    """Write an adapter and its zip into a run directory, or into a trial's directory within it."""
     from ptune_core.adapters.export import export_adapter
 
+    files = RunDirectory(directory)
     export_adapter(trained, files.adapter, files.adapter_zip)
 
 

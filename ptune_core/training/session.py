@@ -1,52 +1,35 @@
-"""One training from settings and data to a trained prompt: what a worker and the command line run."""
+"""One run from settings and data to trained prompts: what a worker and the command line call."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections.abc import Callable
-from dataclasses import asdict
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from torch import Tensor
 
 from ptune_core.data.examples import Examples, SplitOptions, build_examples
 from ptune_core.data.table import Tables
 from ptune_core.demo import DEMO, DEMO_LABELS
-from ptune_core.errors import CheckpointError, TrainingError
-from ptune_core.model.base import load_base_model
+from ptune_core.model.base import BaseModel, load_base_model
 from ptune_core.model.prompted import PromptedModel
-from ptune_core.model.text_cache import Budget
+from ptune_core.model.text_cache import Budget, TextCache
 from ptune_core.model.trained import TrainedPrompt
-from ptune_core.prompt.init import Prompt
-from ptune_core.training.checkpoint import load_checkpoint, save_checkpoint
-from ptune_core.training.loop import CheckpointDue, Ended, EndReason, Evaluated, Schedule, Stepped, Trainer, train
-from ptune_core.training.metrics import (
-    Evaluation,
-    Metric,
-    calibration_error,
-    confusion_matrix,
-    macro_f1,
-    majority_accuracy,
-    wilson_interval,
-)
-from ptune_core.training.preparation import (
-    describe_text_cache,
-    initial_prompt_embeddings,
-    make_schedule,
-    make_task,
-    prompt_config,
-)
+from ptune_core.training.loop import EndReason, train
+from ptune_core.training.preparation import describe_text_cache, make_task
 from ptune_core.training.settings import RunSettings
-from ptune_core.training.tasks import LabelTask, TextTask
+from ptune_core.training.sweep import Outcome, directory_of, ranked, ranking
+from ptune_core.training.trial import Lesson, Trial
 
 Report = Callable[[dict[str, Any]], None]
-Export = Callable[[TrainedPrompt], None]
+Export = Callable[[TrainedPrompt, Path], None]
+Lessons = Mapping[str, Lesson]
+"""Template -> what its trials learn from."""
 
 
 def run_training(
@@ -61,12 +44,14 @@ def run_training(
     """Train, or go on from the newest checkpoint in `directory`, and hand the best prompt to `export`.
 
     Args:
-        settings: What the person chose.
+        settings: What the person chose. A sweep trains a trial for every combination of its values, on one base model
+            and one text cache; trials with the same template pass through the base model together.
         tables: The data as `ingest` wrote them.
-        directory: The run directory; `checkpoints/` and `best/` are kept there.
+        directory: The run directory; `checkpoints/` and `best/` are kept there, those of a sweep in `sweep/NN/`.
         should_stop: Asked before every step.
-        report: Receives every line of `metrics.jsonl` as a dict.
-        export: Receives the trained prompt at the end, also when training was stopped or failed after an evaluation.
+        report: Receives every line of `metrics.jsonl` as a dict; those of a sweep's trials have a number, `trial`.
+        export: Receives a trained prompt at the end and the directory it goes to, also when training was stopped or
+            failed after an evaluation. Of a sweep every trial's, then the best once more for the run directory.
 
     Returns:
         What `result.json` says of the training (without the run's state).
@@ -80,228 +65,157 @@ def run_training(
 class _Session:
     def __init__(self, settings: RunSettings, tables: Tables, directory: Path, report: Report) -> None:
         self.settings, self.tables, self.directory, self._report = settings, tables, directory, report
+        self.trials = settings.trials
         self.begun = time.monotonic()
-        self.baseline: dict[str, float | None] = {}
 
     def run(self, should_stop: Callable[[], bool], export: Export) -> dict[str, Any]:
-        settings = self.settings
         self.phase("loading data")
-        template = settings.parsed_template
-        labels = settings.labels or (DEMO_LABELS if settings.data == DEMO else None)
-        split = SplitOptions(settings.validation_fraction, settings.max_validation_rows, settings.seed)
-        examples = build_examples(
+        examples = {template: self.load_data(template) for template in dict.fromkeys(s.template for s in self.trials)}
+        self.phase("loading base model")
+        base = self.load_base(next(iter(examples.values())))
+        self.phase("preparing")
+        lessons = self.lessons(base, examples)
+        untrained_head = None if base.head is None else {name: t.clone() for name, t in base.head.state_dict().items()}
+        outcomes: list[Outcome] = []
+        for numbers in self.together(base):
+            if outcomes and should_stop():
+                break
+            if base.head is not None and untrained_head is not None:
+                base.head.load_state_dict(untrained_head)
+            outcomes += self.train(numbers, lessons, should_stop, export)
+        return self.conclude(outcomes, export)
+
+    def load_data(self, template: str) -> Examples:
+        settings = self.settings.model_copy(update={"template": template})
+        return build_examples(
             self.tables.table,
-            template,
+            settings.parsed_template,
             columns=settings.columns,
-            labels=labels,
-            split=split,
+            labels=settings.labels or (DEMO_LABELS if settings.data == DEMO else None),
+            split=SplitOptions(settings.validation_fraction, settings.max_validation_rows, settings.seed),
             validation=self.tables.validation,
         )
-        self.phase("loading base model")
+
+    def load_base(self, examples: Examples) -> BaseModel:
+        settings = self.settings
         # Decides the start of a new classification head.
         torch.manual_seed(settings.seed)
-        base = load_base_model(
+        return load_base_model(
             settings.base_model,
-            target=template.target.kind,
+            target=settings.parsed_template.target.kind,
             num_labels=None if examples.verbalizer is None else len(examples.verbalizer.labels),
             revision=settings.revision,
             device=settings.device,
             precision=settings.precision,
         )
-        self.phase("preparing")
-        model = PromptedModel(base, template, examples.verbalizer, max_length=settings.max_length)
-        task = make_task(model, examples, settings)
-        self.metric = Metric.ACCURACY if isinstance(task, LabelTask) else Metric.LOSS
-        self.config = prompt_config(settings, base, model.template)
-        prompt = Prompt(self.config, initial_prompt_embeddings(settings, base, model.template))
-        schedule = make_schedule(settings, task.num_examples)
-        accelerator = Accelerator(cpu=base.device.type == "cpu")
-        trainer = Trainer(prompt, base.head, schedule, accelerator)
-        self.reserve_text_cache(model, task, schedule)
-        self.report_plan(trainer, task, examples, model)
-        self.resume(trainer)
-        self.phase("training")
-        try:
-            reason = self.consume(trainer, task, should_stop)
-        except TrainingError:
-            self.finish(trainer, model, task, examples, export)
-            raise
-        self.phase("exporting")
-        result = self.finish(trainer, model, task, examples, export)
-        return result | {"reason": str(reason), "stopped": reason is EndReason.STOPPED}
 
-    def reserve_text_cache(self, model: PromptedModel, task: LabelTask | TextTask, schedule: Schedule) -> None:
+    def lessons(self, base: BaseModel, examples: Mapping[str, Examples]) -> Lessons:
+        """What each template's trials learn from, all with one text cache."""
+        lessons, texts = {}, None
+        for template, found in examples.items():
+            parsed = self.settings.model_copy(update={"template": template}).parsed_template
+            model = PromptedModel(base, parsed, found.verbalizer, max_length=self.settings.max_length, texts=texts)
+            texts = model.texts
+            lessons[template] = Lesson(model, make_task(model, found, self.settings), found)
+        if texts is not None:
+            self.reserve(texts, list(lessons.values()))
+        return lessons
+
+    def reserve(self, texts: TextCache, lessons: Sequence[Lesson]) -> None:
         """Find room for what stands before the first virtual tokens."""
-        if model.texts is not None:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            budget = Budget(self.settings.text_cache_mib, self.directory)
-            model.texts.reserve(task.contexts(schedule.steps * schedule.batches_per_step), budget)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        groups = []
+        for lesson in lessons:
+            steps = self.settings.steps_for(lesson.task.num_examples)
+            groups.append(lesson.task.contexts(steps * self.settings.gradient_accumulation_steps))
+        texts.reserve(chain.from_iterable(groups), Budget(self.settings.text_cache_mib, self.directory))
 
-    def consume(self, trainer: Trainer, task: LabelTask | TextTask, should_stop: Callable[[], bool]) -> EndReason:
-        """Run the loop, turning its events into lines and files."""
-        reason = EndReason.STOPPED
-        for _, event in train([trainer], task, self.metric, should_stop):
-            match event:
-                case Stepped():
-                    self.report("step", **asdict(event) | {"seconds": self.seconds()})
-                case Evaluated():
-                    self.evaluated(trainer, task, event)
-                case CheckpointDue(step=step):
-                    state = trainer.state() | self.state
-                    save_checkpoint(self.directory / "checkpoints", step, trainer.tensors(), state)
-                case Ended(reason=reason, error=error):
-                    if error is not None:
-                        raise error
-        return reason
+    def together(self, base: BaseModel) -> list[list[int]]:
+        """Numbers of the trials that share their batches: one template, and no classification head of their own."""
+        if base.head is not None:
+            return [[number] for number in range(len(self.trials))]
+        groups: dict[str, list[int]] = {}
+        for number, settings in enumerate(self.trials):
+            groups.setdefault(settings.template, []).append(number)
+        return list(groups.values())
 
-    def evaluated(self, trainer: Trainer, task: LabelTask | TextTask, event: Evaluated) -> None:
-        evaluation = event.evaluation
-        line = {"loss": evaluation.loss, "value": evaluation.value, "best": event.best, "seconds": self.seconds()}
-        if isinstance(task, LabelTask):
-            line["macro_f1"] = macro_f1(self.confusion(task, evaluation))
-        if event.step == 0:
-            majority = majority_accuracy(task.validation_gold) if isinstance(task, LabelTask) else None
-            # A new classification head knows nothing: what it says before training is its zero-shot line.
-            zero_shot = task.evaluate_zero_shot() or evaluation
-            self.baseline = {"majority": majority, "zero_shot": zero_shot.value}
-            self.report("baseline", **self.baseline)
-        self.report("eval", step=event.step, **line)
-        if event.best:
-            state = trainer.state() | self.state | {"evaluation": asdict(evaluation)}
-            tensors = {name: t for name, t in trainer.tensors().items() if name.startswith("trained.")}
-            save_checkpoint(self.directory / "best", event.step, tensors, state)
-        with torch.no_grad():
-            rows = task.samples(evaluation, trainer.prompt())
-        self.report("sample", step=event.step, rows=rows)
+    def train(
+        self, numbers: Sequence[int], lessons: Lessons, should_stop: Callable[[], bool], export: Export
+    ) -> list[Outcome]:
+        """Train trials that share their batches, and export them."""
+        trials = {number: self.trial(number, lessons) for number in numbers}
+        lesson = next(iter(trials.values())).lesson
+        if 0 in trials:
+            self.report_plan(trials[0])
+        for trial in trials.values():
+            trial.resume()
+        self.phase("training")
+        of_trainer = {id(trial.trainer): trial for trial in trials.values()}
+        trainers = [trial.trainer for trial in trials.values()]
+        for trainer, event in train(trainers, lesson.task, lesson.metric, should_stop):
+            of_trainer[id(trainer)].take(event, self.seconds())
+        self.phase("exporting")
+        outcomes = []
+        for number, trial in trials.items():
+            finished = trial.finish(self.seconds())
+            if finished is not None:
+                export(finished[1], trial.directory)
+            outcomes.append(Outcome(number, trial, finished))
+        return outcomes
 
-    def resume(self, trainer: Trainer) -> None:
-        """Go on from the newest checkpoint, if there is one."""
-        saved = load_checkpoint(self.directory / "checkpoints")
-        if saved is None:
-            return
-        tensors, state = saved
-        if state["fingerprint"] != self.fingerprint:
-            raise CheckpointError(
-                "The checkpoint was made with other settings or other data",
-                needed="the same settings and data as before the interruption",
-                remedy="Start a new run (command line: choose another --out directory)",
-            )
-        trainer.restore(tensors, state)
-        self.baseline = state["baseline"]
-        self.report("resume", step=trainer.progress.step)
+    def conclude(self, outcomes: Sequence[Outcome], export: Export) -> dict[str, Any]:
+        """The best trial's result; of a sweep with the ranking of all."""
+        best, *_ = ranked(outcomes)
+        if self.settings.sweep and best.finished is not None:
+            export(best.finished[1], self.directory)
+        if best.trial.error is not None and (best.finished is None or not self.settings.sweep):
+            raise best.trial.error
+        stopped = len(outcomes) < len(self.trials) or any(o.trial.reason is EndReason.STOPPED for o in outcomes)
+        result = {} if best.finished is None else best.finished[0]
+        if self.settings.sweep:
+            result = result | {"sweep": ranking(outcomes, list(self.settings.sweep)), "trial": best.number}
+        return result | {"reason": str(best.trial.reason), "seconds": self.seconds(), "stopped": stopped}
 
-    def finish(
-        self, trainer: Trainer, model: PromptedModel, task: LabelTask | TextTask, examples: Examples, export: Export
-    ) -> dict[str, Any]:
-        """Put the best state back, describe it and export it; an empty description if nothing was evaluated."""
-        best = load_checkpoint(self.directory / "best")
-        if best is None:
-            return {}
-        tensors, state = best
-        trained = {name.removeprefix("trained."): tensor for name, tensor in tensors.items()}
-        trainer.trained.load_state_dict(trained)
-        trainer.trained.eval()
-        evaluation = Evaluation(**state["evaluation"])
-        result = self.result(trainer, task, examples, evaluation, int(state["step"]))
-        with torch.no_grad():
-            prompt_embeddings = trainer.prompt().float().cpu()
-        export(self.trained_prompt(trainer, model, examples, prompt_embeddings, result))
-        return result
+    def trial(self, number: int, lessons: Lessons) -> Trial:
+        settings = self.trials[number]
+        if not self.settings.sweep:
+            directory, report = self.directory, self.report
+        else:
+            directory, report = directory_of(self.directory, number), partial(self.report, trial=number)
+        return Trial(settings, lessons[settings.template], directory, self.fingerprint(settings), report)
 
-    def result(
-        self, trainer: Trainer, task: LabelTask | TextTask, examples: Examples, evaluation: Evaluation, best_step: int
-    ) -> dict[str, Any]:
-        result: dict[str, Any] = {
-            "metric": str(self.metric),
-            "value": evaluation.value,
-            "loss": evaluation.loss,
-            "best_step": best_step,
-            "steps": trainer.progress.step,
-            "planned_steps": trainer.schedule.steps,
-            "seconds": self.seconds(),
-            "baseline_majority": self.baseline["majority"],
-            "baseline_zero_shot": self.baseline["zero_shot"],
-            "data": examples.report.summary(),
-            "train_examples": task.num_examples,
-            "validation_examples": len(task.validation),
-        }
-        if isinstance(task, LabelTask):
-            confusion = self.confusion(task, evaluation)
-            result |= {
-                "interval": wilson_interval(evaluation.value, len(task.validation)),
-                "macro_f1": macro_f1(confusion),
-                "calibration_error": calibration_error(
-                    task.validation_gold, list(evaluation.predicted), list(evaluation.confidence)
-                ),
-                "labels": list(task.labels),
-                "confusion": confusion,
-            }
-        return result
-
-    def trained_prompt(
-        self,
-        trainer: Trainer,
-        model: PromptedModel,
-        examples: Examples,
-        prompt_embeddings: Tensor,
-        result: dict[str, Any],
-    ) -> TrainedPrompt:
-        verbalizer, base = examples.verbalizer, model.base
-        head = {} if base.head is None else base.head.state_dict(prefix=f"{base.head_name}.")
-        return TrainedPrompt(
-            prompt_embeddings=prompt_embeddings,
-            template=self.settings.template,
-            verbalizer=None if verbalizer is None or base.head is not None else dict(verbalizer.answers),
-            labels=() if verbalizer is None else verbalizer.labels,
-            columns=dict(self.settings.columns),
-            base_model=base.id,
-            revision=base.revision,
-            head={name: tensor.float().cpu() for name, tensor in head.items()},
-            encoder_state={name: tensor.cpu() for name, tensor in trainer.prompt.state_dict().items()},
-            prompt_config=self.config,
-            max_length=model.max_length,
-            metrics=result,
-            settings=self.settings.model_dump(mode="json"),
-            precision=base.precision,
-            segments=model.template.segments,
-        )
-
-    def report_plan(
-        self, trainer: Trainer, task: LabelTask | TextTask, examples: Examples, model: PromptedModel
-    ) -> None:
+    def report_plan(self, trial: Trial) -> None:
+        model, task, examples = trial.lesson.model, trial.lesson.task, trial.lesson.examples
         warnings = [*examples.report.warnings, *model.template.warnings(task.num_examples), *task.warnings]
         self.report(
             "plan",
-            steps=trainer.schedule.steps,
+            steps=trial.trainer.schedule.steps,
             train_examples=task.num_examples,
             validation_examples=len(task.validation),
-            metric=str(self.metric),
-            parameters=sum(parameter.numel() for parameter in trainer.parameters),
+            metric=str(trial.lesson.metric),
+            parameters=sum(parameter.numel() for parameter in trial.trainer.parameters),
             prompt_values=model.num_virtual_tokens * model.base.hidden_size,
             device=str(model.base.device),
             precision=model.base.precision,
             data=examples.report.summary(),
             text_cache=describe_text_cache(model),
+            trials=len(self.trials),
             warnings=warnings,
         )
 
-    def confusion(self, task: LabelTask, evaluation: Evaluation) -> list[list[int]]:
-        return confusion_matrix(task.validation_gold, evaluation.predicted, len(task.labels))
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint holds beside the trainer's own state."""
-        return {"fingerprint": self.fingerprint, "baseline": self.baseline}
+    def fingerprint(self, settings: RunSettings) -> str:
+        """Changes when anything does that decides the training: the settings, but for the name, and the rows."""
+        values = settings.model_dump(mode="json", exclude={"name"})
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode() + self.data_digest).hexdigest()
 
     @cached_property
-    def fingerprint(self) -> str:
-        """Changes when anything does that decides the training: the settings, but for the name, and the rows."""
-        values = self.settings.model_dump(mode="json", exclude={"name"})
-        digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
+    def data_digest(self) -> bytes:
+        digest = hashlib.sha256()
         for table in (self.tables.table, self.tables.validation):
             if table is not None:
-                digest.update(table.path.read_bytes())
-        return digest.hexdigest()
+                with table.path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.digest()
 
     def phase(self, name: str) -> None:
         self.report("phase", phase=name, seconds=self.seconds())

@@ -6,6 +6,7 @@ worker its values. No torch is imported.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping
@@ -20,9 +21,25 @@ from ptune_core.demo import DEMO, DEMO_TEMPLATE
 from ptune_core.errors import PTuneError, SettingsError
 from ptune_core.model.device import Device, Precision
 from ptune_core.prompt.config import PromptEncoderReparameterizationType
-from ptune_core.prompt.template import TargetKind, Template, parse_template
+from ptune_core.prompt.template import Target, TargetKind, Template, parse_template
 
 MAX_VIRTUAL_TOKENS = 512
+MAX_TRIALS = 64
+
+SWEPT = (
+    "template",
+    "encoder_reparameterization_type",
+    "encoder_hidden_size",
+    "encoder_num_layers",
+    "encoder_dropout",
+    "prompt_init",
+    "learning_rate",
+    "weight_decay",
+    "warmup_ratio",
+    "max_grad_norm",
+    "seed",
+)
+"""Options a sweep may vary. The seed decides the start of each trial; split and order are those of the run's seed."""
 
 
 class PromptInit(StrEnum):
@@ -138,6 +155,12 @@ class RunSettings(BaseModel):
         0, ge=0, le=2**31 - 1, description="Decides the split, the order and the start; same seed, same run."
     )
 
+    sweep: dict[str, list[Any]] = Field(
+        default_factory=dict,
+        description="Options with several values; every combination is trained and ranked, such as "
+        "{learning_rate: [0.003, 0.01]}.",
+    )
+
     @field_validator("labels", "columns", mode="before")
     @classmethod
     def _names_are_text(cls, value: object) -> object:
@@ -159,7 +182,39 @@ class RunSettings(BaseModel):
                 got=f"[MASK:{template.target.column}]",
                 needed="[ANSWER:column] for a decoder, or [HEAD:column] for a classification head",
             )
+        self._check_sweep(template.target)
         return self
+
+    def _check_sweep(self, target: Target) -> None:
+        if wrong := [option for option in self.sweep if option not in SWEPT]:
+            raise SettingsError("The sweep varies what it cannot", got=", ".join(wrong), needed=", ".join(SWEPT))
+        if empty := [option for option, values in self.sweep.items() if not values]:
+            raise SettingsError("The sweep has options without values", got=", ".join(empty))
+        count = math.prod(map(len, self.sweep.values()))
+        if count > MAX_TRIALS:
+            raise SettingsError("The sweep has too many trials", got=str(count), needed=f"at most {MAX_TRIALS}")
+        for trial in self.trials if self.sweep else ():
+            if (found := trial.parsed_template.target) != target:
+                raise SettingsError(
+                    "All templates of a sweep need the same target",
+                    got=f"[{found.kind}:{found.column}]",
+                    needed=f"[{target.kind}:{target.column}]",
+                )
+
+    @property
+    def trials(self) -> list[RunSettings]:
+        """The settings of every combination the sweep asks for; without a sweep these settings alone.
+
+        Raises:
+            SettingsError: A value is wrong.
+        """
+        if not self.sweep:
+            return [self]
+        values = self.model_dump(exclude={"sweep"})
+        return [
+            RunSettings.parse(values | dict(zip(self.sweep, chosen, strict=True)))
+            for chosen in itertools.product(*self.sweep.values())
+        ]
 
     @property
     def parsed_template(self) -> Template:

@@ -44,6 +44,7 @@ class Recorder:
     def __init__(self) -> None:
         self.lines: list[dict[str, Any]] = []
         self.exported: list[TrainedPrompt] = []
+        self.places: list[Path] = []
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [line for line in self.lines if line["kind"] == kind]
@@ -51,10 +52,14 @@ class Recorder:
     def steps(self) -> list[int]:
         return [line["step"] for line in self.of("step")]
 
+    def keep(self, trained: TrainedPrompt, directory: Path) -> None:
+        self.exported.append(trained)
+        self.places.append(directory)
+
     def train(self, settings: RunSettings, table: Table, directory: Path, stop_at: int | None = None) -> dict[str, Any]:
         return run_training(
             settings, Tables(table), directory, should_stop=lambda: stop_at in self.steps(),
-            report=self.lines.append, export=self.exported.append,
+            report=self.lines.append, export=self.keep,
         )  # fmt: skip
 
 
@@ -170,3 +175,62 @@ def test_one_class_is_refused_before_a_model_is_loaded(tmp_path: Path, tiny_gpt2
     with pytest.raises(DataError):
         recorder.train(settings_for(tiny_gpt2, template="{text} [P*4] [HEAD:label]"), one, tmp_path / "run")
     assert [line["phase"] for line in recorder.of("phase")] == ["loading data"]
+
+
+def test_a_sweep_trains_every_combination_and_ranks_them(tmp_path: Path, tiny_llama: Path, table: Table) -> None:
+    recorder = Recorder()
+    sweep = {"template": ["{text} [P*4][ANSWER:label]", "{text} [P*2][ANSWER:label]"], "learning_rate": [1e-6, 0.05]}
+    result = recorder.train(settings_for(tiny_llama, sweep=sweep), table, tmp_path / "run")
+    ranking = result["sweep"]
+    assert sorted(row["trial"] for row in ranking) == [0, 1, 2, 3]
+    assert [row["value"] for row in ranking] == sorted((row["value"] for row in ranking), reverse=True)
+    assert ranking[0]["settings"]["learning_rate"] == 0.05, "next to no learning cannot be best"
+    assert (result["value"], result["trial"]) == (ranking[0]["value"], ranking[0]["trial"])
+    numbered = [tmp_path / "run" / "sweep" / f"{i:02d}" for i in (1, 2, 3, 4)]
+    assert recorder.places == [*numbered, tmp_path / "run"], "all adapters are kept, and the best is the run's"
+    best = recorder.exported[result["trial"]]
+    assert torch.equal(recorder.exported[-1].prompt_embeddings, best.prompt_embeddings)
+    [plan] = recorder.of("plan")
+    assert plan["trials"] == 4
+
+
+def test_a_trial_of_a_sweep_is_the_run_with_its_settings(tmp_path: Path, tiny_llama: Path, table: Table) -> None:
+    together, alone = Recorder(), Recorder()
+    together.train(settings_for(tiny_llama, sweep={"learning_rate": [0.01, 0.05]}), table, tmp_path / "sweep")
+    alone.train(settings_for(tiny_llama, learning_rate=0.05), table, tmp_path / "run")
+    losses = [line["loss"] for line in together.of("step") if line["trial"] == 1]
+    assert losses == pytest.approx([line["loss"] for line in alone.of("step")], rel=1e-4)
+
+
+def test_a_classification_head_starts_anew_in_every_trial(tmp_path: Path, tiny_gpt2: Path, table: Table) -> None:
+    recorder = Recorder()
+    settings = settings_for(tiny_gpt2, template="[P*4] {text} [HEAD:label]", sweep={"learning_rate": [0.05, 0.05]})
+    recorder.train(settings, table, tmp_path / "run")
+    first, second = ([line["loss"] for line in recorder.of("step") if line["trial"] == i] for i in (0, 1))
+    assert first == second
+
+
+def test_a_stopped_sweep_goes_on(tmp_path: Path, tiny_llama: Path, table: Table) -> None:
+    recorder = Recorder()
+    settings = settings_for(tiny_llama, sweep={"learning_rate": [0.01, 0.05]})
+    assert recorder.train(settings, table, tmp_path / "run", stop_at=5)["stopped"]
+    result = recorder.train(settings, table, tmp_path / "run")
+    assert not result["stopped"] and [row["steps"] for row in result["sweep"]] == [8, 8]
+    assert [line["step"] for line in recorder.of("resume")] == [5, 5]
+
+
+def test_one_trial_that_diverges_leaves_the_others_alone(
+    tmp_path: Path, tiny_llama: Path, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = LabelTask.losses
+
+    def second_is_nan(task: LabelTask, position: int, prompts: list[torch.Tensor]) -> tuple[torch.Tensor, int]:
+        found, targets = losses(task, position, prompts)
+        scale = torch.tensor([1.0, float("nan")] if position > 1 and len(prompts) == 2 else [1.0] * len(prompts))
+        return found * scale, targets
+
+    monkeypatch.setattr(LabelTask, "losses", second_is_nan)
+    settings = settings_for(tiny_llama, sweep={"learning_rate": [0.01, 0.05]})
+    result = Recorder().train(settings, table, tmp_path / "run")
+    assert [row["error"] is None for row in sorted(result["sweep"], key=lambda row: row["trial"])] == [True, False]
+    assert [row["steps"] for row in sorted(result["sweep"], key=lambda row: row["trial"])] == [8, 2]

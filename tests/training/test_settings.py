@@ -84,3 +84,29 @@ def test_labels_are_text_whatever_yaml_thinks_of_them() -> None:
 def test_the_place_of_a_template_error_ends_its_text() -> None:
     with pytest.raises(SettingsError, match=r"has no target(.|\n)*\n +\^\Z"):
         RunSettings.parse({"template": "{text} [P*3]"})
+
+
+def test_a_sweep_is_every_combination_of_its_values() -> None:
+    settings = RunSettings.parse({"sweep": {"learning_rate": [0.01, 0.02], "seed": [1, 2, 3]}})
+    assert [(trial.learning_rate, trial.seed) for trial in settings.trials] == [
+        (rate, seed) for rate in (0.01, 0.02) for seed in (1, 2, 3)
+    ]
+    assert all(not trial.sweep for trial in settings.trials)
+    assert RunSettings.from_yaml(settings.to_yaml()) == settings
+
+
+@pytest.mark.parametrize(
+    ("sweep", "message"),
+    [
+        ({"batch_size": [1, 2]}, "varies what it cannot. Got: batch_size"),
+        ({"learning_rate": []}, "options without values"),
+        ({"learning_rate": [0.1, 5.0]}, "learning_rate"),
+        ({"seed": list(range(65))}, "too many trials"),
+        ({"template": ["[P*2] {text} [ANSWER:label]", "[P*2] {text} [HEAD:label]"]}, "same target"),
+    ],
+)
+def test_a_sweep_that_cannot_be_trained_is_refused_before_it_starts(
+    sweep: dict[str, list[object]], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        RunSettings.parse({"template": "[P*2] {text} [ANSWER:label]", "sweep": sweep})

@@ -1,0 +1,216 @@
+"""One setting in training: its prompt, where it stands, and the files and lines it leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from ptune_core.data.examples import Examples
+from ptune_core.errors import CheckpointError, TrainingError
+from ptune_core.model.prompted import PromptedModel
+from ptune_core.model.trained import TrainedPrompt
+from ptune_core.prompt.init import Prompt
+from ptune_core.training.checkpoint import load_checkpoint, save_checkpoint
+from ptune_core.training.loop import CheckpointDue, Ended, EndReason, Evaluated, Event, Stepped, Trainer
+from ptune_core.training.metrics import (
+    Evaluation,
+    Metric,
+    calibration_error,
+    confusion_matrix,
+    macro_f1,
+    majority_accuracy,
+    wilson_interval,
+)
+from ptune_core.training.preparation import initial_prompt_embeddings, make_schedule, prompt_config
+from ptune_core.training.settings import RunSettings
+from ptune_core.training.tasks import LabelTask, TextTask
+
+ReportLine = Callable[..., None]
+"""Called with the kind of a line and its values."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the trials of one template learn from together.
+
+    Attributes:
+        model: Base model with the template.
+        task: The examples, as this model's rows.
+        examples: The examples as they were read.
+    """
+
+    model: PromptedModel
+    task: LabelTask | TextTask
+    examples: Examples
+
+    @property
+    def metric(self) -> Metric:
+        """What decides which evaluation is best."""
+        return Metric.ACCURACY if isinstance(self.task, LabelTask) else Metric.LOSS
+
+    def confusion(self, evaluation: Evaluation) -> list[list[int]]:
+        """`[C][C]` counts of the validation split."""
+        assert isinstance(self.task, LabelTask)
+        return confusion_matrix(self.task.validation_gold, evaluation.predicted, len(self.task.labels))
+
+
+class Trial:
+    """One setting in training.
+
+    Args:
+        settings: Of this trial alone.
+        lesson: What it learns from.
+        directory: `checkpoints/` and `best/` are kept there.
+        fingerprint: Of settings and data; a checkpoint with another one is not resumed.
+        report: Receives the lines of `metrics.jsonl`.
+    """
+
+    def __init__(
+        self, settings: RunSettings, lesson: Lesson, directory: Path, fingerprint: str, report: ReportLine
+    ) -> None:
+        self.settings, self.lesson, self.directory = settings, lesson, directory
+        self.fingerprint, self.report = fingerprint, report
+        model = lesson.model
+        base = model.base
+        self.config = prompt_config(settings, base, model.template)
+        # Decides how the prompt encoder starts.
+        torch.manual_seed(settings.seed)
+        prompt = Prompt(self.config, initial_prompt_embeddings(settings, base, model.template))
+        schedule = make_schedule(settings, lesson.task.num_examples)
+        self.trainer = Trainer(prompt, base.head, schedule, Accelerator(cpu=base.device.type == "cpu"))
+        self.baseline: dict[str, float | None] = {}
+        self.ended: Ended | None = None
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint, if there is one.
+
+        Raises:
+            CheckpointError: It is of other settings or data, or none is whole.
+        """
+        saved = load_checkpoint(self.directory / "checkpoints")
+        if saved is None:
+            return
+        tensors, state = saved
+        if state["fingerprint"] != self.fingerprint:
+            raise CheckpointError(
+                "The checkpoint was made with other settings or other data",
+                needed="the same settings and data as before the interruption",
+                remedy="Start a new run (command line: choose another --out directory)",
+            )
+        self.trainer.restore(tensors, state)
+        self.baseline = state["baseline"]
+        self.report("resume", step=self.trainer.progress.step)
+
+    def take(self, event: Event, seconds: float) -> None:
+        """Turn what happened, `seconds` after the run began, into lines and files."""
+        match event:
+            case Stepped():
+                self.report("step", **asdict(event) | {"seconds": seconds})
+            case Evaluated():
+                self._evaluated(event, seconds)
+            case CheckpointDue(step=step):
+                save_checkpoint(self.directory / "checkpoints", step, self.trainer.tensors(), self._state())
+            case Ended():
+                self.ended = event
+
+    def finish(self, seconds: float) -> tuple[dict[str, Any], TrainedPrompt] | None:
+        """Put the best state back; what `result.json` says of it, and what to export. None if nothing was evaluated."""
+        best = load_checkpoint(self.directory / "best")
+        if best is None:
+            return None
+        tensors, state = best
+        trained = {name.removeprefix("trained."): tensor for name, tensor in tensors.items()}
+        self.trainer.trained.load_state_dict(trained)
+        self.trainer.trained.eval()
+        result = self._result(Evaluation(**state["evaluation"]), int(state["step"]), seconds)
+        return result, self._trained_prompt(result)
+
+    @property
+    def error(self) -> TrainingError | None:
+        """Why it had to end."""
+        return None if self.ended is None else self.ended.error
+
+    @property
+    def reason(self) -> EndReason:
+        """Why it ended."""
+        return EndReason.STOPPED if self.ended is None else self.ended.reason
+
+    def _evaluated(self, event: Evaluated, seconds: float) -> None:
+        evaluation, task = event.evaluation, self.lesson.task
+        line = {"loss": evaluation.loss, "value": evaluation.value, "best": event.best, "seconds": seconds}
+        if isinstance(task, LabelTask):
+            line["macro_f1"] = macro_f1(self.lesson.confusion(evaluation))
+        if event.step == 0:
+            majority = majority_accuracy(task.validation_gold) if isinstance(task, LabelTask) else None
+            # A new classification head knows nothing: what it says before training is its zero-shot line.
+            zero_shot = task.evaluate_zero_shot() or evaluation
+            self.baseline = {"majority": majority, "zero_shot": zero_shot.value}
+            self.report("baseline", **self.baseline)
+        self.report("eval", step=event.step, **line)
+        if event.best:
+            state = self._state() | {"evaluation": asdict(evaluation)}
+            tensors = {name: t for name, t in self.trainer.tensors().items() if name.startswith("trained.")}
+            save_checkpoint(self.directory / "best", event.step, tensors, state)
+        with torch.no_grad():
+            rows = task.samples(evaluation, self.trainer.prompt())
+        self.report("sample", step=event.step, rows=rows)
+
+    def _result(self, evaluation: Evaluation, best_step: int, seconds: float) -> dict[str, Any]:
+        task = self.lesson.task
+        result: dict[str, Any] = {
+            "metric": str(self.lesson.metric),
+            "value": evaluation.value,
+            "loss": evaluation.loss,
+            "best_step": best_step,
+            "steps": self.trainer.progress.step,
+            "planned_steps": self.trainer.schedule.steps,
+            "seconds": seconds,
+            "baseline_majority": self.baseline["majority"],
+            "baseline_zero_shot": self.baseline["zero_shot"],
+            "data": self.lesson.examples.report.summary(),
+            "train_examples": task.num_examples,
+            "validation_examples": len(task.validation),
+        }
+        if isinstance(task, LabelTask):
+            confusion = self.lesson.confusion(evaluation)
+            result |= {
+                "interval": wilson_interval(evaluation.value, len(task.validation)),
+                "macro_f1": macro_f1(confusion),
+                "calibration_error": calibration_error(
+                    task.validation_gold, list(evaluation.predicted), list(evaluation.confidence)
+                ),
+                "labels": list(task.labels),
+                "confusion": confusion,
+            }
+        return result
+
+    @torch.no_grad()
+    def _trained_prompt(self, result: dict[str, Any]) -> TrainedPrompt:
+        model = self.lesson.model
+        verbalizer, base = model.verbalizer, model.base
+        head = {} if base.head is None else base.head.state_dict(prefix=f"{base.head_name}.")
+        return TrainedPrompt(
+            prompt_embeddings=self.trainer.prompt().float().cpu(),
+            template=self.settings.template,
+            verbalizer=None if verbalizer is None or base.head is not None else dict(verbalizer.answers),
+            labels=() if verbalizer is None else verbalizer.labels,
+            columns=dict(self.settings.columns),
+            base_model=base.id,
+            revision=base.revision,
+            head={name: tensor.float().cpu() for name, tensor in head.items()},
+            encoder_state={name: tensor.cpu() for name, tensor in self.trainer.prompt.state_dict().items()},
+            prompt_config=self.config,
+            max_length=model.max_length,
+            metrics=result,
+            settings=self.settings.model_dump(mode="json"),
+            precision=base.precision,
+            segments=model.template.segments,
+        )
+
+    def _state(self) -> dict[str, Any]:
+        return self.trainer.state() | {"fingerprint": self.fingerprint, "baseline": self.baseline}
