@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Sequence
+from types import FrameType
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
@@ -31,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, _leave)
     if options.data_dir:
         os.environ["PTUNE_DATA_DIR"] = options.data_dir
     try:
@@ -39,6 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """What a service manager or a container's stop asks for is no failure; the runs go on."""
+    raise SystemExit(0)
 
 
 def serve(options: argparse.Namespace) -> None:

@@ -174,6 +174,12 @@ def test_a_killed_app_finds_its_run_again(
         again.kill()
 
 
+def test_a_terminated_app_ends_cleanly(app: App) -> None:
+    # A container's stop is no failure: it used to end by the signal, which supervisors count as a crash.
+    app.process.terminate()
+    assert app.process.wait(60) == 0
+
+
 def test_the_app_never_imports_torch(environment: dict[str, str]) -> None:
     # With everything the page does before a run: the example read, guessed, reported on, its template shown.
     code = """
