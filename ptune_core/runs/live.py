@@ -242,6 +242,8 @@ def _status(files: RunDirectory, curve: Curve, state: RunState, reason: str) -> 
         parts.append("Stopping; the best result so far is kept")
     elif state is RunState.RUNNING and curve.phase != "training":
         parts.append((curve.phase or "starting").capitalize() + "…")
+    elif state is RunState.RUNNING and not progress["step"]:
+        parts.append("First evaluation…")
     if progress["step"]:
         parts.append(f"Step {progress['step']:,} of {progress['steps']:,}" if progress["steps"] else "")
     if state is RunState.RUNNING and curve.phase == "training":

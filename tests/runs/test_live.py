@@ -236,7 +236,9 @@ def test_a_run_that_has_ended_says_how(files: RunDirectory, write: Write, end: d
 def test_the_status_names_the_phase_and_a_stop_under_way(files: RunDirectory, write: Write, append: Write) -> None:
     write({"kind": "phase", "phase": "loading base model"})
     assert since(files.path, 0, 0)["status"] == "Loading base model…"
-    append(PLAN, {"kind": "phase", "phase": "training"}, step(1))
+    append(PLAN, {"kind": "phase", "phase": "training"})
+    assert since(files.path, 0, 0)["status"] == "First evaluation…", "the line was empty for seconds"
+    append(step(1))
     assert since(files.path, 0, 0)["status"] == "Step 1 of 300"
     files.request_stop()
     assert since(files.path, 0, 0)["status"].startswith("Stopping; the best result so far is kept")
