@@ -14,8 +14,9 @@ from pydantic.fields import FieldInfo
 from ptune_core.training.settings import RunSettings, field_bounds
 from ptune_core.ui import texts
 
-OWN_CONTROLS = frozenset({"data", "validation_data", "columns", "labels", "template", "base_model"})
-"""Settings that the cards for model, data and prompt ask for in their own way."""
+_MAPPINGS = {name for name, field in RunSettings.model_fields.items() if "dict" in str(field.annotation)}
+OWN_CONTROLS = frozenset({"data", "validation_data", "template", "base_model"} | _MAPPINGS)
+"""Settings that the cards for model, data and prompt ask for in their own way; no single control holds a mapping."""
 
 MAIN = ("encoder_reparameterization_type", "max_steps", "learning_rate", "batch_size")
 """Settings that are always in view; all others are under Advanced."""
