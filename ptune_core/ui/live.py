@@ -87,6 +87,17 @@ def run_list(elem_id: str) -> gr.HTML:
     )
 
 
+def newest_run(elem_id: str) -> gr.HTML:
+    """The run that was started last. Event: `open`, carrying `run`."""
+    return gr.HTML(
+        None,
+        html_template=_asset("newest_run.html"),
+        js_on_load=_asset("newest_run.js"),
+        elem_id=elem_id,
+        elem_classes="run-list newest-run",
+    )
+
+
 def _server_function(name: str, answer: Answer) -> Callable[[Any], dict[str, Any]]:
     def function(question: Any) -> dict[str, Any]:
         # Open to anybody who can reach the page: what arrives may be anything.

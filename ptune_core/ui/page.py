@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +25,7 @@ from ptune_core.ui.theme import CSS, build_theme
 from ptune_core.ui.train import TrainTab, build_train, wire_train
 from ptune_core.ui.train_handlers import TrainHandlers, new_key
 from ptune_core.ui.try_tab import TryHandlers, TryTab, build_try, show_adapter
+from ptune_core.ui.turns import Turns
 
 LAUNCH: dict[str, Any] = {
     "ssr_mode": False,
@@ -36,27 +39,47 @@ LAUNCH: dict[str, Any] = {
 """How the page is launched: nothing of it may leave this machine, and no more of it is reachable than is needed."""
 
 _VIEWER_KEY, _VIEWER_SECRET = "ptune-viewer", "ptune"  # fixed: with random ones every restart would orphan the id
+_PRESS_VISIBLE = "() => [...document.querySelectorAll('#classify, #generate')].find(b => b.offsetParent)?.click()"
 _CONFIRM_DELETE = "(run, viewer) => confirm('Delete this run and its adapter?') ? [run, viewer] : ['', viewer]"
 
 
 @dataclass(frozen=True)
 class Page:
-    """The parts of the page while it is being wired."""
+    """The parts of the page while it is being wired.
+
+    Attributes:
+        selected: Id of the run that the Runs tab shows.
+        turns: Of showing a run.
+        adapter: Id of the run whose adapter Try and Export show: the selected one, if it has an adapter. A text box, as
+            a `gr.Dropdown` refuses its own value when the app was started again since it was filled.
+    """
 
     service: Service
     viewer: gr.BrowserState
     selected: gr.Textbox
+    adapter: gr.Textbox
     strip: gr.HTML
     tabs: gr.Tabs
     train: TrainTab
     runs: RunsTab
     try_: TryTab
     export: ExportTab
+    turns: Turns
 
     @property
     def of_run(self) -> list[gr.blocks.Block]:
         """Everything that shows the selected run."""
-        return [*self.runs.view, self.try_.adapter, *self.try_.view, self.export.adapter, *self.export.view]
+        return [*self.runs.view, *self.of_adapter]
+
+    @property
+    def of_adapter(self) -> list[gr.blocks.Block]:
+        """Everything that shows the chosen adapter."""
+        return [self.adapter, self.try_.adapter, *self.try_.view, self.export.adapter, *self.export.view]
+
+    @property
+    def shown(self) -> list[gr.blocks.Block]:
+        """What decides what `of_run` shows."""
+        return [self.selected, self.viewer, self.adapter]
 
 
 def build_page(service: Service, *, ephemeral: bool, period: int = 1000) -> gr.Blocks:
@@ -69,7 +92,7 @@ def build_page(service: Service, *, ephemeral: bool, period: int = 1000) -> gr.B
     gr.set_static_paths([PLOTLY_DIRECTORY])
     with gr.Blocks(title="PTune", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         viewer = gr.BrowserState("", storage_key=_VIEWER_KEY, secret=_VIEWER_SECRET)
-        selected = gr.Textbox(visible=False)
+        selected, adapter = gr.Textbox(visible=False), gr.Textbox(visible=False)
         with gr.Row(elem_classes="head"):
             gr.HTML(f"<h1>PTune</h1><p>{texts.TAGLINE}</p>", elem_classes="brand")
         if ephemeral:
@@ -84,7 +107,7 @@ def build_page(service: Service, *, ephemeral: bool, period: int = 1000) -> gr.B
                 try_ = build_try()
             with gr.Tab("Export", id="export"):
                 export = build_export()
-        parts = Page(service, viewer, selected, top, tabs, train, runs, try_, export)
+        parts = Page(service, viewer, selected, adapter, top, tabs, train, runs, try_, export, Turns())
         handlers = TrainHandlers(service)
         wire_train(train, handlers)
         _wire_load(page, parts, handlers)
@@ -96,8 +119,6 @@ def build_page(service: Service, *, ephemeral: bool, period: int = 1000) -> gr.B
 
 
 def _wire_load(page: gr.Blocks, parts: Page, handlers: TrainHandlers) -> None:
-    show = _show(parts)
-
     def load(viewer: str, request: gr.Request) -> list[Any]:
         viewer = viewer or secrets.token_hex(16)
         run_id: Any = str(request.query_params.get("run", ""))
@@ -107,23 +128,21 @@ def _wire_load(page: gr.Blocks, parts: Page, handlers: TrainHandlers) -> None:
             tabs = gr.Tabs(selected="runs")
         except RunError:
             run_id = gr.skip()  # whoever was quick has chosen one by now
-        return [viewer, gr.update(viewer=viewer), run_id, tabs, new_key(), parts.service.uploads.demo()]
-
-    def show_first(run_id: str, viewer: str) -> list[Any]:
-        """The run of the address. Without one nothing is hidden: an answer may be late, after a click on a run."""
-        if run_id:
-            return list(show(run_id, viewer))
-        choices = gr.update(choices=parts.service.choices(viewer))
-        adapters = (parts.try_.adapter, parts.export.adapter)
-        return [choices if component in adapters else gr.skip() for component in parts.of_run]
+        return [viewer, gr.update(viewer=viewer), run_id, tabs, new_key()]
 
     train = parts.train
     of_data = [train.data.rows, *train.data.columns, train.data.report, train.data.answers, train.prompt.pieces]
     asked = [train.data.token, train.prompt.template, train.data.answers, *train.data.columns]
-    outputs = [parts.viewer, parts.strip, parts.selected, parts.tabs, train.key, train.data.token]
+    outputs = [parts.viewer, parts.strip, parts.selected, parts.tabs, train.key]
     loaded = page.load(shown(load), parts.viewer, outputs, **EVENT)
-    loaded.success(shown(show_first), [parts.selected, parts.viewer], parts.of_run, **EVENT)
-    loaded.success(shown(handlers.show_data), asked, of_data, **EVENT)
+    _then_show(loaded, parts)
+    # Beside it, not before it: reading the example takes seconds when the app was just started. It comes from a place
+    # of its own, as rows that were brought meanwhile stay.
+    example = gr.Textbox(visible=False)
+    read = loaded.success(shown(parts.service.uploads.demo), None, example, **EVENT)
+    tokens = [train.data.token, example]
+    used = read.success(None, tokens, train.data.token, js="(token, example) => token || example", **EVENT)
+    used.success(shown(handlers.show_data), asked, of_data, **EVENT)
 
 
 def _wire_start(parts: Page, handlers: TrainHandlers) -> None:
@@ -150,7 +169,7 @@ def _wire_start(parts: Page, handlers: TrainHandlers) -> None:
             **names,
         },
         outputs=[parts.selected, train.key, train.message, parts.tabs],
-        **EVENT | {"show_progress": "minimal"},
+        **EVENT,
     )
     _then_show(started, parts)
 
@@ -181,55 +200,93 @@ def _wire_runs(parts: Page) -> None:
         return ""
 
     _then_show(runs.all_runs.select(shown(choose), None, parts.selected, **EVENT), parts)
-    _then_show(parts.strip.open(shown(open_run), None, [parts.selected, parts.tabs], **EVENT), parts)
+    for opener in (parts.strip.open, parts.train.newest.open):
+        _then_show(opener(shown(open_run), None, [parts.selected, parts.tabs], **EVENT), parts)
     _then_show(parts.strip.halt(shown(halt), parts.viewer, None, **EVENT), parts)
     _then_show(runs.stop.click(shown(stop), this, None, **EVENT), parts)
     _then_show(runs.resume.click(shown(resume), this, None, **EVENT), parts)
-    _then_show(runs.delete.click(shown(delete), this, parts.selected, js=_CONFIRM_DELETE, **EVENT), parts)
-    runs.plot.moved(shown(_show(parts)), this, parts.of_run, **EVENT)
+    again = EVENT | {"trigger_mode": "multiple"}  # a press right after one that was called off counts too
+    _then_show(runs.delete.click(shown(delete), this, parts.selected, js=_CONFIRM_DELETE, **again), parts)
+    runs.plot.moved(shown(_show(parts)), parts.shown, parts.of_run, **EVENT)
 
 
 def _wire_try(parts: Page) -> None:
     handlers, try_ = TryHandlers(parts.service), parts.try_
-    this = [parts.viewer, parts.selected]
+    this = [parts.viewer, parts.adapter]
 
-    def generate(viewer: str, run_id: str, length: int, temperature: float, seed: int, *boxes: str) -> Any:
-        options = {"max_new_tokens": int(length), "temperature": temperature, "seed": int(seed or 0)}
-        yield from handlers.generate(viewer, run_id, options, boxes)
+    def classify(request: gr.Request, *values: str) -> Any:
+        yield from handlers.classify(str(request.session_hash), *values)
+
+    def generate(
+        request: gr.Request, viewer: str, run_id: str, length: Any, warmth: Any, seed: Any, *boxes: str
+    ) -> Any:
+        options = {"max_new_tokens": length, "temperature": warmth, "seed": seed or 0}
+        yield from handlers.generate(str(request.session_hash), viewer, run_id, options, boxes)
 
     def fill(viewer: str, run_id: str, event: gr.SelectData) -> list[Any]:
         return handlers.fill(viewer, run_id, event.index)
 
-    busy: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 4, "concurrency_id": "inference"}
     parts.runs.try_it.click(lambda: gr.Tabs(selected="try"), None, parts.tabs, **EVENT)
     for chooser in (try_.adapter, parts.export.adapter):
-        _then_show(chooser.input(shown(lambda run_id: run_id), chooser, parts.selected, **EVENT), parts)
+        _then_show(chooser.input(None, chooser, parts.selected, js="run => run ?? ''", **EVENT), parts)
     try_.examples.select(shown(fill), this, list(try_.inputs), **EVENT)
-    classified = [try_.base_label, try_.tuned_label, try_.note]
-    for ask in (try_.classify.click, try_.inputs[0].submit):
-        ask(shown(handlers.classify), [*this, *try_.inputs], classified, **busy)
+    for box in try_.inputs:
+        box.submit(None, None, None, js=_PRESS_VISIBLE, **EVENT)
+    _wire_asking(parts, shown(classify), shown(generate))
+
+
+def _wire_asking(parts: Page, classify: Any, generate: Any) -> None:
+    try_, this = parts.try_, [parts.viewer, parts.adapter]
+    # In the browser, at once: the answer to another text must not stand beside this one while the model is loaded.
+    working, idle = json.dumps(texts.WORKING), "'', {__type__: 'update', visible: false}"
+    later_wins = EVENT | {"trigger_mode": "multiple", "concurrency_id": "inference", "concurrency_limit": 4}
+    asked = try_.classify.click(None, None, try_.classification, js=f"() => [{working}, {{}}, {{}}, '']", **EVENT)
+    running = asked.then(classify, [*this, *try_.inputs], try_.classification, **later_wins)
+    running.failure(None, None, try_.working, js="() => ''", **EVENT)
+
+    asking, stoppable = [try_.working, try_.stop], "{__type__: 'update', visible: true}"
     options = [try_.max_new_tokens, try_.temperature, try_.seed]
-    running = try_.generate.click(
-        shown(generate), [*this, *options, *try_.inputs], [try_.base_text, try_.tuned_text], **busy
-    )
-    try_.stop.click(None, None, None, cancels=[running], **EVENT)
+    asked = try_.generate.click(None, None, try_.generation, js=f"() => [{working}, {stoppable}, '', '']", **EVENT)
+    running = asked.then(generate, [*this, *options, *try_.inputs], try_.generation, **later_wins)
+    running.failure(None, None, asking, js=f"() => [{idle}]", **EVENT)
+    try_.stop.click(None, None, asking, cancels=[running], js=f"() => [{idle}]", **EVENT)
 
 
 def _then_show(event: Any, parts: Page) -> None:
-    event.success(shown(_show(parts)), [parts.selected, parts.viewer], parts.of_run, **EVENT)
+    event.success(shown(_show(parts)), parts.shown, parts.of_run, **EVENT)
 
 
-def _show(parts: Page) -> Any:
+def _show(parts: Page) -> Callable[..., list[Any]]:
     """A handler that shows the selected run in every tab."""
+    nothing_new = [gr.skip()] * len(parts.of_run)
+    turns = parts.turns
 
-    def show(run_id: str, viewer: str) -> list[Any]:
-        view: RunView | None = parts.service.view(run_id, viewer) if run_id else None
-        choices = parts.service.choices(viewer)
-        chosen = run_id if view is not None and view.has_adapter else None
-        adapters = [gr.update(choices=choices, value=chosen) for _ in range(2)]  # gradio empties the one it was given
-        return [*show_run(view, viewer), adapters[0], *show_adapter(view), adapters[1], *show_export(view)]
+    def show(run_id: str, viewer: str, adapter: str, request: gr.Request) -> list[Any]:
+        def updates() -> list[Any]:
+            view = parts.service.view(run_id, viewer) if run_id else None
+            return [*show_run(view, viewer), *_show_adapter(parts.service, view, viewer, adapter)]
+
+        # The answer to the page's load, or to a deletion that was called off, may come after a run was chosen.
+        return turns.answer(str(request.session_hash), updates, nothing_new)
 
     return show
+
+
+def _show_adapter(service: Service, view: RunView | None, viewer: str, adapter: str) -> list[Any]:
+    """Updates for `Page.of_adapter`: the adapter of `view`, else the one shown so far, else the newest."""
+    choices = service.choices(viewer)
+    ids = [run_id for _, run_id in choices]
+    if view is None or not view.has_adapter:
+        if adapter in ids:  # and whatever was typed and answered there
+            views = [[gr.skip()] * len(updates) for updates in (show_adapter(None), show_export(None))]
+            return _with_choosers(adapter, choices, *views)
+        view = service.view(ids[0], viewer) if ids else None
+    return _with_choosers(view.id if view else "", choices, show_adapter(view), show_export(view))
+
+
+def _with_choosers(adapter: str, choices: list[tuple[str, str]], try_: list[Any], export: list[Any]) -> list[Any]:
+    choosers = [gr.update(choices=choices, value=adapter or None) for _ in range(2)]  # gradio empties those it is given
+    return [adapter, choosers[0], *try_, choosers[1], *export]
 
 
 def _run_of(event: gr.EventData) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ptune_core.data.examples import Report, SplitOptions, build_examples, guess_columns, map_columns
@@ -34,6 +35,20 @@ class DataReport:
 def needed_columns(template: Template) -> tuple[str, ...]:
     """The template's columns, the target's last."""
     return (*template.columns, template.target.column)
+
+
+def varied_rows(rows: Sequence[Mapping[str, str]], column: str, count: int) -> list[Mapping[str, str]]:
+    """At most `count` of `rows`: the first of each value of `column`, then the second of each, and so on.
+
+    The first rows of a sorted file all have one label, which would look like all there is.
+    """
+    seen: Counter[str] = Counter()
+    rounds = []
+    for row in rows:
+        value = row.get(column, "")
+        rounds.append(seen[value])
+        seen[value] += 1
+    return [rows[i] for i in sorted(range(len(rows)), key=rounds.__getitem__)[:count]]
 
 
 def choose_columns(table: Table, template: Template, chosen: Mapping[str, str]) -> dict[str, str]:

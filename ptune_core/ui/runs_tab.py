@@ -10,7 +10,7 @@ import gradio as gr
 from ptune_core.ui import texts
 from ptune_core.ui.live import Answer, live_plot, run_list
 from ptune_core.ui.service import RunView
-from ptune_core.ui.show import inline_problems
+from ptune_core.ui.show import inline_problems, inline_warning
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def show_run(view: RunView | None, viewer: str) -> list[Any]:
     if view is None:
         hidden = [gr.update(visible=False)] * 5
         return [gr.update(value=""), gr.update(value=""), gr.update(visible=False), texts.CHOOSE_RUN, "", *hidden, ""]
-    problem = inline_problems(view.problem, ["Resume goes on from the last checkpoint."]) if view.problem else ""
+    problem = inline_problems(view.problem, [texts.RESUME]) if view.problem else inline_warning(view.warning)
     return [
         gr.update(value=view.id),
         gr.update(value=view.id, viewer=viewer, state=view.state),

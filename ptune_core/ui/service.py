@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,11 @@ from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Run, Store
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import texts
-from ptune_core.ui.preview import needed_columns
+from ptune_core.ui.preview import needed_columns, varied_rows
 from ptune_core.ui.uploads import Uploads
 
 _EXAMPLES = 4
+_ENDED_BADLY = frozenset({RunState.FAILED, RunState.INTERRUPTED})
 _WAIT = "Wait until it has ended, or start a new run"
 
 
@@ -42,6 +43,7 @@ class RunView:
     Attributes:
         headline: The result or the state in one sentence.
         problem: Why it ended, if it did not end well.
+        warning: That the adapter is of no use, if it is not.
         columns: The template's input columns, to be filled in Try.
         labels: Class names; empty if the run generates text.
         examples: Some rows for Try, template column -> text.
@@ -55,6 +57,7 @@ class RunView:
     state: RunState
     headline: str
     problem: str
+    warning: str
     has_adapter: bool
     columns: tuple[str, ...]
     labels: tuple[str, ...]
@@ -142,14 +145,20 @@ class Service:
         return {
             "active": active and {"id": active.id, "state": active.state, "line": self._line(active), "can_stop": True},
             "idle": self._device,
+            "newest": self._newest(runs[0]) if runs else None,
             "waiting": waiting,
             "runs": [_row(run) for run in runs],
         }
 
     def choices(self, viewer: str) -> list[tuple[str, str]]:
-        """(name, id) of every run that has an adapter, newest first."""
-        runs = self._store.list(self._scope(viewer))
-        return [(run.name, run.id) for run in runs if RunDirectory(run.directory).adapter_zip.exists()]
+        """(what to call it, id) of every run that has an adapter, newest first."""
+        choices = []
+        for run in self._store.list(self._scope(viewer)):
+            directory = RunDirectory(run.directory)
+            if directory.adapter_zip.exists():
+                value = (directory.result() or {}).get("value")
+                choices.append((texts.adapter(run.name, value, run.created), run.id))
+        return choices
 
     def view(self, run_id: str, viewer: str) -> RunView:
         """One run, for the Runs, Try and Export tabs.
@@ -168,7 +177,8 @@ class Service:
             name=run.name,
             state=state,
             headline=self._headline(run, state, result),
-            problem=reason if state in {RunState.FAILED, RunState.INTERRUPTED} else "",
+            problem=reason if state in _ENDED_BADLY else "",
+            warning=texts.no_better(result),
             has_adapter=has_adapter,
             columns=template.columns,
             labels=tuple(result.get("labels") or ()),
@@ -198,7 +208,9 @@ class Service:
         """
         return self._inference.classify(self._adapter(run_id, viewer), [dict(values)])
 
-    def generate(self, run_id: str, viewer: str, values: Mapping[str, str], **options: Any) -> Iterator[Generated]:
+    def generate(
+        self, run_id: str, viewer: str, values: Mapping[str, str], **options: Any
+    ) -> Generator[Generated, None, None]:
         """The texts of both models as they grow. Closing the iterator stops the models.
 
         Raises:
@@ -220,6 +232,20 @@ class Service:
         if run.state is RunState.QUEUED:
             return texts.queued(run.name, self._store.queue_position(run.id))
         return f"Training {run.name} · {live.summary(run)['status']}"
+
+    def _newest(self, run: Run) -> dict[str, Any]:
+        """The run that was started last, for the strip and for the card that started it."""
+        directory = RunDirectory(run.directory)
+        state, reason = directory.recorded_state()
+        result = directory.result() or {}
+        return {
+            "id": run.id,
+            "name": run.name,
+            "state": state,
+            "ended": not state.is_active,
+            "line": live.summary(run)["status"] if state.is_active else texts.plain_headline(state, result),
+            "warning": reason if state in _ENDED_BADLY else texts.no_better(result),
+        }
 
     def _headline(self, run: Run, state: RunState, result: Mapping[str, Any]) -> str:
         if state is RunState.QUEUED:
@@ -248,7 +274,7 @@ def _examples(directory: RunDirectory, settings: RunSettings) -> tuple[dict[str,
     table = open_table(directory.data)
     template = settings.parsed_template
     names = {name: settings.columns.get(name, name) for name in needed_columns(template)}
-    rows = table.preview[:_EXAMPLES]
+    rows = varied_rows(table.preview, names[template.target.column], _EXAMPLES)
     return tuple({name: row.get(names[name], "") for name in template.columns} for row in rows)
 
 

@@ -17,7 +17,10 @@ from ptune_core.errors import PTuneError
 log = logging.getLogger(__name__)
 
 EVENT: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": None, "show_progress": "hidden"}
-"""How cheap handlers are registered: not in the API's list, as many at once as threads allow, no spinner."""
+"""How cheap handlers are registered: not in the API's list, as many at once as threads allow, no spinner.
+
+Gradio 6.31's spinner leaves the key `common.complete` in the page's text, for screen readers to read out.
+"""
 
 UNEXPECTED = (
     "Something went wrong inside PTune; your data and runs are untouched. Try again, or reload the page. "
@@ -101,6 +104,11 @@ def inline_problems(heading: str, problems: Sequence[str], most: int = 12) -> st
     items = "".join(f"<li>{html.escape(problem)}</li>" for problem in problems[:most])
     more = f"<p>… and {len(problems) - most} more.</p>" if len(problems) > most else ""
     return f'<div class="problem" role="alert"><p>{html.escape(heading)}</p><ol>{items}</ol>{more}</div>'
+
+
+def inline_warning(text: str) -> str:
+    """A sentence that is no error, as Markdown-safe HTML; empty without one."""
+    return f'<p class="warning" role="status">{html.escape(text)}</p>' if text else ""
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -2,17 +2,19 @@
 // and hands it to the list (`ptune:runs`), so that a page asks once.
 const SLOWEST = 12000;
 const q = selector => element.querySelector(selector);
-let active = null, wait = props.period, timer = null;
+let shown = null, wait = props.period, timer = null;
 
 function show(d) {
   if (d.error) throw new Error(d.error);
-  active = d.active;
-  element.dataset.state = active ? active.state : 'idle';
-  q('.st-text').textContent = active ? active.line : d.idle;
+  const {active, newest} = d, ended = !active && newest && newest.ended ? newest : null;
+  shown = active || ended;
+  element.dataset.state = active ? active.state : ended && ended.warning ? 'warning' : 'idle';
+  q('.st-text').textContent = active ? active.line : ended ? `Ready · ${ended.name} · ${ended.line} ${ended.warning}` : d.idle;
+  q('.st-line').title = d.idle;
   q('.st-waiting').textContent = d.waiting ? `+${d.waiting} waiting` : '';
-  q('.st-open').hidden = !active;
+  q('.st-open').hidden = !shown;
   q('.st-stop').hidden = !active || !active.can_stop;
-  window.ptuneRuns = d.runs;
+  window.ptuneRuns = d.runs; window.ptuneNewest = newest;
   window.dispatchEvent(new CustomEvent('ptune:runs'));
 }
 
@@ -27,8 +29,8 @@ async function tick() {
   timer = setTimeout(tick, wait);
 }
 
-q('.st-open').addEventListener('click', () => active && trigger('open', {run: active.id}));
-q('.st-stop').addEventListener('click', () => active && trigger('halt', {run: active.id}));
+q('.st-open').addEventListener('click', () => shown && trigger('open', {run: shown.id}));
+q('.st-stop').addEventListener('click', () => shown && trigger('halt', {run: shown.id}));
 watch('viewer', tick);
 document.addEventListener('visibilitychange', tick);
 window.addEventListener('ptune:refresh', tick);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,16 +14,27 @@ TAGLINE = "Teach a frozen language model a task with a few trainable virtual tok
 IDLE_CPU = "Ready · CPU only: the demo model trains in about a minute, larger models are slow"
 ABOUT_BASE_MODEL = "One from the list, any Hub id such as openai-community/gpt2, or a local folder. It stays frozen."
 ABOUT_TEMPLATE = (
-    "{column} is filled from the data, [P*8] are eight virtual tokens, [ANSWER:column] or [HEAD:column] is the target."
+    "{column} is filled from the data, [P*8] are eight virtual tokens, [ANSWER:column] or [HEAD:column] is the target. "
+    "~ marks the text that may be cut when an example is too long, as in {text~}."
 )
 EPHEMERAL = (
     "**This Space forgets runs when it restarts.** Download the adapter of every run you want to keep, "
     "or mount a storage bucket at `/data`."
 )
+READING = "Reading…"
 STARTED = "Started. You can close this page; the run goes on, and the address of this page leads back to it."
+RESUME = "Resume goes on from the last checkpoint."
 STOPPING = "Stopping at the next step. The best result so far is kept."
 NO_ADAPTER = "Choose an adapter above. If there is none yet, train the example: it takes about a minute."
 COMPLETION = "The model continues the text. The left pane is the base model without virtual tokens."
+WORKING = (
+    '<p class="working" role="status">Working… The first answer loads the model and takes some seconds longer.</p>'
+)
+NO_BASE = "The base model has no answer of its own here: its classification head is part of the adapter."
+NO_BETTER = (
+    "This adapter is no better {}. Try more steps, a learning rate three times higher or lower, "
+    "more rows, or answer words that fit the labels better."
+)
 CHOOSE_RUN = "Choose a run from the list, or start one on the Train tab."
 
 WHAT_HAPPENS = (
@@ -91,6 +103,29 @@ _ENDED = {
     RunState.FAILED: "Failed",
     RunState.INTERRUPTED: "Interrupted",
 }
+
+
+def adapter(name: str, value: float | None, created: float) -> str:
+    """What a list of adapters calls one; runs of the same model and data have the same name."""
+    return " · ".join(filter(None, [name, number(value), time.strftime("%d %b %H:%M", time.localtime(created))]))
+
+
+def no_better(result: Mapping[str, Any]) -> str:
+    """That a run was in vain, and what to try, if its best result is no better than a baseline; else empty."""
+    value, zero_shot, majority = (result.get(key) for key in ("value", "baseline_zero_shot", "baseline_majority"))
+    if value is None:
+        return ""
+    lower_is_better = result.get("metric") == "loss"
+    if majority is not None and value <= majority:
+        return NO_BETTER.format(f"than always answering the most frequent label ({number(majority)})")
+    if zero_shot is not None and (value >= zero_shot if lower_is_better else value <= zero_shot):
+        return NO_BETTER.format(f"than the base model without it (zero-shot {number(zero_shot)})")
+    return ""
+
+
+def plain_headline(state: RunState, result: Mapping[str, Any]) -> str:
+    """`headline` without its Markdown."""
+    return headline(state, result).replace("**", "")
 
 
 def headline(state: RunState, result: Mapping[str, Any]) -> str:

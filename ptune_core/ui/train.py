@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import gradio as gr
@@ -10,6 +11,7 @@ from ptune_core.demo import DEMO
 from ptune_core.model.catalogue import CATALOGUE
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import form, texts
+from ptune_core.ui.live import newest_run
 from ptune_core.ui.show import EVENT, shown
 from ptune_core.ui.train_handlers import MAX_INPUT_COLUMNS, PLACEMENTS, SOURCES, TrainHandlers
 
@@ -57,6 +59,7 @@ class TrainTab:
     settings: dict[str, gr.components.Component]
     start: gr.Button
     message: gr.Markdown
+    newest: gr.HTML
     key: gr.Textbox
 
 
@@ -85,9 +88,10 @@ def build_train() -> TrainTab:
                 settings["name"] = form.control("name")
                 start = gr.Button("Start training", variant="primary", size="lg", elem_id="start")
                 message = gr.Markdown("", elem_id="start-message", visible=False)
+                newest = newest_run("newest-run")
                 gr.Markdown(texts.WHAT_HAPPENS, elem_classes="quiet")
                 key = gr.Textbox(visible=False)
-    return TrainTab(data, prompt, base_model, settings, start, message, key)
+    return TrainTab(data, prompt, base_model, settings, start, message, newest, key)
 
 
 def _data_card() -> DataCard:
@@ -203,10 +207,13 @@ def wire_train(tab: TrainTab, handlers: TrainHandlers) -> None:
 
     of_source = [*data.sources, data.token, data.report]
     follow(data.source.input(shown(handlers.show_source), data.source, of_source, **EVENT))
-    busy = {**EVENT, "show_progress": "minimal", "show_progress_on": data.report}
-    follow(data.file.upload(shown(handlers.read_file), data.file, [data.token, data.report], **busy))
-    follow(data.read_pasted.click(shown(handlers.read_pasted), data.pasted, [data.token, data.report], **busy))
-    follow(data.read_reference.click(shown(handlers.read_reference), data.reference, [data.token, data.report], **busy))
+    for ask, read, source in (
+        (data.file.upload, handlers.read_file, data.file),
+        (data.read_pasted.click, handlers.read_pasted, data.pasted),
+        (data.read_reference.click, handlers.read_reference, data.reference),
+    ):
+        reading = ask(None, None, data.report, js=f"() => {json.dumps(texts.READING)}", **EVENT)
+        follow(reading.then(shown(read), source, [data.token, data.report], **EVENT))
     for column in data.columns:
         column.input(shown(handlers.show_data), asked, of_data, **EVENT)
 

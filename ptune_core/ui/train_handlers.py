@@ -17,7 +17,7 @@ from ptune_core.prompt.segments import TargetKind
 from ptune_core.prompt.template import Template, parse_template, with_num_virtual_tokens
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import form, texts
-from ptune_core.ui.preview import DataReport, choose_columns, example_pieces, report_on
+from ptune_core.ui.preview import DataReport, choose_columns, example_pieces, report_on, varied_rows
 from ptune_core.ui.service import Service
 from ptune_core.ui.show import inline_error, inline_problems, table
 
@@ -64,7 +64,7 @@ class TrainHandlers:
 
     def _read(self, read: Any) -> tuple[Any, Any]:
         try:
-            return read(), "Reading…"
+            return read(), texts.READING
         except DataError as error:
             heading = error.what if error.problems else str(error)
             return "", inline_problems(heading, error.problems) or inline_error(error)
@@ -76,7 +76,7 @@ class TrainHandlers:
         except TemplateError:
             return [gr.skip()] * (len(chosen) + 4)  # said beside the template
         if not token:
-            return [_preview(None), *_column_updates(None, template, {}), gr.skip(), gr.update(visible=False), []]
+            return ["", *_column_updates(None, template, {}), gr.skip(), gr.update(visible=False), []]
         found = self._service.uploads.open(token)
         columns = choose_columns(found, template, _by_name(template, chosen))
         settings = RunSettings.parse({"template": template_text, "columns": columns})
@@ -87,7 +87,8 @@ class TrainHandlers:
         else:
             pieces = example_pieces(template, found.preview[0], columns)
             said = [_report_text(report, found), _answer_rows(report, _answers(answers)), pieces]
-        return [_preview(found), *_column_updates(found, template, columns), *said]
+        rows = _preview(found, columns[template.target.column])
+        return [rows, *_column_updates(found, template, columns), *said]
 
     def check_template(self, template_text: str, token: str, *chosen: str) -> tuple[Any, Any, Any]:
         """The message at the template, the slider's value, and the first row in the template."""
@@ -180,11 +181,9 @@ def _picker(name: str | None, label: str, choices: list[str], columns: Mapping[s
     return gr.update(visible=True, label=label, choices=choices, value=columns.get(name) or None)
 
 
-def _preview(found: Table | None) -> str:
-    if found is None:
-        return ""
-    rows = [[_shortened(row.get(column, "")) for column in found.columns] for row in found.preview[:PREVIEW_ROWS]]
-    return table(found.columns, rows)
+def _preview(found: Table, target: str) -> str:
+    rows = varied_rows(found.preview, target, PREVIEW_ROWS)
+    return table(found.columns, [[_shortened(row.get(column, "")) for column in found.columns] for row in rows])
 
 
 def _shortened(cell: str) -> str:

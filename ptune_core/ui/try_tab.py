@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
-from ptune_core.errors import SettingsError
+from ptune_core.errors import PTuneError, SettingsError
 from ptune_core.ui import texts
 from ptune_core.ui.runs_tab import download_button
 from ptune_core.ui.service import RunView, Service
+from ptune_core.ui.turns import Turns
 
 MAX_INPUTS = 4
 MOST_LABELS_SHOWN = 10
-_NO_BASE = "The base model has no answer of its own here: its classification head is part of the adapter."
+NOTHING_NEW = [gr.skip()] * 4
+"""Updates for `TryTab.classification` or `generation` that change nothing."""
+
+Answers = Generator[list[Any], None, None]
+"""Updates for the page, one list an answer or a part of it."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class TryTab:
     max_new_tokens: gr.Slider
     temperature: gr.Slider
     seed: gr.Number
+    working: gr.HTML
     classified: gr.Row
     generated: gr.Row
     base_label: gr.Label
@@ -44,12 +51,22 @@ class TryTab:
     download: gr.Button
 
     @property
+    def classification(self) -> list[gr.blocks.Block]:
+        """What `TryHandlers.classify` fills."""
+        return [self.working, self.base_label, self.tuned_label, self.note]
+
+    @property
+    def generation(self) -> list[gr.blocks.Block]:
+        """What `TryHandlers.generate` fills."""
+        return [self.working, self.stop, self.base_text, self.tuned_text]
+
+    @property
     def view(self) -> list[gr.blocks.Block]:
         """The components `show_adapter` fills."""
         return [
             self.message, self.body, *self.inputs, self.examples, self.classify, self.generate, self.options,
             self.classified, self.generated, self.base_label, self.tuned_label, self.note, self.base_text,
-            self.tuned_text, self.download,
+            self.tuned_text, self.download, self.working, self.stop,
         ]  # fmt: skip
 
 
@@ -74,7 +91,8 @@ def build_try() -> TryTab:
             with gr.Row(elem_classes="buttons"):
                 classify = gr.Button("Classify", variant="primary", elem_id="classify")
                 generate = gr.Button("Generate", variant="primary", visible=False, elem_id="generate")
-                stop = gr.Button("Stop", visible=False, elem_id="generate-stop")
+                stop = gr.Button("Stop", visible=False, elem_id="try-stop")
+            working = gr.HTML(elem_id="try-working")
         with gr.Row(elem_classes="compare") as classified:
             base_label = gr.Label(label="Base model alone", num_top_classes=MOST_LABELS_SHOWN, elem_id="base-label")
             tuned_label = gr.Label(label="Tuned model", num_top_classes=MOST_LABELS_SHOWN, elem_id="tuned-label")
@@ -87,15 +105,16 @@ def build_try() -> TryTab:
             download = gr.Button("Download adapter", elem_id="download")
     return TryTab(
         adapter, message, body, inputs, examples, classify, generate, stop, options, max_new_tokens, temperature, seed,
-        classified, generated, base_label, tuned_label, note, base_text, tuned_text, download,
+        working, classified, generated, base_label, tuned_label, note, base_text, tuned_text, download,
     )  # fmt: skip
 
 
 def show_adapter(view: RunView | None) -> list[Any]:
     """Updates for `TryTab.view`."""
+    idle = ["", gr.update(visible=False)]
     if view is None or not view.has_adapter:
         unchanged = [gr.skip()] * (MAX_INPUTS + 11)
-        return [gr.update(visible=True), gr.update(visible=False), *unchanged, download_button(None)]
+        return [gr.update(visible=True), gr.update(visible=False), *unchanged, download_button(None), *idle]
     is_text = not view.labels
     boxes = [
         gr.update(visible=True, label=view.columns[i].replace("_", " ").capitalize())
@@ -120,32 +139,58 @@ def show_adapter(view: RunView | None) -> list[Any]:
         "",
         "",
         download_button(view),
+        *idle,
     ]
 
 
 class TryHandlers:
-    """Handlers over one service."""
+    """Handlers over one service. A page's older request is not answered once it has made a newer one."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._turns = Turns()
 
-    def classify(self, viewer: str, run_id: str, *boxes: str) -> tuple[Any, Any, str]:
-        """Probabilities for the base model and for the tuned one, and a note."""
-        values = self._values(viewer, run_id, boxes)
-        found = self._service.classify(run_id, viewer, values)
-        base = found["base"]
-        tuned = dict(zip(found["labels"], found["tuned"][0], strict=True))
-        if base is None:
-            return gr.update(value=None, visible=False), tuned, found["note"] or _NO_BASE
-        return gr.update(value=dict(zip(found["labels"], base[0], strict=True)), visible=True), tuned, found["note"]
+    def classify(self, page: str, viewer: str, run_id: str, *boxes: str) -> Iterator[list[Any]]:
+        """Updates for `TryTab.classification`: the probabilities of both models, and a note."""
+        return self._in_turn(page, self._classified(viewer, run_id, boxes))
 
     def generate(
-        self, viewer: str, run_id: str, options: Mapping[str, Any], boxes: Sequence[str]
-    ) -> Iterator[tuple[str, str]]:
-        """The texts of the base model and of the tuned one, growing."""
+        self, page: str, viewer: str, run_id: str, options: Mapping[str, Any], boxes: Sequence[str]
+    ) -> Iterator[list[Any]]:
+        """Updates for `TryTab.generation`: the texts of both models, growing."""
+        return self._in_turn(page, self._generated(viewer, run_id, options, boxes))
+
+    def _in_turn(self, page: str, answers: Answers) -> Answers:
+        turn = self._turns.take(page)
+        try:
+            for answer in answers:
+                if not self._turns.is_newest(page, turn):
+                    break
+                yield answer
+        except PTuneError:
+            if self._turns.is_newest(page, turn):
+                raise
+        finally:
+            answers.close()
+            given_up = not self._turns.end(page, turn)
+        if given_up:
+            yield NOTHING_NEW  # without any answer gradio empties the outputs, the newer answer's too
+
+    def _classified(self, viewer: str, run_id: str, boxes: Sequence[str]) -> Answers:
+        found = self._service.classify(run_id, viewer, self._values(viewer, run_id, boxes))
+        tuned = dict(zip(found["labels"], found["tuned"][0], strict=True))
+        if found["base"] is None:
+            yield ["", gr.update(value=None, visible=False), tuned, found["note"] or texts.NO_BASE]
+        else:
+            base = dict(zip(found["labels"], found["base"][0], strict=True))
+            yield ["", gr.update(value=base, visible=True), tuned, found["note"]]
+
+    def _generated(self, viewer: str, run_id: str, options: Mapping[str, Any], boxes: Sequence[str]) -> Answers:
         values = self._values(viewer, run_id, boxes)
-        for part in self._service.generate(run_id, viewer, values, **options):
-            yield part["base"] or "", part["tuned"]
+        with contextlib.closing(self._service.generate(run_id, viewer, values, **options)) as parts:
+            for part in parts:
+                yield [gr.skip(), gr.skip(), part["base"] or "", part["tuned"]]
+        yield ["", gr.update(visible=False), gr.skip(), gr.skip()]
 
     def fill(self, viewer: str, run_id: str, index: int) -> list[Any]:
         """One of the data's rows, for the boxes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,14 @@ class FakeRun:
     state: RunState = RunState.RUNNING
     step: int = 0
     reason: str = ""
+    warning: str = ""
     labels: tuple[str, ...] = ("negative", "positive")
     created: float = field(default_factory=time.time)
+
+    def as_newest(self) -> dict[str, Any]:
+        ended = not self.state.is_active
+        known = {"id": self.id, "name": self.settings.name, "state": self.state, "warning": self.warning}
+        return {**known, "ended": ended, "line": "Done." if ended else f"step {self.step}"}
 
     def series(self, first: int) -> dict[str, Any]:
         steps = list(range(first + 1, self.step + 1))
@@ -104,6 +110,7 @@ class FakeService:
                 "can_stop": True,
             },
             "idle": "Ready · CPU only",
+            "newest": runs[0].as_newest() if runs else None,
             "waiting": 0,
             "runs": [
                 {
@@ -119,7 +126,8 @@ class FakeService:
         }
 
     def choices(self, viewer: str) -> list[tuple[str, str]]:
-        return [(run.settings.name, run.id) for run in self.runs.values() if not run.state.is_active]
+        runs = reversed(self.runs.values())
+        return [(run.settings.name, run.id) for run in runs if not run.state.is_active]
 
     def view(self, run_id: str, viewer: str) -> RunView:
         run = self._get(run_id)
@@ -132,6 +140,7 @@ class FakeService:
             if ended
             else "Training",
             problem=run.reason,
+            warning=run.warning,
             has_adapter=ended,
             columns=("text",),
             labels=run.labels,
@@ -149,7 +158,9 @@ class FakeService:
         self.tries.append(dict(values))
         return {"labels": ["negative", "positive"], "tuned": [[0.03, 0.97]], "base": [[0.49, 0.51]], "note": ""}
 
-    def generate(self, run_id: str, viewer: str, values: Mapping[str, str], **options: Any) -> Iterator[dict[str, str]]:
+    def generate(
+        self, run_id: str, viewer: str, values: Mapping[str, str], **options: Any
+    ) -> Generator[dict[str, str], None, None]:
         self.tries.append(dict(values))
         for words in range(1, 6):
             yield {"base": "and " * words, "tuned": "once " * words}

@@ -19,6 +19,12 @@ def test_no_handler_is_public(build_with: Callable[..., Any]) -> None:
     assert {dependency["api_visibility"] for dependency in page.config["dependencies"]} == {"private"}
 
 
+def test_no_handler_shows_gradios_spinner(build_with: Callable[..., Any]) -> None:
+    # It left `common.complete`, a key of gradio's translations, in the page's text.
+    dependencies = build_with(ephemeral=False).config["dependencies"]
+    assert {each["show_progress"] for each in dependencies if each["outputs"]} == {"hidden"}
+
+
 def test_nothing_is_sent_out_or_left_open(build_with: Callable[..., Any]) -> None:
     page = build_with(ephemeral=False)
     assert not page.analytics_enabled

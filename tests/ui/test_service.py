@@ -115,7 +115,10 @@ def test_a_finished_run_shows_its_result_beside_the_baselines(service: Service, 
     assert view.state is RunState.FINISHED and view.labels == ("0", "1") and view.columns == ("text",)
     assert view.examples[0] == {"text": "text 0"}
     assert view.files == (("snippet.py", 8),)
-    assert service.choices("anna") == [("mine", run_id)]
+    ((called, chosen),) = service.choices("anna")
+    assert called.startswith("mine · 0.800 · ") and chosen == run_id
+    newest = service.overview({"viewer": "anna"})["newest"]
+    assert newest["ended"] and newest["line"] == view.headline.replace("**", "") and newest["warning"] == ""
     assert service.adapter_zip(run_id) == (directory.adapter_zip, "mine-adapter.zip")
     answer = service.poll({"run": run_id, "cursor": 0, "epoch": 0, "viewer": "anna"})
     assert answer["done"] and answer["evals"]["value"] == [0.8]
