@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any
 import gradio as gr
 from pydantic.fields import FieldInfo
 
-from ptune_core.training.settings import RunSettings, field_bounds
+from ptune_core.training.settings import RunSettings
 from ptune_core.ui import texts
 
 _MAPPINGS = {name for name, field in RunSettings.model_fields.items() if "dict" in str(field.annotation)}
@@ -37,22 +38,25 @@ def control(name: str) -> gr.components.Component:
     if optional:  # a `gr.Number` shows 0 where there is nothing; RunSettings reads the number from the text
         return gr.Textbox(placeholder="automatic", max_lines=1, **common)
     if issubclass(plain, int | float):
-        low, high = field_bounds(field)
+        # No bounds here: gradio says "Value -5 is less than minimum value 1" without saying of what; RunSettings does.
         whole = plain is int
-        return gr.Number(
-            value=field.default,
-            precision=0 if whole else None,
-            minimum=low,
-            maximum=high,
-            step=1 if whole else 0.001,
-            **common,
-        )
+        return gr.Number(value=field.default, precision=0 if whole else None, step=1 if whole else 0.001, **common)
     return gr.Textbox(value=field.default, max_lines=1, **common)
 
 
 def settings_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """What the controls hold, as `RunSettings.parse` takes it: an empty control means the default."""
-    return {name: value for name, value in values.items() if value is not None and value != ""}
+    return {name: value for name, value in values.items() if value is not None and str(value).strip()}
+
+
+def in_form_words(message: str) -> str:
+    """A message about settings with the labels of their controls, where it has their names in front of a colon."""
+
+    def labelled(match: re.Match[str]) -> str:
+        number, name = match.groups(default="")
+        return f"{number}{texts.label(name) if name in RunSettings.model_fields else name}: "
+
+    return re.sub(r"^(\d+\. )?(\w+): ", labelled, message, flags=re.MULTILINE)
 
 
 def _plain_type(field: FieldInfo) -> tuple[type, bool]:

@@ -52,10 +52,10 @@ def varied_rows(rows: Sequence[Mapping[str, str]], column: str, count: int) -> l
 
 
 def choose_columns(table: Table, template: Template, chosen: Mapping[str, str]) -> dict[str, str]:
-    """Data column for each template column: what was chosen where it still exists, else the best guess."""
+    """Data column for each template column that has one: what was chosen where it still exists, else the best guess."""
     guess = guess_columns(table.columns, table.preview, template)
     kept = {name: column for name, column in chosen.items() if column in table.columns}
-    return {name: kept.get(name, guess.get(name, "")) for name in needed_columns(template)}
+    return guess | {name: column for name, column in kept.items() if name in needed_columns(template)}
 
 
 def report_on(table: Table, settings: RunSettings) -> DataReport:

@@ -12,7 +12,7 @@ from typing import Any
 
 import gradio as gr
 
-from ptune_core.errors import PTuneError
+from ptune_core.errors import DataError, PTuneError
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +93,8 @@ def _message(told: _Told) -> gr.Error:
 
 def inline_error(error: PTuneError) -> str:
     """An error for the place it belongs to, safe inside Markdown; its line breaks and its caret stay in place."""
+    if isinstance(error, DataError) and error.problems:
+        return inline_problems(PTuneError.__str__(error), error.problems)  # with what to do about them
     text = html.escape(str(error)).replace("\n", "&#10;")  # a blank line would end the block of HTML
     return f'<div class="problem" role="alert"><pre>{text}</pre></div>'
 

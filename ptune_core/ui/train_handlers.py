@@ -11,7 +11,7 @@ import gradio as gr
 
 from ptune_core.data.table import Table
 from ptune_core.demo import DEMO_LABELS, DEMO_TEMPLATE
-from ptune_core.errors import DataError, PTuneError, TemplateError
+from ptune_core.errors import DataError, PTuneError, SettingsError, TemplateError
 from ptune_core.model.catalogue import CATALOGUE
 from ptune_core.prompt.segments import TargetKind
 from ptune_core.prompt.template import Template, parse_template, with_num_virtual_tokens
@@ -66,8 +66,7 @@ class TrainHandlers:
         try:
             return read(), texts.READING
         except DataError as error:
-            heading = error.what if error.problems else str(error)
-            return "", inline_problems(heading, error.problems) or inline_error(error)
+            return "", inline_error(error)
 
     def show_data(self, token: str, template_text: str, answers: Rows, *chosen: str) -> list[Any]:
         """The rows, who reads which column, and what all rows give with this template."""
@@ -79,15 +78,14 @@ class TrainHandlers:
             return ["", *_column_updates(None, template, {}), gr.skip(), gr.update(visible=False), []]
         found = self._service.uploads.open(token)
         columns = choose_columns(found, template, _by_name(template, chosen))
-        settings = RunSettings.parse({"template": template_text, "columns": columns})
         try:
-            report = report_on(found, settings)
+            report = report_on(found, RunSettings.parse({"template": template_text, "columns": columns}))
         except PTuneError as error:
             said: list[Any] = [_failed(error, found), gr.update(visible=False), []]
         else:
             pieces = example_pieces(template, found.preview[0], columns)
             said = [_report_text(report, found), _answer_rows(report, _answers(answers)), pieces]
-        rows = _preview(found, columns[template.target.column])
+        rows = _preview(found, columns.get(template.target.column, ""))
         return [rows, *_column_updates(found, template, columns), *said]
 
     def check_template(self, template_text: str, token: str, *chosen: str) -> tuple[Any, Any, Any]:
@@ -137,8 +135,6 @@ class TrainHandlers:
             settings, table = self._settings(token, form_values)
             report_on(table, settings)
             return self._service.start(settings, token, viewer=viewer, key=key), texts.STARTED
-        except DataError as error:
-            return None, inline_problems(error.what, error.problems) or inline_error(error)
         except PTuneError as error:
             return None, inline_error(error)
 
@@ -153,7 +149,10 @@ class TrainHandlers:
         values |= {"data": found.source or "uploaded rows", "columns": columns}
         if answers and not is_head:
             values["labels"] = answers
-        return RunSettings.parse(values), found
+        try:
+            return RunSettings.parse(values), found
+        except SettingsError as error:
+            raise SettingsError(form.in_form_words(str(error))) from error
 
 
 def new_key() -> str:
@@ -202,7 +201,7 @@ def _report_text(report: DataReport, table: Table) -> str:
 
 def _failed(error: PTuneError, table: Table) -> str:
     if isinstance(error, DataError) and error.problems:
-        return inline_problems(error.what, error.problems)
+        return inline_error(error)
     return inline_error(error) + "\n\n" + inline_problems("Rows that could not be read", table.problems)
 
 

@@ -68,6 +68,18 @@ def test_problems_of_a_file_are_numbered(handlers: TrainHandlers, tmp_path: Path
     assert token == "" and 'class="problem"' in said
 
 
+def test_a_column_that_none_was_found_for_is_named_with_what_to_do(handlers: TrainHandlers) -> None:
+    # The page told of a column '' that nobody had chosen, and not what to do.
+    token, _ = handlers.read_pasted("hello\n")
+    said = handlers.show_data(token, TEMPLATE, None, *NONE_CHOSEN)[6]
+    assert "no column was found for {label}" in said and "Choose a data column" in said and "&#x27;&#x27;" not in said
+
+
+def test_a_target_that_cannot_be_trained_is_told_in_place(handlers: TrainHandlers, reviews: str) -> None:
+    said = handlers.show_data(reviews, "{text} [P*2][MASK:label]", None, *NONE_CHOSEN)[6]
+    assert "cannot be trained yet" in said
+
+
 def test_start_hands_over_what_the_form_says(handlers: TrainHandlers, service: Any, reviews: str) -> None:
     answers = pd.DataFrame([["good", " fine"], ["poor", " bad"]])
     run_id, _ = handlers.start(
@@ -85,7 +97,8 @@ def test_start_hands_over_what_the_form_says(handlers: TrainHandlers, service: A
     ("change", "expected"),
     [
         ({"template": "{text} [P*2]"}, "target"),
-        ({"learning_rate": 7.0}, "learning_rate"),
+        ({"learning_rate": 7.0}, "learning rate: "),
+        ({"max_steps": -5}, "steps: "),
         ({"template": "{a} {b} {c} {d} [P][ANSWER:label]"}, "column"),
     ],
 )
