@@ -18,7 +18,7 @@ import yaml
 
 from ptune_core.data.table import open_table
 from ptune_core.demo import DEMO
-from ptune_core.errors import RunError, SettingsError
+from ptune_core.errors import DataError, RunError, SettingsError
 from ptune_core.inference.client import InferenceClient
 from ptune_core.inference.protocol import Classification, Generated
 from ptune_core.runs import live
@@ -131,12 +131,12 @@ class Service:
         Raises:
             RunError: There is no such run for this viewer.
         """
-        run = self._store.get(_text(question, "run"), self._scope(_text(question, "viewer")))
+        run = self._get(_text(question, "run"), self._scope(_text(question, "viewer")))
         return live.since(run.directory, _number(question, "cursor"), _number(question, "epoch"))
 
     def overview(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """What the strip and the list of runs show."""
-        runs = self._store.list(self._scope(_text(question, "viewer")))
+        runs = self._list(_text(question, "viewer"))
         active = next((run for run in runs if run.state is RunState.RUNNING), None)
         waiting = sum(run.state is RunState.QUEUED for run in runs)
         if active is None and waiting:
@@ -153,9 +153,9 @@ class Service:
     def choices(self, viewer: str) -> list[tuple[str, str]]:
         """(what to call it, id) of every run that has an adapter, newest first."""
         choices = []
-        for run in self._store.list(self._scope(viewer)):
+        for run in self._list(viewer):
             directory = RunDirectory(run.directory)
-            if directory.adapter_zip.exists():
+            if _has_adapter(directory):
                 value = (directory.result() or {}).get("value")
                 choices.append((texts.adapter(run.name, value, run.created), run.id))
         return choices
@@ -166,11 +166,11 @@ class Service:
         Raises:
             RunError: There is no such run for this viewer.
         """
-        run = self._store.get(run_id, self._scope(viewer))
+        run = self._get(run_id, self._scope(viewer))
         directory = RunDirectory(run.directory)
         state, reason = directory.recorded_state()  # as the live plot does; the store hears of the end a moment later
         result = directory.result() or {}
-        has_adapter = directory.adapter_zip.exists()
+        has_adapter = _has_adapter(directory)
         template = run.settings.parsed_template
         return RunView(
             id=run.id,
@@ -194,7 +194,7 @@ class Service:
         Raises:
             RunError: There is no such run, or it has no adapter yet.
         """
-        run = self._store.get(run_id, None)
+        run = self._get(run_id, None)
         path = RunDirectory(run.directory).adapter_zip
         if not path.exists():
             raise RunError("This run has no adapter yet", remedy=_WAIT)
@@ -219,10 +219,19 @@ class Service:
         yield from self._inference.generate(self._adapter(run_id, viewer), values, **options)
 
     def _adapter(self, run_id: str, viewer: str) -> Path:
-        directory = RunDirectory(self._store.get(run_id, self._scope(viewer)).directory)
-        if not directory.adapter_zip.exists():
+        directory = RunDirectory(self._get(run_id, self._scope(viewer)).directory)
+        if not _has_adapter(directory):
             raise RunError("This run has no adapter yet", remedy=_WAIT)
         return directory.adapter
+
+    def _list(self, viewer: str) -> list[Run]:
+        return [run for run in self._store.list(self._scope(viewer)) if RunDirectory(run.directory).exists()]
+
+    def _get(self, run_id: str, owner: str | None) -> Run:
+        run = self._store.get(run_id, owner)
+        if not RunDirectory(run.directory).exists():  # somebody tidied up; the store hears of it at its next start
+            raise RunError("The files of this run are gone", remedy="Choose another run")
+        return run
 
     def _scope(self, viewer: str) -> str | None:
         """Whose runs this viewer may see: None is everybody's."""
@@ -270,8 +279,16 @@ def _row(run: Run) -> dict[str, Any]:
     }
 
 
+def _has_adapter(directory: RunDirectory) -> bool:
+    """Whether there is all of it: one damaged run must not keep the page from showing the others."""
+    return directory.adapter_zip.exists() and (directory.adapter / "snippet.py").exists()
+
+
 def _examples(directory: RunDirectory, settings: RunSettings) -> tuple[dict[str, str], ...]:
-    table = open_table(directory.data)
+    try:
+        table = open_table(directory.data)
+    except DataError:
+        return ()  # the adapter is of use without its data
     template = settings.parsed_template
     names = {name: settings.columns.get(name, name) for name in needed_columns(template)}
     rows = varied_rows(table.preview, names[template.target.column], _EXAMPLES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,6 +124,22 @@ def test_a_finished_run_shows_its_result_beside_the_baselines(service: Service, 
     answer = service.poll({"run": run_id, "cursor": 0, "epoch": 0, "viewer": "anna"})
     assert answer["done"] and answer["evals"]["value"] == [0.8]
     assert json.dumps(answer) and json.dumps(service.overview({"viewer": "anna"}))
+
+
+def test_files_removed_underneath_are_told_and_hide_no_other_run(service: Service, store: Store, run_id: str) -> None:
+    # The page told of an error inside itself, on every load, or that the run waits in the queue.
+    directory = finish(store, run_id)
+    shutil.rmtree(directory.data)
+    assert service.view(run_id, "anna").examples == ()
+    shutil.rmtree(directory.adapter)
+    assert not service.view(run_id, "anna").has_adapter and service.choices("anna") == []
+    with pytest.raises(RunError, match="no adapter"):
+        service.classify(run_id, "anna", {"text": "a"})
+    shutil.rmtree(directory.path)
+    assert service.overview({"viewer": "anna"})["runs"] == [] and service.choices("anna") == []
+    for ask in (lambda: service.view(run_id, "anna"), lambda: service.poll({"run": run_id, "viewer": "anna"})):
+        with pytest.raises(RunError, match="files of this run are gone"):
+            ask()
 
 
 def test_no_adapter_no_download(service: Service, run_id: str) -> None:
