@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import ptune_core
 from ptune_core.errors import InferenceError
@@ -296,7 +296,7 @@ class _Child:
             self._requests.close()
 
 
-def _open_log(path: Path) -> Any:
+def _open_log(path: Path) -> IO[bytes]:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and path.stat().st_size > _MAX_LOG_BYTES:
         path.replace(path.with_name(path.name + ".1"))
@@ -307,7 +307,7 @@ def _environment() -> dict[str, str]:
     """The app's environment, with this package importable from wherever the app was started."""
     here = str(Path(ptune_core.__file__).resolve().parent.parent)
     paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
-    # As in a worker: threads that wait by spinning take the cores from a training beside them.
+    # As in a worker: threads that wait by spinning take the cores from a training beside them, and lose to it.
     return {
         "OMP_WAIT_POLICY": "PASSIVE",
         **os.environ,

@@ -87,6 +87,16 @@ def test_a_worker_knows_only_what_it_needs(store: Store, submit: Submit, files, 
     }  # fmt: skip
 
 
+def test_threads_of_a_worker_sleep_unless_somebody_wants_them_to_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: GOMP_SPINCOUNT, the setting of the OpenMP that torch brings, did not reach the worker."""
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    assert worker_environment()["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "10000")
+    assert (worker_environment()["OMP_WAIT_POLICY"], worker_environment()["GOMP_SPINCOUNT"]) == ("ACTIVE", "10000")
+
+
 def test_a_worker_killed_while_exporting_is_told_what_helps_there(store: Store, submit: Submit, files) -> None:
     """Bug: whoever lacked memory for writing the adapter was told to lower batch_size."""
     run_id = submit()
