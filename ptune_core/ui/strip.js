@@ -9,7 +9,8 @@ function show(d) {
   const {active, newest} = d, ended = !active && newest && newest.ended ? newest : null;
   shown = active || ended;
   element.dataset.state = active ? active.state : ended && ended.warning ? 'warning' : 'idle';
-  q('.st-text').textContent = active ? active.line : ended ? `Ready · ${ended.name} · ${ended.line} ${ended.warning}` : d.idle;
+  const end = ended && (ended.warning.split('. ')[0] || ended.line);           // what to do about it stands in Runs
+  q('.st-text').textContent = active ? active.line : ended ? `Ready · ${ended.name} · ${end}` : d.idle;
   q('.st-line').title = d.idle;
   q('.st-waiting').textContent = d.waiting ? `+${d.waiting} waiting` : '';
   q('.st-open').hidden = !shown;
