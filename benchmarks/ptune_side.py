@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
+from tempfile import mkdtemp
+from weakref import finalize
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 
 from benchmarks.flops import Counts, count, needed
 from benchmarks.rounds import CLOCKS, Round
+from benchmarks.tables import all_examples, write_table
 from benchmarks.workloads import ANSWERS, Data, Workload
-from ptune_core.data.examples import Example
 from ptune_core.model.base import BaseModel, load_base_model
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.text_cache import Budget, TextCache
@@ -72,11 +77,13 @@ class PTuneSide:
         answers = None if workload.encoder else ANSWERS
         verbalizer = Verbalizer.from_labels(list(ANSWERS), answers)
         self.model = PromptedModel(base, self.settings.parsed_template, verbalizer)
-        pairs = zip(data.texts, data.labels, strict=True)
-        self.examples = [Example(i, {"text": text, "label": label}) for i, (text, label) in enumerate(pairs)]
-        self.rows = self.model.make_rows([example.values for example in self.examples])
-        validation = self.examples[: workload.batch_size]
-        self.task = LabelTask(self.model, self.examples, validation, Batching(workload.batch_size, 64, 0))
+        self.rows = self.model.make_rows([{"text": text} for text in data.texts])
+        directory = Path(mkdtemp())
+        finalize(self, shutil.rmtree, directory)
+        table = write_table(directory, [(data.texts, data.labels)])
+        train = all_examples(table, data.labels, list(ANSWERS))
+        validation = train.select(np.arange(min(workload.batch_size, len(train))))
+        self.task = LabelTask(self.model, train, validation, Batching(workload.batch_size, 64, 0), directory)
         self.begin()
         if workload.is_cached and not filling and cache_mib != 0:
             self.run(workload.batches)

@@ -6,17 +6,29 @@ tokenizer and -(i + 1) stands for virtual token i, so that one list of numbers s
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from ptune_core.errors import BaseModelError, DataError, SettingsError
 from ptune_core.prompt.template import Column, Literal, Special, Target, TargetKind, Template, VirtualTokens
 
 if TYPE_CHECKING:
+    from tokenizers import Encoding
     from transformers import PreTrainedTokenizerBase
 
-NO_PIECE = -1
+_CHARS_AT_ONCE = 1 << 20
+
+Piece = tuple[list[int], Column | None]
+"""Numbers of a row, and the column that may be cut of which they are."""
+
+Cut = tuple[list[int], list[int]]
+"""Numbers of a piece that are kept, and those that are cut."""
+
+_Part = list[int] | tuple[Literal | Column, ...]
 
 
 @dataclass(frozen=True)
@@ -63,13 +75,14 @@ class RowMaker:
                 remedy="Choose another base model",
             )
         self.tokenizer, self.template, self.max_length = tokenizer, template, max_length
-        prefix, suffix = _special_affixes(tokenizer) if special_tokens else ((), ())
-        self._prefix = () if _starts_special(template) else prefix
-        self._suffix = () if _ends_special(template) or template.target.kind is TargetKind.ANSWER else suffix
         self._group_start = _group_starts(template)
         self._drop_leading_space = _space_is_a_token(tokenizer)
         self._answer_starts_line = _answer_starts_line(template)
-        empty = self._pieces({name: "" for name in template.columns})
+        prefix, suffix = _special_affixes(tokenizer) if special_tokens else ((), ())
+        prefix = () if _starts_special(template) else prefix
+        suffix = () if _ends_special(template) or template.target.kind is TargetKind.ANSWER else suffix
+        self._parts = self._make_parts(prefix, suffix)
+        empty = self._encode([{name: "" for name in template.columns}])[0]
         fixed = sum(len(ids) for ids, _ in empty)
         if fixed >= max_length:
             raise SettingsError(
@@ -78,6 +91,9 @@ class RowMaker:
                 needed=f"fewer than {max_length}, the longest row of this base model and these settings",
                 remedy="Use fewer virtual tokens or less text in the template, or raise max_length",
             )
+        # No text has more tokens than bytes, wherever it is cut into tokens together with a column.
+        literals = (segment.text for segment in template.segments if isinstance(segment, Literal))
+        self._most_fixed = fixed + sum(len(text.encode()) for text in literals)
 
     def row(self, values: Mapping[str, str], *, reserve: int = 0) -> Row:
         """Tokenise one example; only columns are cut, never literals, virtual tokens or the `reserve`d answer.
@@ -89,23 +105,166 @@ class RowMaker:
         Raises:
             DataError: The answer alone leaves no room, or there is nothing at all for the model to read.
         """
-        pieces = self.pieces(values, reserve=reserve)
-        ids = tuple(number for kept, _ in pieces for number in kept)
-        if not ids:  # no base model takes a row of no tokens
-            raise DataError("The text is empty", needed="at least one word")
-        return Row(ids, sum(len(cut) for _, cut in pieces))
+        return all_rows(self.rows([values], [reserve]))[0]
 
-    def pieces(self, values: Mapping[str, str], *, reserve: int = 0) -> list[tuple[list[int], list[int]]]:
+    def rows(
+        self, examples: Sequence[Mapping[str, str]], reserve: Sequence[int] | None = None
+    ) -> list[Row | DataError]:
+        """Tokenise examples together, several times faster than one by one: the row of each, or why it has none.
+
+        Args:
+            examples: N times template column -> text.
+            reserve: Tokens to keep free for the answer of each, `[N]`; None: nowhere any.
+        """
+        reserve = [0] * len(examples) if reserve is None else reserve
+        whole = self._encode(examples)
+        long = [i for i, parts in enumerate(whole) if self._excess(parts, reserve[i]) > 0]
+        cut = dict(zip(long, self._encode([examples[i] for i in long], in_pieces=True), strict=True))
+        rows: list[Row | DataError] = []
+        for i, parts in enumerate(whole):
+            try:
+                rows.append(_joined(self._cut(cut[i], reserve[i]) if i in cut else [(ids, []) for ids, _ in parts]))
+            except DataError as error:
+                rows.append(error)
+        return rows
+
+    def pieces(self, values: Mapping[str, str], *, reserve: int = 0) -> list[Cut]:
         """What `row` keeps and what it cuts, piece by piece in the order of the row: `(kept, cut)` numbers.
 
         Raises:
             DataError: The answer alone leaves no room.
         """
-        pieces = self._pieces(values)
+        return self._cut(self._encode([values], in_pieces=True)[0], reserve)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes when anything does that decides which row a text becomes."""
+        segments = repr((self.template.segments, self._parts, self.max_length))
+        return hashlib.sha256((segments + self.tokenizer.backend_tokenizer.to_str()).encode()).hexdigest()
+
+    @cached_property
+    def fixed_prefix(self) -> tuple[int, ...]:
+        """Numbers that every row begins with, whatever is in its columns.
+
+        All that stands before the text with the first column: a literal beside a column may be tokenised with it.
+        """
+        fixed: list[int] = []
+        for part in self._parts:
+            if isinstance(part, tuple):
+                if any(isinstance(segment, Column) for segment in part):
+                    break
+                [pieces] = self._encode_run(part, [[_text(segment, {}) for segment in part]], False)
+                part = [number for ids, _ in pieces for number in ids]
+            fixed += part
+        return tuple(fixed)
+
+    def surely_fits(self, num_answer: int) -> bool:
+        """Whether an answer of so many tokens leaves room for the template, whatever is in the columns."""
+        return num_answer + self._most_fixed <= self.max_length
+
+    def encode_answer(self, text: str) -> list[int]:
+        """Token ids of answer words as they continue the row, without special tokens, `[A]`."""
+        if self._drop_leading_space:
+            text = text.removeprefix(" ")
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def answers(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of texts to generate, closed by the end-of-text token, `[N][A]`.
+
+        A space goes in front unless the template's last literal already ends a line, as chat templates do.
+        """
+        texts = [text.strip() if self._answer_starts_line else f" {text.strip()}" for text in texts]
+        if self._drop_leading_space:
+            texts = [text.removeprefix(" ") for text in texts]
+        end = self.tokenizer.eos_token_id
+        closing = [] if end is None else [end]
+        return [[*encoded.ids, *closing] for encoded in self._batch(texts, with_offsets=False)]
+
+    def answer_ids(self, text: str) -> list[int]:
+        """The `answers` of one text, `[A]`."""
+        return self.answers([text])[0]
+
+    def _make_parts(self, prefix: Sequence[int], suffix: Sequence[int]) -> list[_Part]:
+        """The row as parts that are tokenised apart: numbers that are always the same, and runs of text."""
+        parts: list[_Part] = []
+        run: list[Literal | Column] = []
+        for segment in self.template.segments:
+            if isinstance(segment, Literal | Column):
+                run.append(segment)
+                continue
+            parts += [tuple(run)] if run else []
+            run = []
+            parts.append(self._fixed_ids(segment))
+        parts += [tuple(run)] if run else []
+        parts.insert(1 if self.template.is_front else 0, list(prefix))
+        return [*parts, list(suffix)]
+
+    def _encode(self, examples: Sequence[Mapping[str, str]], *, in_pieces: bool = False) -> list[list[Piece]]:
+        """Each example's pieces in the order of the row, uncut.
+
+        Args:
+            examples: Template column -> text.
+            in_pieces: Whether a run of text is told apart by segment, as cutting needs; else it is one piece.
+        """
+        encoded: list[list[Piece]] = [[] for _ in examples]
+        for part in self._parts:
+            if isinstance(part, list):
+                for pieces in encoded:
+                    pieces.append((part, None))
+                continue
+            texts = [[_text(segment, values) for segment in part] for values in examples]
+            for pieces, found in zip(encoded, self._encode_run(part, texts, in_pieces), strict=True):
+                pieces += found
+        return encoded
+
+    def _encode_run(
+        self, run: Sequence[Literal | Column], texts: Sequence[Sequence[str]], in_pieces: bool
+    ) -> Iterator[list[Piece]]:
+        """Tokenise text without a break as one string, then give every token to the piece it ends in.
+
+        One string, because a tokenizer may treat a piece's first word differently from a word inside a text.
+        """
+        joined = ["".join(parts) for parts in texts]
+        if self._drop_leading_space:
+            joined = [text.removeprefix(" ") for text in joined]
+        for parts, text, encoded in zip(texts, joined, self._batch(joined, with_offsets=in_pieces), strict=True):
+            if not in_pieces:
+                yield [(encoded.ids, None)]
+                continue
+            ends = list(accumulate(map(len, parts)))
+            dropped = ends[-1] - len(text)
+            grouped: list[list[int]] = [[] for _ in parts]
+            piece = 0
+            for token_id, (start, end) in zip(encoded.ids, encoded.offsets, strict=True):
+                while max(start, end - 1) >= ends[piece] - dropped:
+                    piece += 1
+                grouped[piece].append(token_id)
+            columns = [segment if isinstance(segment, Column) else None for segment in run]
+            yield list(zip(grouped, columns, strict=True))
+
+    def _batch(self, texts: Sequence[str], *, with_offsets: bool) -> Iterator[Encoding]:
+        """Tokenise texts without special tokens, some characters at a time: an encoding takes a hundred times more."""
+        backend = self.tokenizer.backend_tokenizer
+        # A tokenizer.json may say that texts are cut or padded.
+        backend.no_truncation()
+        backend.no_padding()
+        encode = backend.encode_batch if with_offsets else backend.encode_batch_fast
+        start = chars = 0
+        for i, text in enumerate(texts):
+            chars += len(text)
+            if chars >= _CHARS_AT_ONCE or i + 1 == len(texts):
+                yield from encode(list(texts[start : i + 1]), add_special_tokens=False)
+                start, chars = i + 1, 0
+
+    def _excess(self, pieces: Sequence[Piece], reserve: int) -> int:
+        return sum(len(ids) for ids, _ in pieces) + reserve - self.max_length
+
+    def _cut(self, pieces: list[Piece], reserve: int) -> list[Cut]:
+        """The pieces shortened to fit, and what was cut of each."""
         cut: list[list[int]] = [[] for _ in pieces]
-        excess = sum(len(ids) for ids, _ in pieces) + reserve - self.max_length
-        while excess > 0:
-            where = self._piece_to_cut(pieces)
+        while (excess := self._excess(pieces, reserve)) > 0:
+            where = _piece_to_cut(pieces)
             if where is None:
                 raise DataError(
                     "An answer is too long for the base model's positions",
@@ -115,45 +274,8 @@ class RowMaker:
                 )
             ids, column = pieces[where]
             kept = max(0, len(ids) - excess)
-            excess -= len(ids) - kept
             pieces[where], cut[where] = (ids[:kept], column), ids[kept:]
         return [(ids, gone) for (ids, _), gone in zip(pieces, cut, strict=True)]
-
-    def encode_answer(self, text: str) -> list[int]:
-        """Token ids of answer words as they continue the row, without special tokens, `[A]`."""
-        if self._drop_leading_space:
-            text = text.removeprefix(" ")
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
-
-    def answer_ids(self, text: str) -> list[int]:
-        """Token ids of a text to generate, closed by the end-of-text token, `[A]`.
-
-        A space goes in front unless the template's last literal already ends a line, as chat templates do.
-        """
-        text = text.strip()
-        ids = self.encode_answer(text if self._answer_starts_line else f" {text}")
-        end = self.tokenizer.eos_token_id
-        return ids if end is None else [*ids, end]
-
-    def _pieces(self, values: Mapping[str, str]) -> list[tuple[list[int], int]]:
-        """`(ids, index of the column segment or NO_PIECE)` in the order of the row."""
-        pieces: list[tuple[list[int], int]] = []
-        run: list[tuple[str, int]] = []
-        for index, segment in enumerate(self.template.segments):
-            match segment:
-                case Literal(text=text):
-                    run.append((text, NO_PIECE))
-                case Column():
-                    run.append((segment.apply(values[segment.name]), index))
-                case _:
-                    pieces += self._run(run)
-                    run = []
-                    pieces.append((self._fixed_ids(segment), NO_PIECE))
-        pieces += self._run(run)
-        prefix = (list(self._prefix), NO_PIECE)
-        pieces.insert(1 if self.template.is_front else 0, prefix)
-        return [*pieces, (list(self._suffix), NO_PIECE)]
 
     def _fixed_ids(self, segment: VirtualTokens | Special | Target) -> list[int]:
         match segment:
@@ -171,45 +293,39 @@ class RowMaker:
             case Target():
                 return []
 
-    def _run(self, run: Sequence[tuple[str, int]]) -> Iterator[tuple[list[int], int]]:
-        """Tokenise text without a break as one string, then give every token to the piece it ends in.
 
-        One string, because a tokenizer may treat a piece's first word differently from a word inside a text.
-        """
-        text = "".join(part for part, _ in run)
-        if self._drop_leading_space:
-            dropped = len(text) - len(text.removeprefix(" "))
-            text = text[dropped:]
-        else:
-            dropped = 0
-        if not text:
-            return
-        # verbose=False: it would say that a long text leads to indexing errors, before it is cut.
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        ends, position = [], -dropped
-        for part, _ in run:
-            position += len(part)
-            ends.append(position)
-        grouped: list[list[int]] = [[] for _ in run]
-        piece = 0
-        for token_id, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            while max(start, end - 1) >= ends[piece]:
-                piece += 1
-            grouped[piece].append(token_id)
-        yield from zip(grouped, (column for _, column in run), strict=True)
+def all_rows(rows: Sequence[Row | DataError]) -> list[Row]:
+    """The rows that `RowMaker.rows` made, if it made all.
 
-    def _piece_to_cut(self, pieces: Sequence[tuple[list[int], int]]) -> int | None:
-        """The piece to shorten next: a column marked `~` that has tokens left, else the longest column."""
-        cuttable = [i for i, (ids, column) in enumerate(pieces) if column != NO_PIECE and ids]
-        if not cuttable:
-            return None
-        segments = self.template.segments
+    Raises:
+        DataError: The first reason why an example has no row.
+    """
+    made = []
+    for row in rows:
+        if isinstance(row, DataError):
+            raise row
+        made.append(row)
+    return made
 
-        def priority(i: int) -> tuple[bool, int]:
-            segment = segments[pieces[i][1]]
-            return (isinstance(segment, Column) and segment.shorten_first, len(pieces[i][0]))
 
-        return max(cuttable, key=priority)
+def _text(segment: Literal | Column, values: Mapping[str, str]) -> str:
+    return segment.text if isinstance(segment, Literal) else segment.apply(values[segment.name])
+
+
+def _joined(pieces: Sequence[Cut]) -> Row:
+    ids = tuple(number for kept, _ in pieces for number in kept)
+    if not ids:  # no base model takes a row of no tokens
+        raise DataError("The text is empty", needed="at least one word")
+    return Row(ids, sum(len(cut) for _, cut in pieces))
+
+
+def _piece_to_cut(pieces: Sequence[Piece]) -> int | None:
+    """The piece to shorten next: a column marked `~` that has tokens left, else the longest column."""
+    best, best_priority = None, (False, 0)
+    for i, (ids, column) in enumerate(pieces):
+        if column is not None and ids and (column.shorten_first, len(ids)) > best_priority:
+            best, best_priority = i, (column.shorten_first, len(ids))
+    return best
 
 
 def _group_starts(template: Template) -> dict[int, int]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from ptune_core.data.columns import guess_columns, map_columns
+from ptune_core.data.example_set import Example, ExampleSet
 from ptune_core.data.labels import (
     MAX_LABELS,
     check_labels,
@@ -14,16 +16,19 @@ from ptune_core.data.labels import (
     odd_labels,
     quoted,
     sort_labels,
+    too_many_labels,
     unknown_labels,
 )
+from ptune_core.data.scan import count_different, hash_all, scan_table
 from ptune_core.data.split import SplitOptions, split_by_group
-from ptune_core.data.table import Table, numbered_rows, read_rows
+from ptune_core.data.table import Table, read_rows
 from ptune_core.errors import DataError
 from ptune_core.prompt.template import TargetKind, Template
 from ptune_core.prompt.verbalizer import Verbalizer
 
 __all__ = [
     "Example",
+    "ExampleSet",
     "Examples",
     "Report",
     "SplitOptions",
@@ -32,19 +37,6 @@ __all__ = [
     "map_columns",
     "read_rows",
 ]
-
-
-@dataclass(frozen=True)
-class Example:
-    """One usable row.
-
-    Attributes:
-        row: Its number in the source.
-        values: Template column -> text, the target's column included.
-    """
-
-    row: int
-    values: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -87,8 +79,8 @@ class Examples:
         report: What became of the rows.
     """
 
-    train: tuple[Example, ...]
-    validation: tuple[Example, ...]
+    train: ExampleSet
+    validation: ExampleSet
     verbalizer: Verbalizer | None
     report: Report
 
@@ -119,96 +111,137 @@ def build_examples(
         DataError: Columns that do not fit, no usable rows, fewer than two labels, or more than `MAX_LABELS`.
         SettingsError: `labels` has an empty answer.
     """
-    target = template.target.column
-    loss = _Loss(table)
     mapping = map_columns(table.columns, template, columns, table.preview)
-    rows = _filled(table, mapping, target, loss)
-    is_head = template.target.kind is TargetKind.HEAD
+    used = _UsedRows(table, mapping, template)
     answers = None if labels is None else {label.strip(): answer for label, answer in labels.items()}
-    names = _label_names(rows, target, answers, is_head)
+    names = used.label_names() if answers is None else list(answers)
     if names is not None:
-        rows = _labelled(rows, target, names, loss)
-    if len(rows) < (2 if validation is None else 1):
+        used.keep_labels(names)
+    if len(used.facts) < (2 if validation is None else 1):
         raise DataError(
             "There are too few usable rows",
-            got=loss.report(rows, target, names).summary(),
+            got=used.report().summary(),
             needed="at least 2 rows with a text and a target",
-            problems=loss.told(),
+            problems=used.told(),
         )
     if names is not None:
-        check_labels(_counts(rows, target, names), target)
+        check_labels(used.label_counts(), template.target.column)
+    train = used.examples()
     warnings: list[str] = []
     if validation is None:
-        keys = None if names is None else [row.values[target] for row in rows]
-        is_aside = split_by_group([_inputs(row, target) for row in rows], keys, split)
-        train = tuple(row for row, aside in zip(rows, is_aside, strict=True) if not aside)
-        held_out = tuple(row for row, aside in zip(rows, is_aside, strict=True) if aside)
+        is_aside = split_by_group(used.facts.inputs, train.labels, split)
+        train, held_out = train.select(~is_aside), train.select(is_aside)
     else:
-        train = tuple(rows)
-        held_out, warnings = _second_file(validation, template, mapping, names)
-        texts = {_inputs(row, target) for row in train}
-        if shared := sum(_inputs(row, target) in texts for row in held_out):
+        second, warnings = _second_file(validation, template, mapping, names)
+        held_out = second.examples()
+        if template.columns and (shared := int(np.isin(second.facts.inputs, used.facts.inputs).sum())):
             warnings.append(f"{_rows(shared)} of the validation data with a text that is in the training data too.")
     guessed = [name for name, column in mapping.items() if name != column and name not in columns]
     warnings += [f"{{{name}}} of the template is read from the column {mapping[name]!r}" for name in guessed]
-    report = loss.report(rows, target, names, warnings)
     if names is not None and answers is None and template.messages:
         # After a chat format's line break an answer's first token has no space in front.
         answers = {name: name for name in names}
     verbalizer = None if names is None else Verbalizer.from_labels(names, answers)
-    return Examples(train, held_out, verbalizer, report)
+    return Examples(train, held_out, verbalizer, used.report(warnings))
 
 
-class _Loss:
-    """The rows of one table that are not used, by reason."""
+class _UsedRows:
+    """The rows of one table that are used, and an account of those that are not.
 
-    def __init__(self, table: Table) -> None:
-        self._dropped: dict[str, list[int]] = {reason: list(rows) for reason, rows in table.dropped.items()}
+    Attributes:
+        facts: Of the rows that are used.
+    """
+
+    def __init__(self, table: Table, columns: Mapping[str, str], template: Template) -> None:
+        self.table, self.columns, self.template = table, columns, template
+        self.target = template.target.column
+        scan = scan_table(table, columns, self.target)
+        self.facts, self.gaps = scan.facts, scan.gaps
+        self._dropped = {reason: list(rows) for reason, rows in table.dropped.items()}
+        for reason, rows in scan.dropped.items():
+            self._dropped.setdefault(reason, []).extend(rows)
         self._unknown = ""
-        self.gaps: Counter[str] = Counter()
+        self._names: Sequence[str] | None = None
+        self._indices: np.ndarray | None = None
 
-    def add(self, reason: str, row: int) -> None:
-        self._dropped.setdefault(reason, []).append(row)
+    def label_names(self) -> list[str] | None:
+        """The labels there are, in the order of their indices; None if the target is text to generate.
 
-    def add_unknown(self, rows: Sequence[Example], target: str, names: Sequence[str]) -> None:
-        for row in rows:
-            self.add(f"unknown {target}", row.row)
-        if rows:
-            self._unknown = unknown_labels((row.values[target] for row in rows), names)
+        Raises:
+            DataError: The target is a classification head's, and there are more than `MAX_LABELS`.
+        """
+        is_head = self.template.target.kind is TargetKind.HEAD
+        _, first = np.unique(self.facts.labels, return_index=True)
+        if not len(first) or not (is_head or is_label_column(len(first), len(self.facts))):
+            return None
+        if len(first) > MAX_LABELS:
+            raise too_many_labels(len(first), self.target)
+        return sort_labels(self._targets(first))
+
+    def keep_labels(self, names: Sequence[str]) -> None:
+        """Use only the rows whose target is one of the labels, without the spaces around it."""
+        hashes, first, found, counts = np.unique(
+            self.facts.labels, return_index=True, return_inverse=True, return_counts=True
+        )
+        index_of = dict(zip(hash_all(names).tolist(), range(len(names)), strict=True))
+        index = np.array([index_of.get(hashed, -1) for hashed in hashes.tolist()], dtype=np.int32)
+        unknown = np.flatnonzero(index < 0)
+        if len(unknown):
+            # The most frequent first; of equals, what comes first.
+            most = unknown[np.lexsort((first[unknown], -counts[unknown]))[:10]]
+            told = dict(zip(self._targets(first[most]), counts[most].tolist(), strict=True))
+            self._unknown = unknown_labels(told, len(unknown), names)
+            rows = self.facts.rows[index[found] < 0].tolist()
+            self._dropped.setdefault(f"unknown {self.target}", []).extend(rows)
+        is_known = index[found] >= 0
+        self.facts, self._names, self._indices = self.facts.select(is_known), names, index[found][is_known]
+
+    def label_counts(self) -> dict[str, int]:
+        """Label -> rows; empty if the target is text to generate."""
+        if self._names is None or self._indices is None:
+            return {}
+        return dict(zip(self._names, np.bincount(self._indices, minlength=len(self._names)).tolist(), strict=True))
+
+    def examples(self) -> ExampleSet:
+        """The rows that are used."""
+        return ExampleSet(self.table, self.columns, self.target, self.facts.places, self.facts.rows, self._indices)
 
     def told(self) -> list[str]:
         """Every reason with its row numbers, and the unknown labels."""
         lines = [f"{reason}: {describe_rows(rows)}" for reason, rows in self._dropped.items()]
         return lines + [self._unknown] * bool(self._unknown)
 
-    def report(
-        self, rows: Sequence[Example], target: str, names: Sequence[str] | None, warnings: Sequence[str] = ()
-    ) -> Report:
-        """What became of the rows, of which `rows` are used."""
-        counts = {} if names is None else _counts(rows, target, names)
+    def report(self, warnings: Sequence[str] = ()) -> Report:
+        """What became of the rows."""
+        facts, counts = self.facts, self.label_counts()
         found = [self._unknown] * bool(self._unknown) + odd_labels(counts)
         found += [f"{_rows(count)} without {name}: used as they are." for name, count in self.gaps.items()]
-        if names is None and 0 < len(values := {row.values[target] for row in rows}) <= MAX_LABELS:
-            if 2 * len(values) <= len(rows):
+        if self._names is None:
+            values = count_different(facts.targets)
+            if 0 < values <= MAX_LABELS and 2 * values <= len(facts):
                 found.append(
-                    f"{target!r} has {len(values)} different values and is taken as text to generate; "
+                    f"{self.target!r} has {values} different values and is taken as text to generate; "
                     "give the labels, or use [HEAD:…], to choose between them."
                 )
-        seen = Counter(tuple(row.values.values()) for row in rows)
-        duplicates = len(rows) - len(seen)
-        if duplicates:
+        different = count_different(facts.inputs, facts.targets if self._names is None else facts.labels)
+        if duplicates := len(facts) - different:
             found.append(f"{_rows(duplicates)} the same as an earlier one: copies are kept, on one side of the split.")
-        if names is not None and (torn := len(seen) - len({_inputs(row, target) for row in rows})):
+        if self._names is not None and (torn := different - count_different(facts.inputs)):
             found.append(f"{_rows(torn)} with the text of an earlier row, but another label.")
         dropped = sum(map(len, self._dropped.values()))
         return Report(
-            used=len(rows),
-            total=len(rows) + dropped,
+            used=len(facts),
+            total=len(facts) + dropped,
             dropped=self._dropped,
             labels=counts,
             duplicates=duplicates,
             warnings=(*found, *warnings),
         )
+
+    def _targets(self, indices: np.ndarray) -> list[str]:
+        """The targets of some rows, without the spaces around them, in the order of `indices`."""
+        examples = replace(self.examples(), columns={self.target: self.columns[self.target]})
+        return [example.values[self.target].strip() for example in examples.read(indices.tolist())]
 
 
 def _rows(count: int) -> str:
@@ -222,75 +255,23 @@ def describe_rows(rows: Sequence[int], most: int = 20) -> str:
     return f"row{'s' * (len(rows) > 1)} {shown}{more}"
 
 
-def _filled(table: Table, mapping: Mapping[str, str], target: str, loss: _Loss) -> list[Example]:
-    """The rows in which the target and at least one input have text: instructions often come without an input."""
-    rows = []
-    inputs = [name for name in mapping if name != target]
-    for number, cells in numbered_rows(table, list(mapping.values())):
-        values = {name: cells[column] for name, column in mapping.items()}
-        empty = [name for name in inputs if not values[name].strip()]
-        if inputs and empty == inputs:
-            loss.add(f"empty {' and '.join(inputs)}", number)
-        elif not values[target].strip():
-            loss.add(f"empty {target}", number)
-        else:
-            loss.gaps.update(empty)
-            rows.append(Example(number, values))
-    return rows
-
-
-def _label_names(
-    rows: Sequence[Example], target: str, answers: Mapping[str, str] | None, is_head: bool
-) -> list[str] | None:
-    """The labels in the order of their indices; None if the target is text to generate."""
-    if answers is not None:
-        return list(answers)
-    values = [row.values[target].strip() for row in rows]
-    return sort_labels(values) if values and (is_head or is_label_column(values)) else None
-
-
-def _labelled(rows: Sequence[Example], target: str, names: Sequence[str], loss: _Loss) -> list[Example]:
-    """The rows whose target is one of the labels, without the spaces around it."""
-    known = set(names)
-    kept: list[Example] = []
-    unknown: list[Example] = []
-    for row in rows:
-        label = row.values[target].strip()
-        example = Example(row.row, {**row.values, target: label})
-        (kept if label in known else unknown).append(example)
-    loss.add_unknown(unknown, target, names)
-    return kept
-
-
 def _second_file(
     table: Table, template: Template, columns: Mapping[str, str], names: Sequence[str] | None
-) -> tuple[tuple[Example, ...], list[str]]:
-    """The validation examples of a table of their own, and what to tell about it."""
-    target = template.target.column
-    loss = _Loss(table)
+) -> tuple[_UsedRows, list[str]]:
+    """The rows of a table of their own to validate on, and what to tell about them."""
     kept = {name: column for name, column in columns.items() if column in table.columns}
-    rows = _filled(table, map_columns(table.columns, template, kept, table.preview), target, loss)
+    used = _UsedRows(table, map_columns(table.columns, template, kept, table.preview), template)
     if names is not None:
-        rows = _labelled(rows, target, names, loss)
-    report = loss.report(rows, target, names)
-    if not rows:
+        used.keep_labels(names)
+    report = used.report()
+    if not len(used.facts):
         raise DataError(
             "The validation data has no usable rows",
             got=report.summary(),
             needed="rows with a text, and labels that the training data has",
-            problems=loss.told(),
+            problems=used.told(),
         )
     told = [f"Validation data: {report.summary()}."] if report.dropped else []
     if missing := [label for label, count in report.labels.items() if not count]:
         told.append(f"The validation data has no row with the label {quoted(missing)}.")
-    return tuple(rows), told
-
-
-def _counts(rows: Sequence[Example], target: str, names: Sequence[str]) -> dict[str, int]:
-    counts = Counter(row.values[target] for row in rows)
-    return {name: counts[name] for name in names}
-
-
-def _inputs(row: Example, target: str) -> tuple[str, ...]:
-    """What the base model reads of a row; rows of a template without input columns are all different."""
-    return tuple(text for name, text in row.values.items() if name != target) or (str(row.row),)
+    return used, told

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from ptune_core.data.columns import MAX_GUESSED_LABELS
@@ -22,10 +22,9 @@ def sort_labels(labels: Iterable[str]) -> list[str]:
     return sorted(set(labels), key=key)
 
 
-def is_label_column(values: Sequence[str]) -> bool:
+def is_label_column(different: int, rows: int) -> bool:
     """Whether a target's values look like labels: few different ones, with two rows for each on average."""
-    different = len(set(values))
-    return different <= MAX_GUESSED_LABELS and 2 * different <= len(values)
+    return different <= MAX_GUESSED_LABELS and 2 * different <= rows
 
 
 def check_labels(counts: Mapping[str, int], column: str) -> None:
@@ -47,12 +46,17 @@ def check_labels(counts: Mapping[str, int], column: str) -> None:
             remedy="Add rows with other labels, or choose another column",
         )
     if len(counts) > MAX_LABELS:
-        raise DataError(
-            "There are too many labels",
-            got=f"{len(counts):,} different values in {column!r}",
-            needed=f"at most {MAX_LABELS:,}",
-            remedy="Choose another column, or use [ANSWER:column] to generate its text",
-        )
+        raise too_many_labels(len(counts), column)
+
+
+def too_many_labels(different: int, column: str) -> DataError:
+    """The error for a target with more than `MAX_LABELS` different values."""
+    return DataError(
+        "There are too many labels",
+        got=f"{different:,} different values in {column!r}",
+        needed=f"at most {MAX_LABELS:,}",
+        remedy="Choose another column, or use [ANSWER:column] to generate its text",
+    )
 
 
 def odd_labels(counts: Mapping[str, int]) -> list[str]:
@@ -77,11 +81,16 @@ def odd_labels(counts: Mapping[str, int]) -> list[str]:
     return found
 
 
-def unknown_labels(values: Iterable[str], labels: Sequence[str]) -> str:
-    """One sentence about values that are none of the labels."""
-    counts = Counter(values)
-    shown = ", ".join(f'"{value[:40]}" ({count})' for value, count in counts.most_common(10))
-    more = f" and {len(counts) - 10} more" if len(counts) > 10 else ""
+def unknown_labels(most: Mapping[str, int], different: int, labels: Sequence[str]) -> str:
+    """One sentence about values that are none of the labels.
+
+    Args:
+        most: The most frequent ones -> their rows, at most ten.
+        different: How many there are.
+        labels: The labels.
+    """
+    shown = ", ".join(f'"{value[:40]}" ({count})' for value, count in most.items())
+    more = f" and {different - len(most)} more" if different > len(most) else ""
     return f"Unknown labels, with their rows: {shown}{more}. The labels are {quoted(labels)}."
 
 

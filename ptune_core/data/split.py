@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import random
-from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from ptune_core.errors import DataError
 
@@ -26,7 +28,7 @@ class SplitOptions:
     seed: int
 
 
-def split_by_group(groups: Sequence[Hashable], labels: Sequence[str] | None, options: SplitOptions) -> list[bool]:
+def split_by_group(groups: np.ndarray, labels: np.ndarray | None, options: SplitOptions) -> np.ndarray:
     """Choose which of n examples are set aside for validation.
 
     Examples of one group (the same text) stay together, so that nothing is validated that was learnt by heart. Each
@@ -34,52 +36,59 @@ def split_by_group(groups: Sequence[Hashable], labels: Sequence[str] | None, opt
     examples allow.
 
     Args:
-        groups: A key per example [n].
-        labels: A label per example [n], or None not to stratify. A group counts as its first label.
+        groups: A key per example `[n]`.
+        labels: A label per example `[n]`, or None not to stratify. A group counts as its first label.
         options: How many, and the seed.
 
     Returns:
-        Per example [n], whether it is for validation.
+        Per example `[n]`, whether it is for validation.
 
     Raises:
         DataError: No group can be set aside without leaving its label, or training, without any.
     """
-    members: dict[Hashable, list[int]] = defaultdict(list)
-    for index, group in enumerate(groups):
-        members[group].append(index)
-    strata: dict[str, list[list[int]]] = defaultdict(list)
-    for indices in members.values():
-        strata["" if labels is None else labels[indices[0]]].append(indices)
-    divisible = {label: found for label, found in strata.items() if len(found) > 1}
+    first, group_of = _by_appearance(groups)
+    sizes = np.bincount(group_of)
+    # The groups of each label, by number; there may be a million of them, so they are not lists.
+    _, label_of = _by_appearance(np.zeros(len(sizes)) if labels is None else labels[first])
+    strata = np.split(np.argsort(label_of, kind="stable"), np.cumsum(np.bincount(label_of))[:-1])
+    divisible = [array("q", found.tobytes()) for found in strata if len(found) > 1]
     if not divisible:
         raise DataError(
             "No rows can be set aside for validation",
             got="only one different text for each label" if labels is not None else "only one different text",
             needed="at least two different texts of some label, one to learn from and one to validate on",
         )
-    sizes = {label: sum(map(len, found)) for label, found in divisible.items()}
     wanted = max(1, round(options.fraction * len(groups)), min(len(divisible), len(groups) // 2))
-    quotas = _quotas(sizes, min(wanted, options.max_rows))
-    aside = [False] * len(groups)
+    quotas = _quotas([int(sizes[found].sum()) for found in divisible], min(wanted, options.max_rows))
+    taken: list[int] = []
     generator = random.Random(options.seed)
-    for label, found in divisible.items():
+    for found, quota in zip(divisible, quotas, strict=True):
         generator.shuffle(found)
-        for index in _take(found, quotas[label]):
-            aside[index] = True
-    if not any(aside):
-        for index in min((group for found in divisible.values() for group in found), key=len):
-            aside[index] = True
-    return aside
+        taken += _take(found, sizes, quota)
+    if not taken:
+        taken = [min((group for found in divisible for group in found), key=sizes.__getitem__)]
+    is_taken = np.zeros(len(sizes), dtype=bool)
+    is_taken[taken] = True
+    return is_taken[group_of]
 
 
-def _quotas(sizes: Mapping[str, int], wanted: int) -> Counter[str]:
+def _by_appearance(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Different keys numbered as they first appear: where each does, and the number of every key `[n]`."""
+    _, first, found = np.unique(keys, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    number = np.empty(len(order), dtype=np.int64)
+    number[order] = np.arange(len(order))
+    return first[order], number[found]
+
+
+def _quotas(sizes: Sequence[int], wanted: int) -> list[int]:
     """Share out `wanted` rows by size: each label its rounded share, one at least and one less than it has at most."""
-    total = sum(sizes.values())
-    ideal = {label: wanted * size / total for label, size in sizes.items()}
-    quotas = Counter({label: min(max(1, math.floor(ideal[label])), size - 1) for label, size in sizes.items()})
-    while (spare := wanted - quotas.total()) != 0:
+    total = sum(sizes)
+    ideal = [wanted * size / total for size in sizes]
+    quotas = [min(max(1, math.floor(share)), size - 1) for share, size in zip(ideal, sizes, strict=True)]
+    while (spare := wanted - sum(quotas)) != 0:
         step = 1 if spare > 0 else -1
-        open_to = [label for label in sizes if 0 <= quotas[label] + step < sizes[label]]
+        open_to = [label for label, size in enumerate(sizes) if 0 <= quotas[label] + step < size]
         if not open_to:
             break
         # A label loses its only row last.
@@ -88,12 +97,13 @@ def _quotas(sizes: Mapping[str, int], wanted: int) -> Counter[str]:
     return quotas
 
 
-def _take(found: Sequence[Sequence[int]], quota: int) -> list[int]:
-    """Members of the first groups that fit into `quota`, leaving at least one group."""
+def _take(found: Sequence[int], sizes: np.ndarray, quota: int) -> list[int]:
+    """The first groups that fit into `quota` together, leaving at least one group."""
     taken: list[int] = []
-    left = len(found)
-    for indices in found:
-        if left > 1 and len(taken) + len(indices) <= quota:
-            taken.extend(indices)
-            left -= 1
+    for group in found:
+        if quota == 0 or len(taken) == len(found) - 1:
+            break
+        if sizes[group] <= quota:
+            taken.append(group)
+            quota -= int(sizes[group])
     return taken

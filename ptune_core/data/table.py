@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -16,6 +20,7 @@ ROW = "__row__"
 """Name of the int64 column with the row's number in its source, as people count it."""
 
 PREVIEW_ROWS = 50
+_ROWS_AT_ONCE = 1000
 _TABLE_FILE = "table.parquet"
 _REPORT_FILE = "table.json"
 
@@ -43,6 +48,12 @@ class Table:
     problems: tuple[str, ...] = ()
     dropped: dict[str, list[int]] = field(default_factory=dict)
     source: str = ""
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the rows."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def save_report(self) -> None:
         """Write everything but the rows beside the rows, as `open_table` reads it."""
@@ -98,14 +109,48 @@ def open_table(directory: Path) -> Table:
     return table
 
 
+def record_batches(table: Table, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """`ROW` and `columns` of every row, in order, a thousand rows in memory at a time."""
+    with _open(table) as file:
+        yield from file.iter_batches(_ROWS_AT_ONCE, columns=[ROW, *dict.fromkeys(columns)], use_threads=False)
+
+
+def cells_at(table: Table, columns: Sequence[str], places: np.ndarray) -> Iterator[list[list[str]]]:
+    """Cells of some rows: lists with the texts of each of `columns`, for as many rows at a time as lie together.
+
+    Args:
+        table: The rows.
+        columns: Names of columns.
+        places: Which rows, counted from 0, ascending.
+    """
+    with _open(table) as file:
+        read: dict[str, Any] = {"columns": list(dict.fromkeys(columns)), "use_threads": False}
+        start = 0
+        for group in range(file.num_row_groups):
+            end = start + file.metadata.row_group(group).num_rows
+            if np.searchsorted(places, start) == np.searchsorted(places, end):
+                start = end
+                continue
+            for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=[group], **read):
+                low, high = np.searchsorted(places, [start, start + len(batch)])
+                within = places[low:high] - start
+                start += len(batch)
+                if len(within):
+                    yield [batch.column(name).take(pa.array(within)).to_pylist() for name in columns]
+
+
 def numbered_rows(table: Table, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Every row's number and its values in `columns`, in order, a thousand rows in memory at a time."""
-    with pq.ParquetFile(table.path) as file:
-        for batch in file.iter_batches(1000, columns=[ROW, *dict.fromkeys(columns)], use_threads=False):
-            for values in batch.to_pylist():
-                yield values.pop(ROW), values
+    """Every row's number and its values in `columns`, in order."""
+    for batch in record_batches(table, columns):
+        for values in batch.to_pylist():
+            yield values.pop(ROW), values
 
 
 def read_rows(table: Table, columns: Sequence[str]) -> Iterator[dict[str, str]]:
     """Every row's values in `columns`, in order."""
     return (values for _, values in numbered_rows(table, columns))
+
+
+def _open(table: Table) -> pq.ParquetFile:
+    # With a buffer ahead, pyarrow would read the whole file into memory first.
+    return pq.ParquetFile(table.path, pre_buffer=False)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ptune_core.data.batching import Row, RowMaker
+from ptune_core.data.batching import Row, RowMaker, all_rows
 from ptune_core.data.layout import Batch, make_batch
 from ptune_core.errors import SettingsError
 from ptune_core.model.base import ENCODER_HEAD, BaseModel
@@ -105,7 +105,7 @@ class PromptedModel:
             prompted: False leaves the virtual tokens out: the base model alone, with the same template.
         """
         maker = self.rows if prompted else self.base_rows
-        return [maker.row(values) for values in examples]
+        return all_rows(maker.rows(examples))
 
     def label_batch(self, rows: Sequence[Row], labels: Sequence[int] | None = None, *, copies: int = 1) -> Batch:
         """A batch for `label_logits`; `labels` are class indices, one per row; `copies` is S."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,11 +22,18 @@ DEFAULT_ENCODER_HIDDEN_SIZE = 768
 """Widest prompt encoder unless asked for: PEFT takes the base model's width, which at 3072 makes an LSTM of 434 M."""
 
 
-def make_task(model: PromptedModel, examples: Examples, settings: RunSettings) -> LabelTask | TextTask:
-    """The task these examples are: labels if there is a verbalizer, else text to generate."""
+def make_task(model: PromptedModel, examples: Examples, settings: RunSettings, directory: Path) -> LabelTask | TextTask:
+    """The task these examples are: labels if there is a verbalizer, else text to generate.
+
+    Args:
+        model: The prompted model.
+        examples: Both splits.
+        settings: Batch sizes and seed are taken from them.
+        directory: Where tokenised rows are kept.
+    """
     kind = LabelTask if model.classifies else TextTask
     batching = Batching(settings.batch_size, settings.eval_batch_size, settings.seed)
-    return kind(model, examples.train, examples.validation, batching)
+    return kind(model, examples.train, examples.validation, batching, directory)
 
 
 def make_schedule(settings: RunSettings, num_examples: int) -> Schedule:

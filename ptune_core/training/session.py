@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
@@ -31,6 +32,9 @@ Export = Callable[[TrainedPrompt, Path], None]
 Lessons = Mapping[str, Lesson]
 """Template -> what its trials learn from."""
 
+TOKENS = "tokens"
+"""Folder of the run directory with the tokenised rows."""
+
 
 def run_training(
     settings: RunSettings,
@@ -47,7 +51,8 @@ def run_training(
         settings: What the person chose. A sweep trains a trial for every combination of its values, on one base model
             and one text cache; trials with the same template pass through the base model together.
         tables: The data as `ingest` wrote them.
-        directory: The run directory; `checkpoints/` and `best/` are kept there, those of a sweep in `sweep/NN/`.
+        directory: The run directory; `checkpoints/` and `best/` are kept there, those of a sweep in `sweep/NN/`;
+            `tokens/` until the end.
         should_stop: Asked before every step.
         report: Receives every line of `metrics.jsonl` as a dict; those of a sweep's trials have a number, `trial`.
         export: Receives a trained prompt at the end and the directory it goes to, also when training was stopped or
@@ -116,7 +121,7 @@ class _Session:
             parsed = self.settings.model_copy(update={"template": template}).parsed_template
             model = PromptedModel(base, parsed, found.verbalizer, max_length=self.settings.max_length, texts=texts)
             texts = model.texts
-            lessons[template] = Lesson(model, make_task(model, found, self.settings), found)
+            lessons[template] = Lesson(model, make_task(model, found, self.settings, self.directory / TOKENS), found)
         if texts is not None:
             self.reserve(texts, list(lessons.values()))
         return lessons
@@ -127,7 +132,9 @@ class _Session:
         groups = []
         for lesson in lessons:
             steps = self.settings.steps_for(lesson.task.num_examples)
-            groups.append(lesson.task.contexts(steps * self.settings.gradient_accumulation_steps))
+            # Trials with a classification head of their own come one after the other.
+            times = 1 if lesson.model.base.head is None else len(self.trials)
+            groups.append(lesson.task.contexts(times * steps * self.settings.gradient_accumulation_steps))
         texts.reserve(chain.from_iterable(groups), Budget(self.settings.text_cache_mib, self.directory))
 
     def together(self, base: BaseModel) -> list[list[int]]:
@@ -171,6 +178,8 @@ class _Session:
         if best.trial.error is not None and (best.finished is None or not self.settings.sweep):
             raise best.trial.error
         stopped = len(outcomes) < len(self.trials) or any(o.trial.reason is EndReason.STOPPED for o in outcomes)
+        if not stopped:
+            shutil.rmtree(self.directory / TOKENS, ignore_errors=True)  # of use to a resumed run alone
         result = {} if best.finished is None else best.finished[0]
         if self.settings.sweep:
             result = result | {"sweep": ranking(outcomes, list(self.settings.sweep)), "trial": best.number}
@@ -213,8 +222,7 @@ class _Session:
         digest = hashlib.sha256()
         for table in (self.tables.table, self.tables.validation):
             if table is not None:
-                with table.path.open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
+                digest.update(bytes.fromhex(table.digest))
         return digest.digest()
 
     def phase(self, name: str) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -40,7 +40,7 @@ def many(count: int, *labels: str) -> list[tuple[str, str]]:
     return [(f"text {index}", labels[index % len(labels)]) for index in range(count)]
 
 
-def label_counts(examples: Sequence[Example]) -> Counter[str]:
+def label_counts(examples: Iterable[Example]) -> Counter[str]:
     return Counter(example.values["label"] for example in examples)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import torch
 
 from ptune_core.data.order import WINDOW_BATCHES, BatchOrder, by_length
 
-LENGTHS = [random.Random(i).randint(5, 200) for i in range(1003)]
+LENGTHS = np.array([random.Random(i).randint(5, 200) for i in range(1003)])
 
 
 def epoch(order: BatchOrder, number: int) -> list[list[int]]:
@@ -17,7 +18,7 @@ def epoch(order: BatchOrder, number: int) -> list[list[int]]:
 
 
 def test_every_epoch_shows_every_example_once_in_another_order() -> None:
-    order = BatchOrder(LENGTHS, 8, seed=3)
+    order = BatchOrder(LENGTHS.__getitem__, len(LENGTHS), 8, seed=3)
     first, second = epoch(order, 0), epoch(order, 1)
     assert sorted(sum(first, [])) == sorted(sum(second, [])) == list(range(len(LENGTHS)))
     assert first != second
@@ -25,25 +26,25 @@ def test_every_epoch_shows_every_example_once_in_another_order() -> None:
 
 
 def test_the_order_depends_on_nothing_else() -> None:
-    first = epoch(BatchOrder(LENGTHS, 8, seed=3), 1)
+    first = epoch(BatchOrder(LENGTHS.__getitem__, len(LENGTHS), 8, seed=3), 1)
     torch.manual_seed(99)
-    again = BatchOrder(LENGTHS, 8, seed=3)
+    again = BatchOrder(LENGTHS.__getitem__, len(LENGTHS), 8, seed=3)
     assert [again.indices(again.batches_per_epoch + i) for i in range(5)] == first[:5], "a resume begins in the middle"
-    assert epoch(BatchOrder(LENGTHS, 8, seed=4), 1) != first
+    assert epoch(BatchOrder(LENGTHS.__getitem__, len(LENGTHS), 8, seed=4), 1) != first
 
 
 def test_batches_of_like_length_have_little_padding() -> None:
     def padding(batches: list[list[int]]) -> float:
         padded = sum(len(batch) * max(LENGTHS[i] for i in batch) for batch in batches)
-        return 1 - sum(LENGTHS) / padded
+        return 1 - LENGTHS.sum() / padded
 
-    assert padding(epoch(BatchOrder(LENGTHS, 8, seed=3), 0)) < 0.05
+    assert padding(epoch(BatchOrder(LENGTHS.__getitem__, len(LENGTHS), 8, seed=3), 0)) < 0.05
     assert padding(by_length(LENGTHS, 8)) < 0.02
     shuffled = torch.randperm(len(LENGTHS), generator=torch.Generator().manual_seed(0)).tolist()
     assert padding([shuffled[i : i + 8] for i in range(0, 1003, 8)]) > 0.3
 
 
 def test_short_and_long_batches_are_mixed() -> None:
-    batches = epoch(BatchOrder(LENGTHS, 8, seed=3), 0)[:WINDOW_BATCHES]
+    batches = epoch(BatchOrder(LENGTHS.__getitem__, len(LENGTHS), 8, seed=3), 0)[:WINDOW_BATCHES]
     means = [sum(LENGTHS[i] for i in batch) / len(batch) for batch in batches]
     assert means != sorted(means)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from ptune_core.data.split import SplitOptions, split_by_group
@@ -14,7 +15,8 @@ def split(labels: list[str] | None, groups: list[str] | None = None, **options: 
     count = len(labels or groups or [])
     values = {"fraction": 0.2, "max_rows": 1000, "seed": 0} | options
     given = SplitOptions(values["fraction"], int(values["max_rows"]), int(values["seed"]))
-    return split_by_group(groups or [str(index) for index in range(count)], labels, given)
+    keys = np.array(groups or range(count))
+    return split_by_group(keys, None if labels is None else np.array(labels), given).tolist()
 
 
 def sides(labels: list[str], aside: list[bool]) -> tuple[Counter[str], Counter[str]]:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from ptune_core.data.examples import Example
+from ptune_core.data.examples import ExampleSet
+from ptune_core.data.table import ROW, Table
 from ptune_core.errors import CheckpointError
 from ptune_core.model.base import BaseModel, load_base_model
 from ptune_core.model.prompted import PromptedModel
@@ -34,10 +40,16 @@ from ptune_core.training.loop import (
 from ptune_core.training.metrics import Evaluation, Metric
 from ptune_core.training.tasks import Batching, LabelTask
 
-EXAMPLES = [
-    Example(i, {"text": text, "label": label})
-    for i, (text, label) in enumerate([("great film", "good"), ("bad food", "bad"), ("I loved it", "good")] * 4)
-]
+ROWS = [("great film", "good"), ("bad food", "bad"), ("I loved it", "good")] * 4
+
+
+def examples_in(directory: Path) -> ExampleSet:
+    table = Table(directory / "table.parquet", ("text", "label"), len(ROWS), [])
+    numbers = np.arange(len(ROWS))
+    texts, labels = zip(*ROWS, strict=True)
+    pq.write_table(pa.table({ROW: numbers, "text": texts, "label": labels}), table.path)
+    indices = np.array([("bad", "good").index(label) for label in labels])
+    return ExampleSet(table, {"text": "text", "label": "label"}, "label", numbers, numbers, indices)
 
 
 def schedule(**changes: object) -> Schedule:
@@ -60,7 +72,10 @@ def trainer_for(
     kind = parse_template(template).target.kind
     base = load_base_model(str(folder), target=kind, num_labels=2, device="cpu", precision="fp32")
     model = PromptedModel(base, parse_template(template), Verbalizer.from_labels(["bad", "good"], None))
-    task = LabelTask(model, EXAMPLES, EXAMPLES[:5], Batching(batch_size, 2, plan.seed))
+    directory = Path(tempfile.mkdtemp(dir=os.environ["PTUNE_DATA_DIR"]))
+    examples = examples_in(directory)
+    first = examples.select(np.arange(5))
+    task = LabelTask(model, examples, first, Batching(batch_size, 2, plan.seed), directory)
     config = PromptEncoderConfig(
         task_type="CAUSAL_LM", num_virtual_tokens=3, token_dim=32, num_transformer_submodules=1,
         encoder_hidden_size=16, encoder_reparameterization_type=encoder, encoder_dropout=0.3 * (encoder == "LSTM"),
