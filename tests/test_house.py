@@ -34,6 +34,7 @@ ONLY_IN = {
     "peft": ("tests/", "benchmarks/"),
     "transformers": (
         "ptune_core/model/base.py",
+        "ptune_core/model/quantize.py",
         "ptune_core/model/past.py",  # its cache of keys and values
         "ptune_core/data/batching.py",  # text is tokenised here
         "ptune_core/adapters/ptune_loader.py",  # goes into an adapter's zip and stands alone there

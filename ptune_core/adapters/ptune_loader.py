@@ -143,7 +143,7 @@ class Adapter:
     ) -> None:
         tensors = load_file(Path(folder) / "adapter_model.safetensors", device=device)
         info = json.loads((Path(folder) / "ptune.json").read_text(encoding="utf-8"))
-        dtype = dtype or {"fp32": torch.float32, "bf16": torch.bfloat16}[info["precision"]]
+        dtype = dtype or (torch.float32 if info["precision"] == "fp32" else torch.bfloat16)
         where = {"revision": info["revision"]} if base_model is None else {}
         base_model = base_model or info["base_model"]
         self.rows = Rows(folder, AutoTokenizer.from_pretrained(base_model, **where))

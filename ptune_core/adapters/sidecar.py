@@ -126,7 +126,7 @@ class Sidecar(BaseModel):
     verbalizer: dict[Text, Text] | None
     columns: dict[Text, Text]
     max_length: Annotated[int, Field(ge=1, le=10_000_000)] | None
-    precision: OneOf["fp32", "bf16"]
+    precision: OneOf["fp32", "bf16", "int8", "int4"]
     metrics: dict[str, Any]
     settings: dict[str, Any]
 

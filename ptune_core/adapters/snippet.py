@@ -100,7 +100,7 @@ def snippet(trained: TrainedPrompt) -> str:
         "revision": f", revision={trained.revision!r}" if trained.revision else "",
         "num_labels": f", num_labels={len(trained.labels)}" if is_head else "",
         "auto_class": auto_class,
-        "dtype": {"fp32": "float32", "bf16": "bfloat16"}[trained.precision],
+        "dtype": "float32" if trained.precision == "fp32" else "bfloat16",
         "answers": repr(trained.verbalizer),
         "labels": "answers" if trained.verbalizer else repr(list(trained.labels)),
         # Without a base model, the loader takes the one that ptune.json names, at its revision.

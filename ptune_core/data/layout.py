@@ -83,6 +83,7 @@ def make_batch(
     rows: Sequence[Row],
     *,
     in_parts: bool,
+    share: bool = True,
     answers: Sequence[Sequence[int]] | None = None,
     labels: Sequence[int] | None = None,
 ) -> Batch:
@@ -91,10 +92,12 @@ def make_batch(
     Args:
         rows: B rows.
         in_parts: Whether contexts and what the rows share are set apart; else whole rows are "the rest".
+        share: Whether what the rows share is set apart too, not only contexts.
         answers: For generation: the answer of each row, appended to it, and the targets.
         labels: For classification: class indices, one per row.
     """
     contexts, shared = _parts(rows) if in_parts else ((), ())
+    shared = shared if share else ()
     begins = [len(shared) + (len(contexts[i]) if contexts else 0) for i in range(len(rows))]
     rests = [list(row.ids[begin:]) for row, begin in zip(rows, begins, strict=True)]
     counts = [1] * len(rows)

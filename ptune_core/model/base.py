@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,24 @@ from accelerate.utils import is_bf16_available
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import validate_repo_id
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    Cache,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.activations import FastGELUActivation, NewGELUActivation
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging
 
 from ptune_core.demo import DEMO, DEMO_MODEL
 from ptune_core.errors import BaseModelError, SettingsError
+from ptune_core.model.quantize import quantization
 from ptune_core.prompt.template import TargetKind
 
 ENCODER_HEAD = "classifier"
@@ -48,17 +53,21 @@ class BaseModel:
         model: All parameters frozen; a classification head, if there is one, is fp32 and trainable.
         tokenizer: The model's tokenizer.
         id: What the person wrote: `demo`, a Hub id or a folder.
+        precision: Number format of the weights as a setting names it: `fp32`, `bf16`, `int8` or `int4`.
         revision: Commit of a Hub model, else None.
         is_causal: True for decoders: a position sees only what stands before it.
         head_name: Name of the classification head, or None for a language model.
+        gradient_checkpointing: Whether layers compute their activations again for the gradient.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     id: str
+    precision: str
     revision: str | None
     is_causal: bool
     head_name: str | None
+    gradient_checkpointing: bool = False
 
     @property
     def body(self) -> nn.Module:
@@ -85,11 +94,6 @@ class BaseModel:
     def hidden_size(self) -> int:
         """H, the width of the input embeddings (for OPT-350m and ALBERT not the same as `config.hidden_size`)."""
         return int(self.embedding_weight.shape[1])
-
-    @property
-    def precision(self) -> str:
-        """Number format of the weights as a setting names it: `fp32` or `bf16`."""
-        return "bf16" if self.embedding_weight.dtype == torch.bfloat16 else "fp32"
 
     @property
     def head(self) -> nn.Module | None:
@@ -128,16 +132,17 @@ def load_base_model(
         num_labels: Classes of the head; needed for HEAD.
         revision: Branch, tag or commit of a Hub model.
         device: `auto`, `cpu` or `cuda`.
-        precision: `auto` (bf16 where the device computes in it), `fp32` or `bf16`.
+        precision: `auto` (bf16 where the device computes in it), `fp32`, `bf16`, or `int8` and `int4`, which need
+            bitsandbytes or torchao.
 
     Raises:
         BaseModelError: It does not exist, is gated, has no safetensors, needs remote code, is not of a kind that
             works here, or cannot be fetched.
-        SettingsError: `device` is cuda and there is none.
+        SettingsError: `device` is cuda and there is none, or no library for `precision` is installed.
     """
     place = _place(id)
     where = _device(device)
-    dtype = _dtype(precision, where)
+    dtype, quantized = _dtype(precision, where), quantization(precision)
     common: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     with _explained(id), _quiet():
         config = AutoConfig.from_pretrained(place, **common)
@@ -149,6 +154,8 @@ def load_base_model(
             )
         tokenizer = AutoTokenizer.from_pretrained(place, **common)
         common |= {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+        if quantized is not None:
+            common |= {"quantization_config": quantized, "device_map": {"": where}}
         if target is TargetKind.HEAD:
             loaded: Any = AutoModelForSequenceClassification.from_pretrained(place, num_labels=num_labels, **common)
         elif config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
@@ -161,13 +168,16 @@ def load_base_model(
         else:
             loaded = AutoModelForCausalLM.from_pretrained(place, **common)
     model, report = loaded
-    model = model.to(where).eval().requires_grad_(False)
+    if quantized is None:
+        model = model.to(where)
+    model.eval().requires_grad_(False)
     _fuse_activations(model)
     head_name = _prepare_head(model, id, report["missing_keys"]) if target is TargetKind.HEAD else None
     return BaseModel(
         model=model,
         tokenizer=tokenizer,
         id=id,
+        precision=precision if quantized is not None else {torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype],
         revision=getattr(config, "_commit_hash", None),
         is_causal=head_name != ENCODER_HEAD and getattr(config, "is_causal", True),
         head_name=head_name,
@@ -197,7 +207,7 @@ def _device(wanted: str) -> torch.device:
 
 
 def _dtype(wanted: str, device: torch.device) -> torch.dtype:
-    if wanted == "auto":
+    if wanted in ("auto", "int8", "int4"):
         return torch.bfloat16 if _computes_in_bf16(device) else torch.float32
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[wanted]
 
@@ -216,6 +226,24 @@ def _fuse_activations(model: nn.Module) -> None:
         for name, child in module.named_children():
             if isinstance(child, NewGELUActivation | FastGELUActivation):
                 setattr(module, name, nn.GELU(approximate="tanh"))
+
+
+def with_gradient_checkpointing(base: BaseModel) -> BaseModel:
+    """Make every layer of `base` compute its activations again in the backward pass, which saves their memory.
+
+    transformers' own switch works only in train mode, which would bring dropout back. A layer that appends to keys and
+    values cannot run twice; where there are such, little text has gradients and there is little to save.
+    """
+    for layer in base.body.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            vars(layer)["forward"] = partial(_recomputed, layer.forward)
+    return replace(base, gradient_checkpointing=True)
+
+
+def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    if not torch.is_grad_enabled() or any(isinstance(value, Cache) for value in (*args, *kwargs.values())):
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
 
 def _prepare_head(model: PreTrainedModel, id: str, missing: Collection[str]) -> str:

@@ -9,6 +9,8 @@ class Precision(StrEnum):
     AUTO = "auto"
     FP32 = "fp32"
     BF16 = "bf16"
+    INT8 = "int8"
+    INT4 = "int4"
 
 
 class Device(StrEnum):

@@ -82,6 +82,8 @@ class PromptedModel:
         self.base_rows = RowMaker(base.tokenizer, without, self.max_length, special_tokens=special_tokens)
         self.why_not_in_parts = None if texts is not None else why_not_in_parts(base)
         self.texts = None if self.why_not_in_parts is not None else texts or TextCache(base)
+        # Layers that go on from keys and values cannot be computed a second time for the gradient.
+        self._in_parts, self._share = self.texts is not None, not base.gradient_checkpointing
         self.answer_ids: Tensor | None = None
         if verbalizer is not None and self.template.target.kind is TargetKind.ANSWER:
             first_ids = verbalizer.first_ids(self.rows.encode_answer)
@@ -109,12 +111,12 @@ class PromptedModel:
 
     def label_batch(self, rows: Sequence[Row], labels: Sequence[int] | None = None, *, copies: int = 1) -> Batch:
         """A batch for `label_logits`; `labels` are class indices, one per row; `copies` is S."""
-        batch = make_batch(rows, in_parts=self.texts is not None, labels=labels)
+        batch = make_batch(rows, in_parts=self._in_parts, share=self._share, labels=labels)
         return batch.copies(copies, self.num_virtual_tokens).to(self.base.device)
 
     def text_batch(self, rows: Sequence[Row], answers: Sequence[Sequence[int]], *, copies: int = 1) -> Batch:
         """A batch for `text_losses`; `answers` are token ids, one list per row; `copies` is S."""
-        batch = make_batch(rows, in_parts=self.texts is not None, answers=answers)
+        batch = make_batch(rows, in_parts=self._in_parts, share=self._share, answers=answers)
         return batch.copies(copies, self.num_virtual_tokens).to(self.base.device)
 
     def label_logits(self, batch: Batch, prompt_embeddings: Tensor | None) -> Tensor:

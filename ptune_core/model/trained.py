@@ -31,7 +31,8 @@ class TrainedPrompt:
             has, at most 512 (an adapter of PEFT does not say).
         metrics: The run's numbers, as in `result.json`.
         settings: The run's `RunSettings` as plain values.
-        precision: Number format of the base model during training: `fp32` or `bf16`.
+        precision: Number format of the base model during training: `fp32`, `bf16`, `int8` or `int4`. An adapter that is
+            taken home runs over the whole base model, in bf16 after the last two.
         segments: The template as it was trained: every group's count known, a chat expanded. May stay empty when
             parsing `template` gives just that.
     """

@@ -17,7 +17,7 @@ import torch
 from ptune_core.data.examples import Examples, SplitOptions, build_examples
 from ptune_core.data.table import Tables
 from ptune_core.demo import DEMO, DEMO_LABELS
-from ptune_core.model.base import BaseModel, load_base_model
+from ptune_core.model.base import BaseModel, load_base_model, with_gradient_checkpointing
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.text_cache import Budget, TextCache
 from ptune_core.model.trained import TrainedPrompt
@@ -105,7 +105,7 @@ class _Session:
         settings = self.settings
         # Decides the start of a new classification head.
         torch.manual_seed(settings.seed)
-        return load_base_model(
+        base = load_base_model(
             settings.base_model,
             target=settings.parsed_template.target.kind,
             num_labels=None if examples.verbalizer is None else len(examples.verbalizer.labels),
@@ -113,6 +113,7 @@ class _Session:
             device=settings.device,
             precision=settings.precision,
         )
+        return with_gradient_checkpointing(base) if settings.gradient_checkpointing else base
 
     def lessons(self, base: BaseModel, examples: Mapping[str, Examples]) -> Lessons:
         """What each template's trials learn from, all with one text cache."""

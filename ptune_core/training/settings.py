@@ -148,7 +148,12 @@ class RunSettings(BaseModel):
         "half of what is free, else disk; 0 computes them every time.",
     )
     precision: Precision = Field(
-        Precision.AUTO, description="Base model numbers: auto is bf16 where the device has it."
+        Precision.AUTO,
+        description="Base model numbers: auto is bf16 where the device has it; int8 and int4 save memory and need "
+        "bitsandbytes (int8 also: torchao).",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Compute activations again for the gradient: less memory for long texts, a third slower."
     )
     device: Device = Field(Device.AUTO, description="auto takes a GPU if there is one.")
     seed: int = Field(

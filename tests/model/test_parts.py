@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ptune_core.data.layout import make_batch
-from ptune_core.model.base import load_base_model
+from ptune_core.model.base import load_base_model, with_gradient_checkpointing
 from ptune_core.model.past import why_not_in_parts
 from ptune_core.model.prompted import PromptedModel, combine
 from ptune_core.model.text_cache import Budget, Place
@@ -201,3 +201,29 @@ def test_prompts_that_pass_together_get_what_each_gets_alone(
     for prompt, total, (expected, gradient) in zip(prompts, totals, alone, strict=True):
         assert prompt.grad is not None
         assert_same((total.detach(), prompt.grad), (expected, gradient))
+
+
+@pytest.mark.parametrize("template", ["front", "after"])
+def test_activations_computed_again_give_the_same_gradient(
+    causal_folder: Callable[[str], Path], family: str, template: str
+) -> None:
+    plain = load(causal_folder(family), TEMPLATES[template])
+    base = with_gradient_checkpointing(load(causal_folder(family), TEMPLATES[template]).base)
+    saving = PromptedModel(base, parse_template(TEMPLATES[template]), plain.verbalizer)
+
+    def kept(model: PromptedModel) -> int:
+        numbers = 0
+
+        def count(tensor: Tensor) -> Tensor:
+            nonlocal numbers
+            numbers += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            found.append(in_batch(model, prompt_for(model)))
+        return numbers
+
+    found: list[tuple[Tensor, Tensor]] = []
+    whole, less = kept(plain), kept(saving)
+    assert_same(found[1], found[0])
+    assert template == "after" or less < whole
