@@ -95,3 +95,23 @@ def test_text_to_generate_starts_with_a_space_and_ends_with_the_end_token(tiny_g
     assert rows.answer_ids("great film ") == [*expected, rows.tokenizer.eos_token_id]
     line = maker(tiny_gpt2, "{a} [P*2] Summary:\n[ANSWER:y]")
     assert line.answer_ids("great film")[:-1] == line.tokenizer("great film")["input_ids"]
+
+
+@pytest.mark.parametrize("base", ["tiny_gpt2", "tiny_bert"])
+@pytest.mark.parametrize("template", ["[P*3] {a} [HEAD:y]", "Q: {a~}{b} [P*2] so, {b|lower}? [P*1:x] A:[HEAD:y]"])
+def test_rows_made_together_are_the_rows_made_one_by_one(
+    request: pytest.FixtureRequest, base: str, template: str
+) -> None:
+    rows = maker(request.getfixturevalue(base), template, max_length=40)
+    words = ["", "great film", "日本 ", " don't", "dog " * 60, "ÜBER"]
+    examples = [{"a": words[i % 6], "b": words[i // 6]} for i in range(36)]
+    reserve = [i % 5 for i in range(36)]
+    together = rows.rows(examples, reserve)
+    assert together == [rows.row(values, reserve=room) for values, room in zip(examples, reserve, strict=True)]
+    assert rows.answers(words) == [rows.answer_ids(word) for word in words]
+
+
+def test_one_example_without_a_row_does_not_take_the_others_with_it(tiny_gpt2: Path) -> None:
+    rows = maker(tiny_gpt2, "{a} [P*2][ANSWER:y]", max_length=20)
+    fits, too_long = rows.rows([{"a": "great"}] * 2, [3, 19])
+    assert fits == rows.row({"a": "great"}) and isinstance(too_long, DataError)

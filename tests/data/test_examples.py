@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ptune_core.data.examples import Example, SplitOptions, build_examples, read_rows
 from ptune_core.data.ingest_child import Task, run
 from ptune_core.data.kinds import Kind
 from ptune_core.data.limits import Limits
-from ptune_core.data.table import Table, open_table
+from ptune_core.data.table import ROW, Table, open_table
 from ptune_core.errors import DataError, SettingsError
 from ptune_core.prompt.template import parse_template
 
@@ -81,6 +84,43 @@ def test_a_template_without_input_columns(table: Make) -> None:
     template = parse_template("[P*4][ANSWER:label]")
     examples = build_examples(table(many(8, "a", "b")), template, columns={}, labels=None, split=SPLIT)
     assert len(examples.train) == 6 and len(examples.validation) == 2
+
+
+def test_rows_without_input_columns_are_not_copies_of_each_other(table: Make) -> None:
+    """They were told to be the same, and minus six of them to have another label."""
+    template = parse_template("[P*4][ANSWER:label]")
+    data = table(many(8, "a", "b"))
+    report = build_examples(data, template, columns={}, labels=None, split=SPLIT, validation=data).report
+    assert report.duplicates == 0 and report.warnings == ()
+
+
+def test_the_data_pass_keeps_no_texts(tmp_path: Path) -> None:
+    """A text takes some numbers, however long it is."""
+    count, length = 20_000, 1000
+    rows = {ROW: range(count), "text": [f"{i} " + "x" * length for i in range(count)], "label": ["a", "b"] * 10_000}
+    pq.write_table(pa.table(rows), tmp_path / "table.parquet")
+    data = Table(tmp_path / "table.parquet", ("text", "label"), count, [])
+    del rows
+    tracemalloc.start()
+    examples = build_examples(data, TEMPLATE, columns={}, labels=None, split=SPLIT)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < count * length / 4
+    assert [example.row for example in examples.train.read([7, 0])] == examples.train.rows[[7, 0]].tolist()
+
+
+def test_a_few_examples_are_read_in_any_order(table: Make) -> None:
+    examples = build_examples(table(many(2500, " a", "b ")), TEMPLATE, columns={}, labels=None, split=SPLIT).train
+    everything = list(examples)
+    assert examples.read([1800, 3, 3, 0]) == [everything[i] for i in (1800, 3, 3, 0)]
+    assert {example.values["label"] for example in everything} == {"a", "b"}
+
+
+def test_two_columns_of_a_template_may_be_one_of_the_data(table: Make) -> None:
+    template = parse_template("{a} or {b} [P*4][ANSWER:label]")
+    columns = {"a": "text", "b": "text"}
+    examples = build_examples(table(many(8, "x", "y")), template, columns=columns, labels=None, split=SPLIT)
+    assert all(example.values["a"] == example.values["b"] for example in examples.train)
 
 
 def test_all_rows_used_says_so(table: Make) -> None:

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import torch
 
-from ptune_core.data.order import WINDOW_BATCHES, BatchOrder, by_length
+from ptune_core.data.order import WINDOW_BATCHES, BatchOrder, by_length, first_epoch
 
 LENGTHS = np.array([random.Random(i).randint(5, 200) for i in range(1003)])
 
@@ -48,3 +48,17 @@ def test_short_and_long_batches_are_mixed() -> None:
     batches = epoch(BatchOrder(LENGTHS.__getitem__, len(LENGTHS), 8, seed=3), 0)[:WINDOW_BATCHES]
     means = [sum(LENGTHS[i] for i in batch) / len(batch) for batch in batches]
     assert means != sorted(means)
+
+
+def test_lengths_are_asked_for_one_window_at_a_time() -> None:
+    asked: list[int] = []
+
+    def lengths_of(indices: np.ndarray) -> np.ndarray:
+        asked.extend(indices.tolist())
+        return LENGTHS[indices]
+
+    order = BatchOrder(lengths_of, len(LENGTHS), 8, seed=3)
+    window = [i for position in range(WINDOW_BATCHES) for i in order.indices(position)]
+    assert sorted(asked) == sorted(window) == sorted(first_epoch(len(LENGTHS), 3)[: 8 * WINDOW_BATCHES].tolist())
+    order.indices(order.batches_per_epoch - 1)
+    assert len(asked) == 8 * WINDOW_BATCHES + len(LENGTHS) % (8 * WINDOW_BATCHES)

@@ -128,11 +128,13 @@ def test_stopped_and_resumed_equals_undisturbed(tmp_path: Path, tiny_gpt2: Path,
     parts = Recorder()
     stopped = parts.train(settings, table, tmp_path / "parts", stop_at=5)
     assert stopped["stopped"] and stopped["steps"] == 5 and len(parts.exported) == 1
+    tokenised = list((tmp_path / "parts" / "tokens").glob("*.arrow"))
     result = parts.train(settings, table, tmp_path / "parts")
     assert parts.of("resume") == [{"kind": "resume", "step": 5}]
     assert torch.equal(parts.exported[-1].prompt_embeddings, whole.exported[-1].prompt_embeddings)
     assert [line["loss"] for line in parts.of("step")] == [line["loss"] for line in whole.of("step")]
     assert {**result, "seconds": 0} == {**expected, "seconds": 0}
+    assert tokenised and not (tmp_path / "parts" / "tokens").exists(), "kept for a resume, not for ever"
 
 
 def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path, tiny_gpt2: Path, table: Table) -> None:
