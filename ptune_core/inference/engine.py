@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -31,8 +32,9 @@ from ptune_core.inference.protocol import (
     join_parts,
 )
 from ptune_core.model.base import BaseModel, load_base_model
+from ptune_core.model.generation import Sampling, stream
 from ptune_core.model.lease import is_training
-from ptune_core.model.prompted import PromptedModel, Sampling
+from ptune_core.model.prompted import Prefix, PromptedModel
 
 ROWS_PER_STEP = 16
 
@@ -41,6 +43,21 @@ NO_HEAD_NOTE = (
 )
 
 _GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An adapter beside its base model, all on its device.
+
+    Attributes:
+        model: The base model with the adapter's template and verbalizer.
+        prompt_embeddings: `[P, H]`.
+        prefix: What every row begins with, computed once; None where that cannot be.
+    """
+
+    model: PromptedModel
+    prompt_embeddings: Tensor
+    prefix: Prefix | None
 
 
 class Engine:
@@ -55,7 +72,7 @@ class Engine:
         self._adapters = AdapterCache()
         self._base: BaseModel | None = None
         self._base_key: BaseKey | None = None
-        self._prompted: WeakKeyDictionary[LoadedAdapter, PromptedModel] = WeakKeyDictionary()
+        self._ready: WeakKeyDictionary[LoadedAdapter, Ready] = WeakKeyDictionary()
         self._head_of: LoadedAdapter | None = None
 
     def base_key(self, request: Request) -> BaseKey | None:
@@ -137,24 +154,26 @@ class Engine:
     def _classify_rows(
         self, adapter: LoadedAdapter, rows: Sequence[Mapping[str, str]], compare: bool
     ) -> Classification:
-        model, embeddings = self._prepare(adapter)
-        has_head = model.base.head is not None
+        ready = self._prepare(adapter)
+        has_head = ready.model.base.head is not None
         return {
             "labels": list(adapter.trained.labels),
-            "tuned": _probabilities(model, rows, embeddings),
-            "base": _probabilities(model, rows, None) if compare and not has_head else None,
+            "tuned": _tuned_probabilities(ready, rows),
+            "base": _base_probabilities(ready.model, rows) if compare and not has_head else None,
             "note": NO_HEAD_NOTE if compare and has_head else "",
         }
 
     def _generate(self, request: Generate) -> Iterator[Generated]:
         """Both texts grow by a token a step, from one base model with the same seed."""
         with _memory_explained():
-            model, embeddings = self._prepare(self._adapters.get(request.adapter))
+            ready = self._prepare(self._adapters.get(request.adapter))
+            model = ready.model
             sampling = Sampling(request.max_new_tokens, request.temperature, seed=request.seed)
             room = _room_for_answer(model, request.max_new_tokens)
-            streams = {"tuned": model.stream(model.rows.row(request.values, reserve=room), embeddings, sampling)}
+            row = model.rows.row(request.values, reserve=room)
+            streams = {"tuned": stream(model, row, ready.prompt_embeddings, sampling, ready.prefix)}
             if request.compare:
-                streams["base"] = model.stream(model.base_rows.row(request.values, reserve=room), None, sampling)
+                streams["base"] = stream(model, model.base_rows.row(request.values, reserve=room), None, sampling)
             texts = dict.fromkeys(streams, "")
             while streams:
                 for name in list(streams):
@@ -167,24 +186,26 @@ class Engine:
 
     def _preview(self, request: Preview) -> Seen:
         with _memory_explained():
-            model, _ = self._prepare(self._adapters.get(request.adapter))
-        return preview(model, request.values)
+            ready = self._prepare(self._adapters.get(request.adapter))
+        return preview(ready.model, request.values)
 
-    def _prepare(self, adapter: LoadedAdapter) -> tuple[PromptedModel, Tensor]:
-        """The base model with this adapter's template and head, and its prompt embeddings `[P, H]` beside it."""
+    def _prepare(self, adapter: LoadedAdapter) -> Ready:
+        """Load the adapter's base model if another one is there, and put the adapter's head on it."""
         if self._base is None or self._base_key != adapter.base_key:
             self._unload()
             self._base, self._base_key = self._load_base(adapter.base_key), adapter.base_key
-        if adapter not in self._prompted:
-            self._prompted[adapter] = prompted_model(adapter, self._base)
+        if adapter not in self._ready:
+            model = prompted_model(adapter, self._base)
+            prompt_embeddings = adapter.trained.prompt_embeddings.to(self._base.device)
+            self._ready[adapter] = Ready(model, prompt_embeddings, model.prefix(prompt_embeddings))
         if adapter is not self._head_of:
             put_head_on(self._base, adapter.trained.head)
             self._head_of = adapter
-        return self._prompted[adapter], adapter.trained.prompt_embeddings.to(self._base.device)
+        return self._ready[adapter]
 
     def _unload(self) -> None:
         self._base = self._base_key = self._head_of = None
-        self._prompted.clear()
+        self._ready.clear()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -240,13 +261,19 @@ def _check_columns(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) ->
         raise DataError("Values for the template are missing", problems=problems[:10], needed=", ".join(columns))
 
 
-@torch.no_grad()
-def _probabilities(
-    model: PromptedModel, rows: Sequence[Mapping[str, str]], embeddings: Tensor | None
-) -> list[list[float]]:
-    """Label probabilities, `[B][C]`: a softmax over the labels' scores alone."""
-    batch = model.label_batch(model.make_rows(rows, prompted=embeddings is not None))
-    probabilities = torch.softmax(model.label_logits(batch, embeddings), dim=-1)
+def _tuned_probabilities(ready: Ready, rows: Sequence[Mapping[str, str]]) -> list[list[float]]:
+    """Label probabilities `[B][C]` with the adapter's virtual tokens."""
+    return _probabilities(ready.model.scores(ready.model.make_rows(rows), ready.prompt_embeddings, ready.prefix))
+
+
+def _base_probabilities(model: PromptedModel, rows: Sequence[Mapping[str, str]]) -> list[list[float]]:
+    """Label probabilities `[B][C]` of the base model alone."""
+    return _probabilities(model.scores(model.make_rows(rows, prompted=False), None))
+
+
+def _probabilities(scores: Tensor) -> list[list[float]]:
+    """A softmax over the labels' scores alone."""
+    probabilities = torch.softmax(scores, dim=-1)
     if not bool(probabilities.isfinite().all()):
         raise InferenceError(
             "The model computes no usable numbers for this text",

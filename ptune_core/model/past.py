@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache, StaticCache
 from transformers.cache_utils import DynamicLayer
 
 from ptune_core.model.base import BaseModel
@@ -51,6 +51,10 @@ class Past:
         """Each row `times` times in a row; one row is not copied."""
         lengths = tuple(length for length in self.lengths for _ in range(times))
         return Past(self._map(lambda states: _expand(states, 1, times)), lengths)
+
+    def first(self, width: int) -> Past:
+        """The first `width` positions of rows without padding."""
+        return Past(self._map(lambda states: states[:, :, :width]), (width,) * len(self.lengths))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> LayerStates:
         return [(change(keys), change(values)) for keys, values in self.layers]
@@ -96,6 +100,21 @@ def go_on(base: BaseModel, past: Past | None, inputs_embeds: Tensor) -> Past:
     lengths = (0,) * len(inputs_embeds) if past is None else past.lengths
     new = inputs_embeds.shape[1]
     return Past([_states(layer) for layer in cache.layers], tuple(length + new for length in lengths))
+
+
+def filled_cache(base: BaseModel, past: Past | None, length: int | None) -> Cache:
+    """A cache as transformers' `generate` makes it, with `past` in it already.
+
+    Args:
+        base: Whose keys and values they are.
+        past: Without padding; None: an empty cache.
+        length: Positions of a static cache; None: a dynamic one, which grows.
+    """
+    config = base.model.config.get_text_config(decoder=True)
+    cache = DynamicCache(config=config) if length is None else StaticCache(config=config, max_cache_len=length)
+    for i, (keys, values) in enumerate([] if past is None else past.layers):
+        cache.update(keys, values, i)
+    return cache
 
 
 def _expand(states: Tensor, place: int, times: int) -> Tensor:

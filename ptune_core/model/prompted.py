@@ -20,7 +20,7 @@ from ptune_core.data.batching import Row, RowMaker, all_rows
 from ptune_core.data.layout import Batch, make_batch
 from ptune_core.errors import SettingsError
 from ptune_core.model.base import ENCODER_HEAD, BaseModel
-from ptune_core.model.past import go_on, inputs_after, why_not_in_parts
+from ptune_core.model.past import Past, go_on, inputs_after, why_not_in_parts
 from ptune_core.model.text_cache import TextCache
 from ptune_core.prompt.template import TargetKind, Template
 from ptune_core.prompt.verbalizer import Verbalizer
@@ -29,20 +29,21 @@ DEFAULT_MAX_LENGTH = 512
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How text is generated.
+class Prefix:
+    """What every row of a template begins with, computed for one prompt: reused for every request.
 
     Attributes:
-        max_new_tokens: Longest text in tokens.
-        temperature: 0 takes the likeliest token; higher is more varied.
-        top_p: Only the likeliest tokens that together have this probability are drawn from.
-        seed: The same seed gives the same text.
+        numbers: Token ids and virtual tokens, as in `Row`.
+        past: Their keys and values, one row.
     """
 
-    max_new_tokens: int = 64
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
+    numbers: tuple[int, ...]
+    past: Past
+
+    def covers(self, rows: Sequence[Row]) -> int:
+        """How many of the rows' first numbers it spares; at least one of each row is left."""
+        assert all(row.ids[: len(self.numbers)] == self.numbers for row in rows), "rows of another template"
+        return min(len(self.numbers), min(len(row.ids) for row in rows) - 1)
 
 
 class PromptedModel:
@@ -126,16 +127,7 @@ class PromptedModel:
             batch: From `label_batch`.
             prompt_embeddings: `[S * P, H]`; None if the rows have no virtual tokens.
         """
-        inputs = self._inputs(batch, prompt_embeddings)
-        if self.base.head is None:
-            assert self.answer_ids is not None, "labels are scored through a verbalizer"
-            with only_rows(self.base.model.get_output_embeddings(), batch.targets, self.answer_ids):
-                return self.base.model(**inputs).logits[0].float()
-        if self.base.head_name == ENCODER_HEAD:
-            return self.base.model(**inputs).logits.float()
-        # transformers pools a decoder's last position whatever stands there.
-        hidden = self.base.body(**inputs).last_hidden_state.flatten(0, 1)
-        return self.base.head(hidden.index_select(0, batch.targets)).float()
+        return self._scores_at(self._inputs(batch, prompt_embeddings), batch.targets)
 
     def text_losses(self, batch: Batch, prompt_embeddings: Tensor | None) -> Tensor:
         """Cross entropy of every answer token, `[S * N]` fp32.
@@ -151,49 +143,51 @@ class PromptedModel:
         return functional.cross_entropy(logits, batch.labels, reduction="none")
 
     @torch.no_grad()
-    def stream(self, row: Row, prompt_embeddings: Tensor | None, sampling: Sampling) -> Iterator[str]:
-        """Generate a continuation; yields the whole text so far each time it grows.
+    def prefix(self, prompt_embeddings: Tensor) -> Prefix | None:
+        """Compute what every row begins with; None if no virtual token is in it or it cannot be computed apart.
 
         Args:
-            row: From `make_rows`, with or without virtual tokens as `prompt_embeddings` is given or None.
-            prompt_embeddings: `[P, H]` or None.
-            sampling: Length, temperature, seed.
+            prompt_embeddings: `[P, H]`.
         """
-        base = self.base
-        limit = sampling.max_new_tokens
-        if base.max_positions is not None:
-            limit = min(limit, base.max_positions - len(row.ids))
-        generator = torch.Generator(device=base.device).manual_seed(sampling.seed)
-        batch = make_batch([row], in_parts=False).to(base.device)
-        with only_rows(base.model.get_output_embeddings(), batch.targets):
-            output = base.model(**(self._inputs(batch, prompt_embeddings) | {"use_cache": True}))
-        token_ids: list[int] = []
-        shown = text = ""
-        while len(token_ids) < limit:
-            token_id = draw_token(output.logits[0, -1].float(), sampling, generator)
-            if token_id in self._end_ids:
-                break
-            token_ids.append(token_id)
-            text = str(base.tokenizer.decode(token_ids, skip_special_tokens=True))
-            # A trailing replacement character is a word whose remaining bytes are still to come.
-            if text != shown and not text.endswith("\ufffd"):
-                shown = text
-                yield text
-            step = torch.tensor([[token_id]], device=base.device)
-            output = base.model(input_ids=step, past_key_values=output.past_key_values, use_cache=True)
-        if text != shown:
-            yield text
+        numbers = self.rows.fixed_prefix
+        if self.texts is None or min(numbers, default=0) >= 0:
+            return None
+        return Prefix(numbers, go_on(self.base, None, self.embed(numbers, prompt_embeddings)))
 
-    def complete(self, row: Row, prompt_embeddings: Tensor | None, sampling: Sampling) -> str:
-        """The whole text that `stream` ends with."""
-        texts = ["", *self.stream(row, prompt_embeddings, sampling)]
-        return texts[-1]
+    @torch.no_grad()
+    def scores(self, rows: Sequence[Row], prompt_embeddings: Tensor | None, prefix: Prefix | None = None) -> Tensor:
+        """Score every label of B rows, `[B, C]` as `label_logits`, in one pass and without the text cache.
 
-    @property
-    def _end_ids(self) -> frozenset[int]:
-        configured = getattr(self.base.model.generation_config, "eos_token_id", None)
-        ids = configured if isinstance(configured, list) else [configured]
-        return frozenset(id for id in [*ids, self.base.tokenizer.eos_token_id] if id is not None)
+        Args:
+            rows: From `make_rows`.
+            prompt_embeddings: `[P, H]`; None if the rows have no virtual tokens.
+            prefix: From `prefix` for these prompt embeddings; None computes whole rows.
+        """
+        num_done = 0 if prefix is None else prefix.covers(rows)
+        batch = make_batch([Row(row.ids[num_done:]) for row in rows], in_parts=False).to(self.base.device)
+        if prefix is None or not num_done:
+            inputs = self._inputs(batch, prompt_embeddings)
+        else:
+            rest = combine(self.base.word_embeddings(batch.token_ids), batch.virtual_index, prompt_embeddings)
+            inputs = inputs_after(self.base, prefix.past.first(num_done).each(len(rows)), rest)
+        return self._scores_at(inputs, batch.targets)
+
+    def embed(self, numbers: Sequence[int], prompt_embeddings: Tensor | None) -> Tensor:
+        """Input embeddings `[1, T, H]` of T numbers, see `Row`."""
+        ids = torch.tensor([numbers], dtype=torch.long, device=self.base.device)
+        return combine(self.base.word_embeddings(ids.clamp(min=0)), -ids - 1, prompt_embeddings)
+
+    def _scores_at(self, inputs: dict[str, Any], targets: Tensor) -> Tensor:
+        """`label_logits` at `[N]` targets of what the base model is called with."""
+        if self.base.head is None:
+            assert self.answer_ids is not None, "labels are scored through a verbalizer"
+            with only_rows(self.base.model.get_output_embeddings(), targets, self.answer_ids):
+                return self.base.model(**inputs).logits[0].float()
+        if self.base.head_name == ENCODER_HEAD:
+            return self.base.model(**inputs).logits.float()
+        # transformers pools a decoder's last position whatever stands there.
+        hidden = self.base.body(**inputs).last_hidden_state.flatten(0, 1)
+        return self.base.head(hidden.index_select(0, targets)).float()
 
     def _inputs(self, batch: Batch, prompt_embeddings: Tensor | None) -> dict[str, Any]:
         """What the base model is called with for the rest of the batch, after its contexts and what its rows share."""
@@ -258,20 +252,9 @@ def combine(text_embeddings: Tensor, virtual_index: Tensor, prompt_embeddings: T
     """
     if prompt_embeddings is None:
         return text_embeddings
-    placed = prompt_embeddings.to(text_embeddings.dtype)[virtual_index.clamp(min=0)]
+    # Indexed first: a batch may use a few rows of the prompts of very many adapters.
+    placed = prompt_embeddings[virtual_index.clamp(min=0)].to(text_embeddings.dtype)
     return torch.where((virtual_index >= 0).unsqueeze(-1), placed, text_embeddings)
-
-
-def draw_token(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """One token id from `[V]` logits: the likeliest, or drawn at a temperature from the top of the distribution."""
-    if sampling.temperature <= 0:
-        return int(logits.argmax())
-    probabilities = torch.softmax(logits / sampling.temperature, dim=-1)
-    ordered, order = probabilities.sort(descending=True)
-    # The first token always stays, so that top_p = 0 is the likeliest token and not an empty distribution.
-    outside = ordered.cumsum(dim=-1) - ordered > sampling.top_p
-    ordered = ordered.masked_fill(outside, 0.0)
-    return int(order[torch.multinomial(ordered, 1, generator=generator)])
 
 
 def resolve_template(template: Template, base: BaseModel) -> Template:

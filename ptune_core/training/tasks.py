@@ -16,7 +16,8 @@ from ptune_core.data.examples import Example, ExampleSet
 from ptune_core.data.order import BatchOrder, by_length, first_epoch
 from ptune_core.data.tokens import TokenRows, which_fit
 from ptune_core.errors import DataError
-from ptune_core.model.prompted import PromptedModel, Sampling
+from ptune_core.model.generation import Sampling, complete
+from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.text_cache import Context
 from ptune_core.training.metrics import Evaluation, accuracy
 
@@ -212,7 +213,7 @@ class TextTask(_Task):
         sampling = Sampling(max_new_tokens=32)
         shown = []
         for example in self.validation.read(range(min(TEXT_SAMPLES, len(self.validation)))):
-            text = self.model.complete(self.model.rows.row(example.values), prompt_embeddings, sampling)
+            text = complete(self.model, self.model.rows.row(example.values), prompt_embeddings, sampling)
             shown.append(self._shown(example) | {"predicted": text.strip(), "p": None})
         return shown
 

@@ -13,7 +13,8 @@ from ptune_core.adapters import ptune_loader
 from ptune_core.adapters.export import export_adapter
 from ptune_core.adapters.format import load_adapter, template_of
 from ptune_core.model.base import load_base_model
-from ptune_core.model.prompted import PromptedModel, Sampling
+from ptune_core.model.generation import Sampling, stream
+from ptune_core.model.prompted import PromptedModel
 from ptune_core.prompt.segments import FILTERS
 from ptune_core.prompt.template import TargetKind, parse_template
 from ptune_core.prompt.verbalizer import Verbalizer
@@ -146,7 +147,7 @@ def test_text_is_generated_the_same(template, tiny_llama, make_trained, tmp_path
     export_adapter(trained, tmp_path / "adapter", tmp_path / "adapter.zip")
     prompted = prompted_model(trained, classifies=False)
     [row] = prompted.make_rows(ROWS[:1])
-    *_, expected = prompted.stream(row, trained.prompt_embeddings, Sampling(max_new_tokens=12))
+    *_, expected = stream(prompted, row, trained.prompt_embeddings, Sampling(max_new_tokens=12))
     assert ptune_loader.Adapter(tmp_path / "adapter").generate(ROWS[0], max_new_tokens=12) == expected
 
 

@@ -286,7 +286,7 @@ def test_memory_that_runs_out_is_explained(
     def run_out(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(prompted.PromptedModel, "label_logits", run_out)
+    monkeypatch.setattr(prompted.PromptedModel, "scores", run_out)
     with pytest.raises(OutOfMemory, match="Shorten the text"):
         classify(Engine(), make_adapter(tiny_gpt2, AFTER, labels=LABELS), ["a"])
 

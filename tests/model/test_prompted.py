@@ -1,8 +1,9 @@
-"""The prompted model: padding and batching change nothing, PEFT agrees in front, text streams as it generates."""
+"""The prompted model: padding and batching change nothing, PEFT agrees in front, a stored prefix is what it spares."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import peft
@@ -14,7 +15,7 @@ from ptune_core.data.batching import Row
 from ptune_core.data.layout import make_batch
 from ptune_core.errors import SettingsError
 from ptune_core.model.base import load_base_model
-from ptune_core.model.prompted import PromptedModel, Sampling, combine, draw_token
+from ptune_core.model.prompted import PromptedModel, combine
 from ptune_core.prompt.config import PromptEncoderConfig
 from ptune_core.prompt.encoder import PromptEncoder
 from ptune_core.prompt.template import TargetKind, parse_template
@@ -116,6 +117,47 @@ def test_without_prompt_is_the_base_model_alone(tiny_gpt2: Path) -> None:
     torch.testing.assert_close(logits(model, [TEXTS[1]], None), expected, atol=1e-5, rtol=0)
 
 
+PREFIXED = {
+    "[P*4] {text} [{t}]": True,
+    "Is this good ? [P*4] {text} [{t}]": True,
+    "The film [P*2] was [P*2] so {text} [{t}]": True,
+    "{text} [P*4][{t}]": False,
+    "The text : {text} [P*2] was [P*2][{t}]": False,
+}
+
+
+@pytest.mark.parametrize(("template", "is_stored"), PREFIXED.items(), ids=PREFIXED)
+@pytest.mark.parametrize("target", ["ANSWER", "HEAD"])
+def test_scores_after_the_stored_prefix_are_those_of_whole_rows(
+    causal_folder: Callable[[str], Path], family: str, template: str, is_stored: bool, target: str
+) -> None:
+    model = prompted(causal_folder(family), template.replace("{t}", f"{target}:label"))
+    prompt = prompt_for(model)
+    prefix = model.prefix(prompt)
+    assert (prefix is not None) == is_stored
+    for texts in (TEXTS, ["", *TEXTS]):  # without a text, nothing may be left after the prefix
+        rows = model.make_rows([{"text": text} for text in texts])
+        assert all(row.ids[: len(model.rows.fixed_prefix)] == model.rows.fixed_prefix for row in rows)
+        expected = torch.cat([model.scores([row], prompt) for row in rows])
+        torch.testing.assert_close(model.scores(rows, prompt, prefix), expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(logits(model, texts, prompt), expected, atol=1e-4, rtol=1e-4)
+    if prefix is not None:
+        assert [number for number in prefix.numbers if number < 0] == [-1, -2, -3, -4] and prefix.numbers[-1] == -4
+        assert not any(tensor.requires_grad for pair in prefix.past.layers for tensor in pair)
+
+
+def test_no_prefix_where_the_base_model_cannot_be_computed_in_parts(tiny_bert: Path) -> None:
+    model = prompted(tiny_bert, "[P*4] {text} [HEAD:label]")
+    assert model.prefix(prompt_for(model)) is None
+
+
+def test_rows_of_another_template_are_refused(tiny_gpt2: Path) -> None:
+    model = prompted(tiny_gpt2, "[P*4] {text} [ANSWER:label]")
+    prefix = model.prefix(prompt_for(model))
+    with pytest.raises(AssertionError, match="another template"):
+        model.scores(model.make_rows([{"text": "great"}], prompted=False), None, prefix)
+
+
 def test_text_loss_is_transformers_loss_on_the_answer(tiny_gpt2: Path) -> None:
     model = prompted(tiny_gpt2, "{text} [P*4] so[ANSWER:answer]", labels=False)
     prompt = prompt_for(model)
@@ -130,45 +172,6 @@ def test_text_loss_is_transformers_loss_on_the_answer(tiny_gpt2: Path) -> None:
         with torch.no_grad():
             expected += model.base.model(**whole_graph(model, whole, prompt), labels=labels).loss.item() * len(answer)
     assert float(losses.sum()) == pytest.approx(expected, rel=1e-5)
-
-
-@pytest.mark.parametrize("base", ["tiny_gpt2", "tiny_llama"])
-def test_streaming_equals_generating_with_transformers(request: pytest.FixtureRequest, base: str) -> None:
-    model = prompted(request.getfixturevalue(base), "{text} [P*4] so[ANSWER:answer]", labels=False)
-    prompt = prompt_for(model)
-    row = model.make_rows([{"text": TEXTS[2]}])[0]
-    pieces = list(model.stream(row, prompt, Sampling(max_new_tokens=12)))
-    output = model.base.model.generate(
-        **whole_graph(model, row, prompt), max_new_tokens=12, do_sample=False,
-        pad_token_id=model.base.tokenizer.pad_token_id,
-    )  # fmt: skip
-    assert pieces[-1] == model.base.tokenizer.decode(output[0], skip_special_tokens=True)
-    assert all(later.startswith(earlier) for earlier, later in zip(pieces, pieces[1:], strict=False))
-
-
-def test_same_seed_same_text_other_seed_other_text(tiny_gpt2: Path) -> None:
-    model = prompted(tiny_gpt2, "{text} [P*4][ANSWER:answer]", labels=False)
-    row = model.make_rows([{"text": "the dog"}])[0]
-
-    def draw(seed: int) -> str:
-        return model.complete(row, prompt_for(model), Sampling(max_new_tokens=20, temperature=1.5, seed=seed))
-
-    assert draw(1) == draw(1)
-    assert len({draw(seed) for seed in range(5)}) > 1
-
-
-def test_generation_stops_at_the_models_last_position(tiny_gpt2: Path) -> None:
-    model = prompted(tiny_gpt2, "{text} [P*4][ANSWER:answer]", labels=False)
-    row = model.make_rows([{"text": "dog " * 100}])[0]
-    assert len(row.ids) == 64
-    assert model.complete(row, prompt_for(model), Sampling(max_new_tokens=20)) == ""
-
-
-def test_top_p_of_zero_is_the_likeliest_token() -> None:
-    scores = torch.tensor([0.1, 3.0, 0.2])
-    for seed in range(5):
-        generator = torch.Generator().manual_seed(seed)
-        assert draw_token(scores, Sampling(temperature=5.0, top_p=0.0), generator) == 1
 
 
 def test_more_length_than_positions_is_refused(tiny_gpt2: Path) -> None:
