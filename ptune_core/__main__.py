@@ -73,9 +73,13 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("settings", nargs="?", type=Path, metavar="SETTINGS.yaml",
                        help="see init-settings; without it: the settings of the run in DIR, else the demo")  # fmt: skip
     train.add_argument("--out", required=True, type=Path, metavar="DIR", help="the run directory, made if missing")
-    train.add_argument("--set", action="extend", nargs="+", default=[], metavar="OPTION=VALUE", dest="overrides",
-                       help="change options; the value is YAML, or plain text where the option is text")  # fmt: skip
+    add_overrides(train)
     train.set_defaults(run=train_command)
+
+    estimate = commands.add_parser("estimate", help="say what time and memory a run takes, measured on three steps")
+    estimate.add_argument("settings", nargs="?", type=Path, metavar="SETTINGS.yaml", help="without it: the demo")
+    add_overrides(estimate)
+    estimate.set_defaults(run=estimate_command)
 
     classify = commands.add_parser("classify", help="label the rows of a file")
     add_adapter(classify)
@@ -115,6 +119,12 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument("flags", nargs="*")
     serve.set_defaults(run=serve_command)
     return parser
+
+
+def add_overrides(command: argparse.ArgumentParser) -> None:
+    """Declare the argument that changes single options."""
+    command.add_argument("--set", action="extend", nargs="+", default=[], metavar="OPTION=VALUE", dest="overrides",
+                         help="change options; the value is YAML, or plain text where the option is text")  # fmt: skip
 
 
 def add_adapter(command: argparse.ArgumentParser) -> None:
@@ -208,6 +218,24 @@ def train_command(arguments: argparse.Namespace) -> int:
         print(f"error: {result['error']['text']}", file=sys.stderr)
         return USER_ERROR
     print(summary(result, arguments.out))
+    return 0
+
+
+def estimate_command(arguments: argparse.Namespace) -> int:
+    """Print what a run would take; trains three steps and keeps nothing."""
+    from ptune_core.data.ingest import load_source
+    from ptune_core.data.table import Tables
+    from ptune_core.training.session import estimate_run
+
+    settings = read_settings(arguments.settings, arguments.overrides)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        validation = settings.validation_data
+        tables = Tables(
+            load_source(settings.data, place / "data"),
+            None if validation is None else load_source(validation, place / "validation"),
+        )
+        print(estimate_run(settings, tables, place / "run"))
     return 0
 
 

@@ -72,7 +72,7 @@ def test_init_settings_is_read_back_unchanged(capsys: pytest.CaptureFixture[str]
         ("learning_rate", "1e-3", 1e-3),
         ("epochs", "null", None),
         ("template", "[P*8] {text} [HEAD:label]", "[P*8] {text} [HEAD:label]"),  # broken YAML
-        ("revision", "1234567", "1234567"),  # a number as YAML
+        ("base_model", "1234567", "1234567"),  # a number as YAML
         ("revision", "", None),
         ("name", "no", "no"),  # false as YAML
         ("labels", "{bad: ' No', good: ' Yes'}", {"bad": " No", "good": " Yes"}),

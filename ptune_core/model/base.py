@@ -14,7 +14,14 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import is_bf16_available
-from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    HTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.utils import validate_repo_id
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -34,7 +41,7 @@ from transformers.utils import logging
 
 from ptune_core.demo import DEMO, DEMO_MODEL
 from ptune_core.errors import BaseModelError, SettingsError
-from ptune_core.model.quantize import quantization
+from ptune_core.model.quantize import keep_layout, quantization
 from ptune_core.prompt.template import TargetKind
 
 ENCODER_HEAD = "classifier"
@@ -133,18 +140,19 @@ def load_base_model(
         revision: Branch, tag or commit of a Hub model.
         device: `auto`, `cpu` or `cuda`.
         precision: `auto` (bf16 where the device computes in it), `fp32`, `bf16`, or `int8` and `int4`, which need
-            bitsandbytes or torchao.
+            bitsandbytes.
 
     Raises:
         BaseModelError: It does not exist, is gated, has no safetensors, needs remote code, is not of a kind that
             works here, or cannot be fetched.
-        SettingsError: `device` is cuda and there is none, or no library for `precision` is installed.
+        SettingsError: `device` is cuda and there is none, or `precision` needs a library that is missing.
     """
     place = _place(id)
     where = _device(device)
     dtype, quantized = _dtype(precision, where), quantization(precision)
     common: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     with _explained(id), _quiet():
+        _check_reachable(place, revision)
         config = AutoConfig.from_pretrained(place, **common)
         if config.is_encoder_decoder:
             raise BaseModelError(
@@ -170,6 +178,8 @@ def load_base_model(
     model, report = loaded
     if quantized is None:
         model = model.to(where)
+    else:
+        keep_layout(model)
     model.eval().requires_grad_(False)
     _fuse_activations(model)
     head_name = _prepare_head(model, id, report["missing_keys"]) if target is TargetKind.HEAD else None
@@ -198,6 +208,20 @@ def _place(id: str) -> str:
             needed="'demo', a Hub id such as openai-community/gpt2, or a local folder",
         ) from None
     return id
+
+
+def _check_reachable(place: str, revision: str | None) -> None:
+    """Ask the Hub once: huggingface_hub repeats for 24 seconds before it says that there is no connection.
+
+    Only a failed connection counts; a slow answer, or one that says no, is left to the loading.
+    """
+    if os.path.isdir(place) or isinstance(try_to_load_from_cache(place, "config.json", revision=revision), str):
+        return
+    try:
+        get_hf_file_metadata(hf_hub_url(place, "config.json", revision=revision), timeout=10)
+    except HTTPError as error:
+        if type(error).__name__ == "ConnectError":
+            raise
 
 
 def _device(wanted: str) -> torch.device:
@@ -295,7 +319,7 @@ def _explained(id: str) -> Iterator[None]:
     """Turn what transformers and the Hub raise while loading into a `BaseModelError` that says what to do."""
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, HTTPError) as error:
         raise _explain(id, error) from error
 
 

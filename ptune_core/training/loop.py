@@ -171,7 +171,7 @@ class Trainer:
         schedule, progress = self.schedule, self.progress
         finished = progress.step >= schedule.steps
         if progress.evaluated_step != progress.step and (progress.step % schedule.eval_every == 0 or finished):
-            evaluation = self._evaluate(task)
+            evaluation = self.evaluate(task)
             yield Evaluated(progress.step, evaluation, best=progress.record(evaluation, metric))
 
         patience_over = 0 < schedule.patience <= progress.evaluations_without_progress
@@ -224,7 +224,8 @@ class Trainer:
         return Stepped(self.progress.step, epoch, mean_loss, learning_rate, grad_norm, time.perf_counter() - begun)
 
     @torch.no_grad()
-    def _evaluate(self, task: Task) -> Evaluation:
+    def evaluate(self, task: Task) -> Evaluation:
+        """The validation split, with the prompt as it is."""
         self.trained.eval()
         return task.evaluate(self.prompt())
 
@@ -292,13 +293,13 @@ def train(
         # After a kill between two checkpoints some have further to go than others.
         step = min((trainer.progress.step for trainer in running), default=0)
         together = [trainer for trainer in running if trainer.progress.step == step]
-        for trainer, event in zip(together, _step(together, task), strict=True):
+        for trainer, event in zip(together, take_step(together, task), strict=True):
             yield trainer, event
             if isinstance(event, Ended):
                 running.remove(trainer)
 
 
-def _step(trainers: Sequence[Trainer], task: Task) -> list[Stepped | Ended]:
+def take_step(trainers: Sequence[Trainer], task: Task) -> list[Stepped | Ended]:
     """One optimizer step of trainers that stand at the same step; nothing for none."""
     if not trainers:
         return []

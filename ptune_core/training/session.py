@@ -7,11 +7,13 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ptune_core.data.examples import Examples, SplitOptions, build_examples
@@ -21,11 +23,15 @@ from ptune_core.model.base import BaseModel, load_base_model, with_gradient_chec
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.text_cache import Budget, TextCache
 from ptune_core.model.trained import TrainedPrompt
+from ptune_core.training.estimate import Estimate, measure
 from ptune_core.training.loop import EndReason, train
 from ptune_core.training.preparation import describe_text_cache, make_task
 from ptune_core.training.settings import RunSettings
 from ptune_core.training.sweep import Outcome, directory_of, ranked, ranking
 from ptune_core.training.trial import Lesson, Trial
+
+ESTIMATED_ON = 64
+"""Validation rows an estimate evaluates."""
 
 Report = Callable[[dict[str, Any]], None]
 Export = Callable[[TrainedPrompt, Path], None]
@@ -67,6 +73,20 @@ def run_training(
     return _Session(settings, tables, directory, report).run(should_stop, export)
 
 
+def estimate_run(settings: RunSettings, tables: Tables, directory: Path) -> Estimate:
+    """What the run with these settings will take, measured on three real steps. Of a sweep, its first trial.
+
+    Args:
+        settings: What the person chose.
+        tables: The data as `ingest` wrote them.
+        directory: For files that are needed meanwhile.
+
+    Raises:
+        PTuneError: As the run would, with a text for the person.
+    """
+    return _Session(settings, tables, directory, lambda _: None).estimate()
+
+
 class _Session:
     def __init__(self, settings: RunSettings, tables: Tables, directory: Path, report: Report) -> None:
         self.settings, self.tables, self.directory, self._report = settings, tables, directory, report
@@ -89,6 +109,17 @@ class _Session:
                 base.head.load_state_dict(untrained_head)
             outcomes += self.train(numbers, lessons, should_stop, export)
         return self.conclude(outcomes, export)
+
+    def estimate(self) -> Estimate:
+        template = self.trials[0].template
+        examples = self.load_data(template)
+        base = self.load_base(examples)
+        lessons = self.lessons(base, {template: examples})
+        lesson = lessons[template]
+        validation = lesson.task.validation.select(np.arange(min(len(lesson.task.validation), ESTIMATED_ON)))
+        part = make_task(lesson.model, replace(examples, validation=validation), self.settings, self.directory / TOKENS)
+        trainer = Trial(self.trials[0], lesson, self.directory, "", self.report).trainer
+        return measure(trainer, lesson.task, part, base, self.begun)
 
     def load_data(self, template: str) -> Examples:
         settings = self.settings.model_copy(update={"template": template})

@@ -150,7 +150,7 @@ class RunSettings(BaseModel):
     precision: Precision = Field(
         Precision.AUTO,
         description="Base model numbers: auto is bf16 where the device has it; int8 and int4 save memory and need "
-        "bitsandbytes (int8 also: torchao).",
+        "bitsandbytes.",
     )
     gradient_checkpointing: bool = Field(
         False, description="Compute activations again for the gradient: less memory for long texts, a third slower."
@@ -181,6 +181,9 @@ class RunSettings(BaseModel):
                 got=str(template.num_virtual_tokens),
                 needed=f"at most {MAX_VIRTUAL_TOKENS}",
             )
+        # By the look of it alone: stored settings are read again in other folders.
+        if self.revision is not None and (self.base_model == DEMO or self.base_model.startswith(("/", ".", "~"))):
+            raise _revision_of_a_folder(self.base_model, self.revision)
         if template.target.kind is TargetKind.MASK:
             raise SettingsError(
                 "The template's target is a [MASK], which cannot be trained yet",
@@ -275,6 +278,15 @@ class RunSettings(BaseModel):
                 lines.append(f"# {bounds}")
             lines.append(yaml.safe_dump({field_name: values[field_name]}, allow_unicode=True, width=10_000).rstrip())
         return "\n".join(lines) + "\n"
+
+
+def _revision_of_a_folder(base_model: str, revision: str) -> SettingsError:
+    return SettingsError(
+        "A revision belongs to a base model of the Hub, and this one is a folder",
+        got=f"base_model: {base_model}, revision: {revision}",
+        needed="a Hub id with a revision, or a folder without one",
+        remedy="Leave revision empty, or give the Hub id",
+    )
 
 
 class _PlainLoader(yaml.SafeLoader):

@@ -110,3 +110,10 @@ def test_a_sweep_that_cannot_be_trained_is_refused_before_it_starts(
 ) -> None:
     with pytest.raises(SettingsError, match=message):
         RunSettings.parse({"template": "[P*2] {text} [ANSWER:label]", "sweep": sweep})
+
+
+@pytest.mark.parametrize("base_model", ["demo", "/models/mine", "./mine", "~/mine"])
+def test_a_revision_of_a_folder_is_refused(base_model: str) -> None:
+    """The bug this pins: it was ignored without a word."""
+    with pytest.raises(SettingsError, match="belongs to a base model of the Hub"):
+        RunSettings.parse({"base_model": base_model, "revision": "main"})
