@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ptune_core.errors import AdapterError, DataError, InferenceError, OutOfMemory
 from ptune_core.inference.loaded import AdapterCache, BaseKey, LoadedAdapter, prompted_model, put_head_on
 from ptune_core.inference.preview import preview
+from ptune_core.inference.probabilities import probabilities
 from ptune_core.inference.protocol import (
     Classification,
     Classify,
@@ -263,24 +264,13 @@ def _check_columns(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) ->
 
 def _tuned_probabilities(ready: Ready, rows: Sequence[Mapping[str, str]]) -> list[list[float]]:
     """Label probabilities `[B][C]` with the adapter's virtual tokens."""
-    return _probabilities(ready.model.scores(ready.model.make_rows(rows), ready.prompt_embeddings, ready.prefix))
+    scores = ready.model.scores(ready.model.make_rows(rows), ready.prompt_embeddings, ready.prefix)
+    return probabilities(scores).tolist()
 
 
 def _base_probabilities(model: PromptedModel, rows: Sequence[Mapping[str, str]]) -> list[list[float]]:
     """Label probabilities `[B][C]` of the base model alone."""
-    return _probabilities(model.scores(model.make_rows(rows, prompted=False), None))
-
-
-def _probabilities(scores: Tensor) -> list[list[float]]:
-    """A softmax over the labels' scores alone."""
-    probabilities = torch.softmax(scores, dim=-1)
-    if not bool(probabilities.isfinite().all()):
-        raise InferenceError(
-            "The model computes no usable numbers for this text",
-            got="NaN or infinity",
-            remedy="Train again in fp32 or with a lower learning rate",
-        )
-    return probabilities.tolist()
+    return probabilities(model.scores(model.make_rows(rows, prompted=False), None)).tolist()
 
 
 def _room_for_answer(model: PromptedModel, max_new_tokens: int) -> int:

@@ -101,14 +101,23 @@ def prompted_model(adapter: LoadedAdapter, base: BaseModel) -> PromptedModel:
     trained = adapter.trained
     verbalizer = Verbalizer.from_labels(trained.labels, trained.verbalizer) if trained.labels else None
     model = PromptedModel(base, adapter.template, verbalizer, max_length=trained.max_length)
-    found, needed = tuple(trained.prompt_embeddings.shape), (model.num_virtual_tokens, base.hidden_size)
+    check_fit(trained, model)
+    return model
+
+
+def check_fit(trained: TrainedPrompt, model: PromptedModel) -> None:
+    """Whether an adapter's virtual tokens are those of a prompted model with its template.
+
+    Raises:
+        AdapterError: They are more or fewer, or of another size.
+    """
+    found, needed = tuple(trained.prompt_embeddings.shape), (model.num_virtual_tokens, model.base.hidden_size)
     if found != needed:
         raise AdapterError(
-            f"The adapter does not fit the base model {base.id}",
+            f"The adapter does not fit the base model {model.base.id}",
             got=f"{found[0]} virtual tokens of size {found[1]}",
             needed=f"{needed[0]} of size {needed[1]}",
         )
-    return model
 
 
 def put_head_on(base: BaseModel, head: Mapping[str, Tensor]) -> None:
