@@ -7,6 +7,7 @@ lock            held by the worker for life
 stop            exists when the run was asked to stop
 log.txt         everything the worker printed
 metrics.jsonl   the curve
+tokens/         tokenised rows, until training is finished
 checkpoints/ best/ adapter/ adapter.zip   written by training and export
 result.json     the end record, written last
 """
