@@ -6,7 +6,7 @@
     ├── DataError            rows or files that cannot be used; carries all their problems
     ├── BaseModelError       a base model that cannot be found, loaded or prompted
     ├── TrainingError        training cannot go on
-    │   ├── LossNotFinite        the loss became NaN or infinite
+    │   ├── TrainingDiverged        the loss or the virtual tokens left all bounds
     │   └── OutOfMemory          RAM or GPU memory ran out
     ├── CheckpointError      no usable checkpoint
     ├── AdapterError         an adapter that cannot be read, written or used here
@@ -112,8 +112,8 @@ class TrainingError(PTuneError):
     """Training cannot go on."""
 
 
-class LossNotFinite(TrainingError):
-    """The loss became NaN or infinite."""
+class TrainingDiverged(TrainingError):
+    """The loss became NaN or infinite, or the virtual tokens grew beyond all bounds."""
 
 
 class OutOfMemory(TrainingError):

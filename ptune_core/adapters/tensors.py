@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ptune_core.adapters.sidecar import parse_json
+from ptune_core.model.trained import MAX_ABSOLUTE_VALUE
 from ptune_core.prompt.config import PromptEncoderConfig, PromptEncoderReparameterizationType
 from ptune_core.prompt.encoder import PromptEncoder
 
@@ -33,9 +34,6 @@ hidden size. A head of any other shape would be half saved by PEFT too, so it is
 
 LAST_LAYERS = ("score.weight", "classifier.weight", "classifier.out_proj.weight")
 """The tensors with one row per class."""
-
-MAX_ABSOLUTE_VALUE = 1e6
-"""No trained value is anywhere near; larger ones would turn every output into NaN."""
 
 _MAX_HEADER_BYTES = 2**20
 _MAX_TENSORS = 100

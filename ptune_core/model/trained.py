@@ -10,6 +10,9 @@ from torch import Tensor
 from ptune_core.prompt.config import PromptEncoderConfig
 from ptune_core.prompt.template import Segment
 
+MAX_ABSOLUTE_VALUE = 1e6
+"""No trained value that works is anywhere near; larger ones would turn every output into NaN."""
+
 
 @dataclass(frozen=True)
 class TrainedPrompt:

@@ -18,7 +18,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ptune_core.errors import CheckpointError, LossNotFinite
+from ptune_core.errors import CheckpointError, TrainingDiverged
+from ptune_core.model.trained import MAX_ABSOLUTE_VALUE
 from ptune_core.prompt.init import Prompt
 from ptune_core.training.metrics import Evaluation, Metric
 
@@ -42,7 +43,7 @@ class EndReason(StrEnum):
     STEPS_DONE = "all steps done"
     NO_BETTER = "no better result for a while"
     STOPPED = "stopped"
-    DIVERGED = "the loss is not a number"
+    DIVERGED = "it diverged"
 
 
 @dataclass(frozen=True)
@@ -136,10 +137,10 @@ class CheckpointDue:
 
 @dataclass(frozen=True)
 class Ended:
-    """Training is over; with a loss that is not a number, `error` says what to do."""
+    """Training is over; if it diverged, `error` says what to do."""
 
     reason: EndReason
-    error: LossNotFinite | None = None
+    error: TrainingDiverged | None = None
 
 
 Event = Stepped | Evaluated | CheckpointDue | Ended
@@ -171,6 +172,9 @@ class Trainer:
         schedule, progress = self.schedule, self.progress
         finished = progress.step >= schedule.steps
         if progress.evaluated_step != progress.step and (progress.step % schedule.eval_every == 0 or finished):
+            if not self._is_usable():
+                yield self._diverged("The virtual tokens grew beyond all bounds")
+                return
             evaluation = self.evaluate(task)
             yield Evaluated(progress.step, evaluation, best=progress.record(evaluation, metric))
 
@@ -205,10 +209,7 @@ class Trainer:
         schedule, step = self.schedule, self.progress.step
         mean_loss = loss / targets
         if not math.isfinite(mean_loss):
-            advice = f"Try again with a learning rate of {schedule.learning_rate / 3:.1g}"
-            kept = f"The best result so far (step {self.progress.best_step}) is kept. "
-            error = LossNotFinite(f"The loss became {mean_loss} at step {step + 1}", remedy=kept + advice)
-            return Ended(EndReason.DIVERGED, error)
+            return self._diverged(f"The loss became {mean_loss}")
         self._prompt_embeddings.backward(leaf.grad)
         for parameter in self.parameters:
             if parameter.grad is not None:
@@ -222,6 +223,18 @@ class Trainer:
         self.progress.step += 1
         epoch = self.progress.step * schedule.batches_per_step / schedule.batches_per_epoch
         return Stepped(self.progress.step, epoch, mean_loss, learning_rate, grad_norm, time.perf_counter() - begun)
+
+    def _diverged(self, what: str) -> Ended:
+        kept = f"The best result so far (step {self.progress.best_step}) is kept. "
+        advice = f"Try again with a learning rate of {self.schedule.learning_rate / 3:.1g}"
+        error = TrainingDiverged(f"{what} at step {self.progress.step + 1}", remedy=kept + advice)
+        return Ended(EndReason.DIVERGED, error)
+
+    @torch.no_grad()
+    def _is_usable(self) -> bool:
+        self.trained.eval()
+        largest = max(float(values.abs().max()) for values in (self.prompt(), *self.trained.parameters()))
+        return largest <= MAX_ABSOLUTE_VALUE  # not so for NaN either
 
     @torch.no_grad()
     def evaluate(self, task: Task) -> Evaluation:
@@ -269,7 +282,7 @@ class Trainer:
 def train(
     trainers: Sequence[Trainer], task: Task, metric: Metric, should_stop: Callable[[], bool]
 ) -> Iterator[tuple[Trainer, Event]]:
-    """Train until the steps are done, nothing gets better, the loss is not a number, or `should_stop()`.
+    """Train until the steps are done, nothing gets better, training diverges, or `should_stop()`.
 
     A checkpoint taken at any `CheckpointDue` (with `tensors()` and `state()`) and restored with `restore` continues
     exactly as if there had been no interruption.

@@ -188,7 +188,7 @@ def test_the_database_can_be_made_again_from_the_directories(store: Store, submi
         if state in (RunState.FINISHED, RunState.STOPPED):
             directory.write_result({"state": state, "reason": "all steps done"})
         if state is RunState.FAILED:
-            directory.write_result({"state": state, "error": {"kind": "LossNotFinite", "text": "The loss became NaN."}})
+            directory.write_result({"state": state, "error": {"kind": "TrainingDiverged", "text": "Loss is NaN."}})
     for file in store.data_dir.glob("runs.sqlite3*"):
         file.unlink()
 
@@ -198,7 +198,7 @@ def test_the_database_can_be_made_again_from_the_directories(store: Store, submi
         assert (run.state, run.name, run.settings.name) == (state, f"A {state} run", f"A {state} run")
         assert (run.started is None) == (state is RunState.QUEUED)
     assert rebuilt.get(ids[RunState.INTERRUPTED], None).reason == "The machine was restarted."
-    assert rebuilt.get(ids[RunState.FAILED], None).reason == "The loss became NaN."
+    assert rebuilt.get(ids[RunState.FAILED], None).reason == "Loss is NaN."
     assert [run.id for run in rebuilt.list(None)] == [run.id for run in store.list(None)]
     assert rebuilt.claim_next() is None and rebuilt.queue_position(ids[RunState.QUEUED]) == 1
 

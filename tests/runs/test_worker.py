@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from ptune_core import files as files_module
-from ptune_core.errors import DataError, LossNotFinite, RunError, SettingsError
+from ptune_core.errors import DataError, RunError, SettingsError, TrainingDiverged
 from ptune_core.files import Ballast, Lock, read_lines
 from ptune_core.model.lease import is_training
 from ptune_core.runs.directory import RunDirectory
@@ -133,8 +133,8 @@ def test_the_worker_starts_without_torch() -> None:
 
 
 def test_an_error_of_ours_reaches_the_person_as_it_is(files: RunDirectory) -> None:
-    error = LossNotFinite("The loss became NaN at step 7", remedy="Lower the learning rate")
-    assert failure(files, error) == {"kind": "LossNotFinite", "text": str(error)}
+    error = TrainingDiverged("The loss became NaN at step 7", remedy="Lower the learning rate")
+    assert failure(files, error) == {"kind": "TrainingDiverged", "text": str(error)}
 
 
 def test_an_error_of_others_is_a_plain_sentence_and_a_traceback_in_the_log(files: RunDirectory) -> None:

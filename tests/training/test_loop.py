@@ -214,3 +214,17 @@ def test_a_loss_that_is_not_a_number_ends_training_with_advice(tiny_gpt2: Path, 
     assert isinstance(last, Ended) and last.reason is EndReason.DIVERGED
     assert re.search(r"at step 1.*learning rate of 0\.003", str(last.error))
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.parameters, strict=True))
+
+
+def test_virtual_tokens_that_grow_beyond_all_bounds_end_training_before_they_are_called_best(tiny_gpt2: Path) -> None:
+    """The bug this pins: at a learning rate of 1 the loss stayed finite and the adapter could not be exported."""
+    trainer, _, _ = trainer_for(tiny_gpt2, schedule(eval_every=1))
+    events = []
+    for _, event in train([trainer], Scripted([0.5, 0.9, 0.9]), Metric.ACCURACY, lambda: False):
+        events.append(event)
+        if isinstance(event, Stepped):
+            with torch.no_grad():
+                trainer.parameters[-1].fill_(1e9)
+    assert [event.step for event in events if isinstance(event, Evaluated)] == [0]
+    assert isinstance(events[-1], Ended) and events[-1].reason is EndReason.DIVERGED
+    assert "learning rate of 0.003" in str(events[-1].error)

@@ -11,7 +11,7 @@ import torch
 from ptune_core.data.examples import SplitOptions, build_examples
 from ptune_core.data.ingest import ingest_text
 from ptune_core.data.table import Table, Tables
-from ptune_core.errors import CheckpointError, DataError, LossNotFinite
+from ptune_core.errors import CheckpointError, DataError, TrainingDiverged
 from ptune_core.model.base import load_base_model
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.trained import TrainedPrompt
@@ -154,7 +154,7 @@ def test_a_run_that_diverges_keeps_its_best(
         Prompt, "forward", _diverging(Prompt.forward, after=6)
     )  # fmt: skip
     recorder = Recorder()
-    with pytest.raises(LossNotFinite, match="step"):
+    with pytest.raises(TrainingDiverged, match="step"):
         recorder.train(settings_for(tiny_gpt2), table, tmp_path / "run")
     [trained] = recorder.exported
     assert torch.isfinite(trained.prompt_embeddings).all()
