@@ -64,6 +64,9 @@ def work(directory: Path, train: Train | None = None) -> int:
     """
     files = RunDirectory(directory)
     files.run()
+    if _rank() > 0:
+        _follow(files, train or _real_training)
+        return 0
     lock = _take_lock(files)
     if lock is None:
         return EXIT_LOCKED
@@ -97,6 +100,8 @@ def train_here(
         PTuneError: The data cannot be read; nothing was started.
     """
     files = RunDirectory(out.absolute())
+    if _rank() > 0:
+        return _follow(files, train or _real_training)
     files.path.mkdir(parents=True, exist_ok=True)
     lock = Lock.acquire(files.lock_file)
     if lock is None:
@@ -176,10 +181,24 @@ def _attempt(files: RunDirectory, train: Train, *, report: Report, should_stop: 
     return result
 
 
+def _rank() -> int:
+    """Number of this process among those that `accelerate launch` started; 0 is the main one."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def _follow(files: RunDirectory, train: Train) -> dict[str, Any]:
+    """Take part in a run that the main process holds, reports and saves."""
+    return _train(files, train, lambda _: None, lambda: False)
+
+
 def _train(files: RunDirectory, train: Train, report: Report, should_stop: Callable[[], bool]) -> dict[str, Any]:
     from ptune_core.data.table import Tables, open_table
+    from ptune_core.training.processes import join_processes, wait_for_all
 
-    if not files.data_is_intact():
+    if "WORLD_SIZE" in os.environ:
+        join_processes()
+        wait_for_all()  # the main process has put data and settings there
+    if _rank() == 0 and not files.data_is_intact():
         raise DataError("The run's data were changed after it was started", remedy="Start a new run")
     return train(
         files.settings(),

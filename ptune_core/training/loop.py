@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from ptune_core.errors import CheckpointError, TrainingDiverged
@@ -240,7 +241,13 @@ class Trainer:
     def evaluate(self, task: Task) -> Evaluation:
         """The validation split, with the prompt as it is."""
         self.trained.eval()
-        return task.evaluate(self.prompt())
+        # One process measures and all hear of it: a last digit that differs must not part them.
+        found = [task.evaluate(self.prompt()) if self.accelerator.is_main_process else None]
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(found)
+        evaluation = found[0]
+        assert evaluation is not None
+        return evaluation
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything trained and the optimizer's state, for a checkpoint."""
@@ -312,6 +319,27 @@ def train(
                 running.remove(trainer)
 
 
+def _sum_over_processes(
+    trainers: Sequence[Trainer], leaves: Sequence[Tensor], losses: Tensor, targets: int
+) -> tuple[Tensor, int]:
+    """Add up what the processes found: gradients of prompt embeddings and heads, losses, and the number of targets.
+
+    The prompt encoders' own gradients need no exchange: every process computes them from the same `[P, H]`.
+    """
+    accelerator = trainers[0].accelerator
+    gradients = [leaf.grad for leaf in leaves]
+    for trainer in trainers:
+        gradients += [] if trainer.head is None else [parameter.grad for parameter in trainer.head.parameters()]
+    tensors = [tensor for tensor in gradients if tensor is not None]
+    flat = torch.cat([*(tensor.flatten().float() for tensor in tensors), losses.to(tensors[0].device)])
+    count = torch.tensor([targets], device=flat.device)
+    flat, count = accelerator.reduce(flat, "sum"), accelerator.reduce(count, "sum")
+    parts = flat.split([*(tensor.numel() for tensor in tensors), len(losses)])
+    for tensor, part in zip(tensors, parts, strict=False):
+        tensor.copy_(part.view_as(tensor))
+    return parts[-1].cpu(), int(count)
+
+
 def take_step(trainers: Sequence[Trainer], task: Task) -> list[Stepped | Ended]:
     """One optimizer step of trainers that stand at the same step; nothing for none."""
     if not trainers:
@@ -321,9 +349,14 @@ def take_step(trainers: Sequence[Trainer], task: Task) -> list[Stepped | Ended]:
     losses, targets = torch.zeros(len(trainers)), 0
     first = trainers[0]
     for i in range(first.schedule.batches_per_step):
-        loss, count = task.losses(first.progress.step * first.schedule.batches_per_step + i, leaves)
+        batch = first.progress.step * first.schedule.batches_per_step + i
+        # Each process takes every so-manieth batch, as if its batches were accumulated one after the other.
+        position = batch * first.accelerator.num_processes + first.accelerator.process_index
+        loss, count = task.losses(position, leaves)
         first.accelerator.backward(loss.sum())
         losses, targets = losses + loss.detach().cpu(), targets + count
+    if first.accelerator.num_processes > 1:
+        losses, targets = _sum_over_processes(trainers, leaves, losses, targets)
     return [
         trainer.end_step(leaf, loss, targets, begun)
         for trainer, leaf, loss in zip(trainers, leaves, losses.tolist(), strict=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import Tensor
 
 from ptune_core.data.examples import Examples
@@ -37,14 +38,15 @@ def make_task(model: PromptedModel, examples: Examples, settings: RunSettings, d
 
 
 def make_schedule(settings: RunSettings, num_examples: int) -> Schedule:
-    """Count steps and batches for `num_examples` training examples."""
-    steps = settings.steps_for(num_examples)
+    """Count steps and batches for `num_examples` training examples; every process takes `batch_size` of them."""
+    processes = PartialState().num_processes
+    steps = settings.steps_for(num_examples, processes)
     return Schedule(
         steps=steps,
         eval_every=settings.eval_every_for(steps),
         checkpoint_every=settings.checkpoint_every,
         batches_per_step=settings.gradient_accumulation_steps,
-        batches_per_epoch=-(-num_examples // settings.batch_size),
+        batches_per_epoch=-(-num_examples // (settings.batch_size * processes)),
         learning_rate=settings.learning_rate,
         warmup_steps=round(settings.warmup_ratio * steps),
         weight_decay=settings.weight_decay,

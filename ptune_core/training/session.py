@@ -20,12 +20,14 @@ from ptune_core.data.examples import Examples, SplitOptions, build_examples
 from ptune_core.data.table import Tables
 from ptune_core.demo import DEMO, DEMO_LABELS
 from ptune_core.model.base import BaseModel, load_base_model, with_gradient_checkpointing
+from ptune_core.model.device import Device
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.text_cache import Budget, TextCache
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.training.estimate import Estimate, measure
 from ptune_core.training.loop import EndReason, train
 from ptune_core.training.preparation import describe_text_cache, make_task
+from ptune_core.training.processes import is_main_process, join_processes, told_by_main
 from ptune_core.training.settings import RunSettings
 from ptune_core.training.sweep import Outcome, directory_of, ranked, ranking
 from ptune_core.training.trial import Lesson, Trial
@@ -64,6 +66,9 @@ def run_training(
         export: Receives a trained prompt at the end and the directory it goes to, also when training was stopped or
             failed after an evaluation. Of a sweep every trial's, then the best once more for the run directory.
 
+    Of several processes (`accelerate launch`) each takes its share of the batches; the main one alone asks
+    `should_stop`, reports, saves and exports, and has a result.
+
     Returns:
         What `result.json` says of the training (without the run's state).
 
@@ -90,6 +95,8 @@ def estimate_run(settings: RunSettings, tables: Tables, directory: Path) -> Esti
 class _Session:
     def __init__(self, settings: RunSettings, tables: Tables, directory: Path, report: Report) -> None:
         self.settings, self.tables, self.directory, self._report = settings, tables, directory, report
+        join_processes(cpu=settings.device is Device.CPU)
+        self.is_main = is_main_process()
         self.trials = settings.trials
         self.begun = time.monotonic()
 
@@ -101,14 +108,15 @@ class _Session:
         self.phase("preparing")
         lessons = self.lessons(base, examples)
         untrained_head = None if base.head is None else {name: t.clone() for name, t in base.head.state_dict().items()}
+        should_stop = told_by_main(should_stop)
         outcomes: list[Outcome] = []
-        for numbers in self.together(base):
-            if outcomes and should_stop():
+        for i, numbers in enumerate(self.together(base)):
+            if i and should_stop():
                 break
             if base.head is not None and untrained_head is not None:
                 base.head.load_state_dict(untrained_head)
             outcomes += self.train(numbers, lessons, should_stop, export)
-        return self.conclude(outcomes, export)
+        return self.conclude(outcomes, export) if self.is_main else {}
 
     def estimate(self) -> Estimate:
         template = self.trials[0].template
@@ -193,6 +201,8 @@ class _Session:
         trainers = [trial.trainer for trial in trials.values()]
         for trainer, event in train(trainers, lesson.task, lesson.metric, should_stop):
             of_trainer[id(trainer)].take(event, self.seconds())
+        if not self.is_main:
+            return []
         self.phase("exporting")
         outcomes = []
         for number, trial in trials.items():
@@ -261,7 +271,8 @@ class _Session:
         self.report("phase", phase=name, seconds=self.seconds())
 
     def report(self, kind: str, **values: Any) -> None:
-        self._report({"kind": kind, **values})
+        if self.is_main:
+            self._report({"kind": kind, **values})
 
     def seconds(self) -> float:
         return round(time.monotonic() - self.begun, 3)

@@ -233,11 +233,11 @@ class RunSettings(BaseModel):
         """
         return parse_template(self.template)
 
-    def steps_for(self, num_examples: int) -> int:
-        """Optimizer steps of a run over `num_examples` training examples."""
+    def steps_for(self, num_examples: int, processes: int = 1) -> int:
+        """Optimizer steps of a run over `num_examples` training examples, in so many processes."""
         if self.epochs is None:
             return self.max_steps
-        per_epoch = num_examples / (self.batch_size * self.gradient_accumulation_steps)
+        per_epoch = num_examples / (self.batch_size * self.gradient_accumulation_steps * processes)
         return max(1, math.ceil(self.epochs * per_epoch))
 
     def eval_every_for(self, steps: int) -> int:

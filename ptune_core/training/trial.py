@@ -107,7 +107,11 @@ class Trial:
         self.report("resume", step=self.trainer.progress.step)
 
     def take(self, event: Event, seconds: float) -> None:
-        """Turn what happened, `seconds` after the run began, into lines and files."""
+        """Turn what happened, `seconds` after the run began, into lines and files; of several processes one does."""
+        if isinstance(event, Ended):
+            self.ended = event
+        if not self.trainer.accelerator.is_main_process:
+            return
         match event:
             case Stepped():
                 self.report("step", **asdict(event) | {"seconds": seconds})
@@ -115,8 +119,6 @@ class Trial:
                 self._evaluated(event, seconds)
             case CheckpointDue(step=step):
                 save_checkpoint(self.directory / "checkpoints", step, self.trainer.tensors(), self._state())
-            case Ended():
-                self.ended = event
 
     def finish(self, seconds: float) -> tuple[dict[str, Any], TrainedPrompt] | None:
         """Put the best state back; what `result.json` says of it, and what to export. None if nothing was evaluated."""
