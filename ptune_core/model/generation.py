@@ -152,13 +152,14 @@ def generate(
         options |= {"cache_implementation": None, "past_key_values": option.filled_cache(past, len(row.ids) + room)}
     mask = torch.ones(1, len(row.ids), dtype=torch.long, device=base.device)
     options |= {"attention_mask": mask, "max_new_tokens": room}
-    if option.is_assisted:
-        start = 0 if past is None else past.width
-        ids = _tokens([_placeholder(base) if number < 0 else number for number in row.ids[start:]], base)
-        with _virtual_tokens_at_first(base.word_embeddings, embeddings[:, start:]):
-            return _only_new(run(ids, **options), ids.shape[1])
-    ids = _tokens([number for number in row.ids if number >= 0], base)
-    return _only_new(run(ids, inputs_embeds=embeddings, **options), ids.shape[1])
+    with _in_one_piece(base.model.get_output_embeddings()):
+        if option.is_assisted:
+            start = 0 if past is None else past.width
+            ids = _tokens([_placeholder(base) if number < 0 else number for number in row.ids[start:]], base)
+            with _virtual_tokens_at_first(base.word_embeddings, embeddings[:, start:]):
+                return _only_new(run(ids, **options), ids.shape[1])
+        ids = _tokens([number for number in row.ids if number >= 0], base)
+        return _only_new(run(ids, inputs_embeds=embeddings, **options), ids.shape[1])
 
 
 class _Options:
@@ -211,6 +212,20 @@ def _virtual_tokens_at_first(word_embeddings: nn.Module, embeddings: Tensor) -> 
         return torch.cat([embeddings, output[:, embeddings.shape[1] :]], dim=1)
 
     handle = word_embeddings.register_forward_hook(put)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _in_one_piece(head: nn.Module) -> Iterator[None]:
+    """While this lasts, the vocabulary head is given what lies in one piece.
+
+    transformers gives it the last position as a slice. In bf16 on a CPU torch then transposes a copy of the whole head,
+    which takes longer than all else of the first token (torch 2.13).
+    """
+    handle = head.register_forward_pre_hook(lambda _, inputs: inputs[0].clone(memory_format=torch.contiguous_format))
     try:
         yield
     finally:

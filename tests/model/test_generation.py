@@ -146,6 +146,18 @@ def test_all_that_transformers_returns_can_be_asked_for(tiny_gpt2: Path) -> None
     torch.testing.assert_close(torch.cat(found.logits), torch.cat(expected.logits), atol=1e-4, rtol=1e-4)
 
 
+def test_the_head_is_given_one_piece_of_memory(tiny_gpt2: Path) -> None:
+    """The bug this pins: a slice of the last position made torch copy the whole head in bf16, at every request."""
+    model = load(tiny_gpt2, TEMPLATES["after"])
+    strides = []
+    head = model.base.model.get_output_embeddings()
+    handle = head.register_forward_hook(lambda _, inputs, __: strides.append(inputs[0].stride()))
+    generate(model, row_of(model), prompt_for(model), max_new_tokens=2, do_sample=False)
+    handle.remove()
+    assert strides == [(32, 32, 1)] * 2
+    assert not head._forward_pre_hooks, "the base model is left as it was"
+
+
 def test_without_virtual_tokens_it_is_the_base_model_alone(tiny_gpt2: Path) -> None:
     model = load(tiny_gpt2, TEMPLATES["front"])
     row = model.make_rows([{"text": TEXT}], prompted=False)[0]
