@@ -15,8 +15,7 @@ import csv
 import math
 import random
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from benchmarks.rounds import CLOCKS
 from benchmarks.workloads import read_rows
 from ptune_core.demo import DEMO_DATA, DEMO_LABELS, DEMO_MODEL
 from ptune_core.runs.worker import train_here
@@ -46,9 +46,9 @@ from ptune_core.training.settings import RunSettings
 VIRTUAL_TOKENS = 8
 BATCH_SIZE = 16
 EVAL_BATCH_SIZE = 64
-PEFT_EVAL_EVERY = 20
-PEFT_RATES = (1e-3, 1e-2, 3e-2)
-LORA_RATES = (3e-4, 1e-3, 3e-3)
+RATES = {"PEFT P-tuning": (1e-3, 1e-2, 3e-2), "PEFT LoRA": (3e-4, 1e-3, 3e-3)}
+"""Learning rates each of PEFT's methods is tried with."""
+
 MAX_TEXT_TOKENS = 256 - VIRTUAL_TOKENS - 1
 TEMPLATES = {"PTune, in front": "[P*8] {text~} [ANSWER:label]", "PTune, after the text": "{text~} [P*8] [ANSWER:label]"}
 
@@ -67,6 +67,20 @@ class Problem:
     train: list[tuple[str, str]]
     validation: list[tuple[str, str]]
     words: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Optimizer steps of every training, one training of each kind per seed, and a clock of `rounds.CLOCKS`."""
+
+    steps: int
+    seeds: Sequence[int]
+    clock: str
+
+    @property
+    def eval_every(self) -> int:
+        """Steps between two evaluations, on all sides."""
+        return max(5, self.steps // 20)
 
 
 @dataclass(frozen=True)
@@ -99,30 +113,30 @@ def problems(directory: Path | None) -> Iterator[Problem]:
         yield Problem("AG News", read_rows(directory / "train.csv"), test[:400], AG_NEWS_WORDS)
 
 
-def accuracy(problem: Problem, steps: int, seeds: Sequence[int]) -> dict[str, Any]:
-    """All curves of one problem.
-
-    Args:
-        problem: What is learned.
-        steps: Optimizer steps of every training.
-        seeds: One training of each kind per seed.
-    """
-    curves: list[tuple[int, Curve]] = []
-    for seed in seeds:
-        curves += [(seed, ours(problem, side, template, steps, seed)) for side, template in TEMPLATES.items()]
-        curves += [(seed, theirs(problem, "PEFT P-tuning", rate, steps, seed)) for rate in PEFT_RATES]
-        curves += [(seed, theirs(problem, "PEFT LoRA", rate, steps, seed)) for rate in LORA_RATES]
-        for _, curve in curves[-2 - len(PEFT_RATES) - len(LORA_RATES) :]:
-            seconds, step, value = curve.best
-            print(f"  {problem.name}, seed {seed}, {curve.side}, {curve.learning_rate:g}: best {value:.3f} "
-                  f"at step {step} after {seconds:.1f} s", flush=True)  # fmt: skip
+def accuracy(problem: Problem, plan: Plan) -> dict[str, Any]:
+    """All curves of one problem."""
+    curves: dict[int, list[Curve]] = {seed: [] for seed in plan.seeds}
+    for seed, found in curves.items():
+        for side, template in TEMPLATES.items():
+            found.append(tell(problem, seed, ours(problem, side, template, plan, seed)))
+        for side, rates in RATES.items():
+            found += [tell(problem, seed, theirs(problem, side, rate, plan, seed)) for rate in rates]
     return {
         "name": problem.name,
-        "steps": steps,
+        "steps": plan.steps,
+        "clock": plan.clock,
         "validation": len(problem.validation),
-        "curves": [{"seed": seed, **vars(curve)} for seed, curve in curves],
-        "seeds": [compare(seed, [curve for other, curve in curves if other == seed]) for seed in seeds],
+        "curves": [{"seed": seed, **vars(curve)} for seed, found in curves.items() for curve in found],
+        "seeds": [compare(seed, found) for seed, found in curves.items()],
     }
+
+
+def tell(problem: Problem, seed: int, curve: Curve) -> Curve:
+    """Say how a training ended."""
+    seconds, step, value = curve.best
+    what = f"{problem.name}, seed {seed}, {curve.side}, learning rate {curve.learning_rate:g}"
+    print(f"{what}: best {value:.3f} at step {step} after {seconds:.1f} s of {curve.points[-1][0]:.1f}", flush=True)
+    return curve
 
 
 def compare(seed: int, curves: Sequence[Curve]) -> dict[str, Any]:
@@ -141,7 +155,7 @@ def compare(seed: int, curves: Sequence[Curve]) -> dict[str, Any]:
     return found
 
 
-def ours(problem: Problem, side: str, template: str, steps: int, seed: int) -> Curve:
+def ours(problem: Problem, side: str, template: str, plan: Plan, seed: int) -> Curve:
     """PTune with its defaults, through the function behind the command line."""
     with tempfile.TemporaryDirectory() as folder:
         for name, rows in (("train", problem.train), ("validation", problem.validation)):
@@ -154,19 +168,20 @@ def ours(problem: Problem, side: str, template: str, steps: int, seed: int) -> C
                 "labels": problem.words,
                 "batch_size": BATCH_SIZE,
                 "eval_batch_size": EVAL_BATCH_SIZE,
-                "max_steps": steps,
+                "max_steps": plan.steps,
+                "eval_every": plan.eval_every,
                 "device": "cpu",
                 "seed": seed,
             }
         )
-        begun, points = math.inf, []
+        now, begun, points = CLOCKS[plan.clock], math.inf, []
 
         def report(line: dict[str, Any]) -> None:
             nonlocal begun
             if line["kind"] == "phase" and line["phase"] == "preparing":
-                begun = time.perf_counter()
+                begun = now()
             elif line["kind"] == "eval":
-                points.append((time.perf_counter() - begun, line["step"], line["value"]))
+                points.append((now() - begun, line["step"], line["value"]))
 
         result = train_here(settings, Path(folder) / "run", report=report)
     if result["error"]:
@@ -183,22 +198,23 @@ def write_rows(path: Path, rows: Sequence[tuple[str, str]]) -> None:
 class Scores(TrainerCallback):
     """Notes when each evaluation was done and what it found."""
 
-    def __init__(self, begun: float) -> None:
-        self.begun = begun
+    def __init__(self, begun: float, now: Callable[[], float]) -> None:
+        self.begun, self.now = begun, now
         self.points: list[Point] = []
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """See `TrainerCallback`."""
         accuracy = kwargs["metrics"]["eval_accuracy"]
-        self.points.append((time.perf_counter() - self.begun, state.global_step, accuracy))
+        self.points.append((self.now() - self.begun, state.global_step, accuracy))
 
 
-def theirs(problem: Problem, side: str, rate: float, steps: int, seed: int) -> Curve:
+def theirs(problem: Problem, side: str, rate: float, plan: Plan, seed: int) -> Curve:
     """PEFT's P-tuning or LoRA under the Trainer; an evaluation keeps the label words' logits alone, not all of them."""
     torch.manual_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(DEMO_MODEL)
     base = AutoModelForCausalLM.from_pretrained(DEMO_MODEL)
-    begun = time.perf_counter()
+    now = CLOCKS[plan.clock]
+    begun = now()
     words = torch.tensor([tokenizer(word)["input_ids"][0] for word in problem.words.values()])
     is_lora = side == "PEFT LoRA"
     config = (
@@ -223,13 +239,13 @@ def theirs(problem: Problem, side: str, rate: float, steps: int, seed: int) -> C
         gold = np.asarray(output.label_ids).max(axis=1)
         return {"accuracy": float((np.asarray(output.predictions) == gold).mean())}
 
-    scores = Scores(begun)
+    scores = Scores(begun, now)
     with tempfile.TemporaryDirectory() as out:
         trainer = Trainer(
             model=peft.get_peft_model(base, config),
             args=TrainingArguments(
                 out, per_device_train_batch_size=BATCH_SIZE, per_device_eval_batch_size=EVAL_BATCH_SIZE,
-                max_steps=steps, learning_rate=rate, eval_strategy="steps", eval_steps=PEFT_EVAL_EVERY, seed=seed,
+                max_steps=plan.steps, learning_rate=rate, eval_strategy="steps", eval_steps=plan.eval_every, seed=seed,
                 save_strategy="no", report_to=[], use_cpu=True, dataloader_pin_memory=False, disable_tqdm=True,
             ),
             train_dataset=encode(problem.train),

@@ -136,6 +136,7 @@ class PTuneSide:
 
     @property
     def rows_per_batch(self) -> int:
-        """Rows that a batch gives the base model's products, on average."""
+        """Rows that a batch gives the base model's products, on average; while filling, those of the text it stores."""
         counts = [self.counts(position) for position in range(self.workload.batches)]
-        return round(sum(each.prompt_rows + each.text_rows for each in counts) / len(counts))
+        rows = [each.context_rows if self.filling else each.prompt_rows + each.text_rows for each in counts]
+        return round(sum(rows) / len(rows))

@@ -37,16 +37,15 @@ class Sides:
             self.default = load_ours(workload, data, "auto").precision
             bases = {precision: load_ours(workload, data, precision) for precision in PRECISIONS}
         self.ours = {f"PTune {precision}": PTuneSide(base, workload, data) for precision, base in bases.items()}
-        self.rows = self.ours["PTune fp32"].rows_per_batch
         if workload.is_cached:
             for precision, base in bases.items():
                 self.ours[f"PTune {precision}, first epoch"] = PTuneSide(base, workload, data, filling=True)
-        shape = data.shape
+        shape, now = data.shape, CLOCKS[workload.clock]
         self.rates = {
-            f"matmul {precision}": machine.MatmulRate(
-                self.rows, shape.products, shape.layers, dtype, CLOCKS[workload.clock]
+            name.replace("PTune", "matmul"): machine.MatmulRate(
+                side.rows_per_batch, shape.products, shape.layers, PRECISIONS[name.split()[1].rstrip(",")], now
             )
-            for precision, dtype in PRECISIONS.items()
+            for name, side in self.ours.items()
         }
 
     @property
@@ -71,13 +70,13 @@ def speed(workload: Workload, directory: Path | None, rounds: int) -> dict[str, 
     measured = interleave(everything, rounds)
     rates: dict[str, list[float]] = {name: measured.pop(name) for name in sides.rates}
     caches = {name: round(side.cache_mib) for name, side in sides.ours.items()}
-    return {
+    found = {
         "name": workload.name,
         "template": workload.template,
         "batch_size": workload.batch_size,
         "examples": len(sides.data.texts),
         "tokens_per_text": round(sides.tokens_per_text, 1),
-        "rows_per_batch": sides.rows,
+        "rows_per_batch": sides.ours["PTune fp32"].rows_per_batch,
         "text_cache_mib": caches,
         "losses_differ_by": sides.checked,
         "load": load,
@@ -89,6 +88,9 @@ def speed(workload: Workload, directory: Path | None, rounds: int) -> dict[str, 
         "limit": limits(measured, rates),
         "rounds": {name: [each.seconds for each in of] for name, of in measured.items()},
     }
+    del sides, everything
+    machine.resident_mib()  # gives back what this workload took, before the next one begins
+    return found
 
 
 def ratios(measured: dict[str, list[Round]], default: str) -> Iterator[tuple[str, Spread]]:
@@ -112,7 +114,7 @@ def limits(measured: dict[str, list[Round]], rates: dict[str, list[float]]) -> d
     found = {}
     for name, of in measured.items():
         if name.startswith("PTune"):
-            rate = rates[f"matmul {name.split(',')[0].split()[1]}"]
+            rate = rates[name.replace("PTune", "matmul")]
             least = [each.flops / speed for each, speed in zip(of, rate, strict=True)]
             steps = [len(each.seconds) for each in of]
             found[name] = {

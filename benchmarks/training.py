@@ -61,7 +61,8 @@ def main() -> None:
         # Not at the top: the engine's worker and its processes are needed here alone.
         from benchmarks import accuracy
 
-        of = [accuracy.accuracy(each, arguments.steps, arguments.seeds) for each in accuracy.problems(arguments.data)]
+        plan = accuracy.Plan(arguments.steps, arguments.seeds, arguments.clock)
+        of = (accuracy.accuracy(each, plan) for each in accuracy.problems(arguments.data))
         found["accuracy"] = show(of, accuracy.table)
     elif arguments.part == "memory":
         found["memory"] = show((memory(each, arguments.data) for each in chosen), memory_table)
@@ -95,7 +96,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--clock", choices=list(CLOCKS), default="wall", help="cpu only means something with --threads 1"
     )
-    parser.add_argument("--steps", type=int, default=300, help="of each training of --part accuracy")
+    parser.add_argument("--steps", type=int, default=200, help="of each training of --part accuracy")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of --part accuracy")
     parser.add_argument("--tiny", action="store_true", help="two narrow layers, to try the benchmark itself")
     parser.add_argument("--json", type=Path)
