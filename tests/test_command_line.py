@@ -239,7 +239,7 @@ def test_the_readme_names_only_real_commands() -> None:
     for line in lines:
         words = shlex.split(line.split(">")[0], comments=True)[3:]
         assert build_parser().parse_args(words).run
-    assert commands == {"train", "classify", "chat", "export", "init-settings", "serve", "deploy"}
+    assert commands == {"train", "estimate", "classify", "chat", "export", "init-settings", "serve", "deploy"}
 
 
 def test_ci_runs_the_line_that_the_readme_names() -> None:

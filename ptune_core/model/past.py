@@ -7,10 +7,13 @@ next: sliding windows and position ids then need no care, and the mask hides the
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import Cache, DynamicCache, StaticCache
 from transformers.cache_utils import DynamicLayer
 
@@ -18,6 +21,9 @@ from ptune_core.model.base import BaseModel
 
 LayerStates = list[tuple[Tensor, Tensor]]
 """Keys and values `[B, h, T, d]` of each layer."""
+
+WRITTEN_OUT_AT_MOST = 16 * 2**20
+"""Bytes of one layer's attention weights up to which they may be kept."""
 
 _PROBE_TOKENS = 8
 
@@ -76,11 +82,11 @@ class Past:
         return torch.tensor(self.lengths, device=device)[:, None] + torch.arange(new, device=device)
 
 
-def inputs_after(base: BaseModel, past: Past | None, inputs_embeds: Tensor) -> dict[str, object]:
+def inputs_after(base: BaseModel, past: Past | None, inputs_embeds: Tensor) -> dict[str, Any]:
     """What a causal base model is called with for the positions after `past`, `[B, T, H]`."""
     if past is None:
         return {"inputs_embeds": inputs_embeds, "use_cache": False}
-    inputs: dict[str, object] = {
+    inputs: dict[str, Any] = {
         "inputs_embeds": inputs_embeds,
         "past_key_values": past.cache(),
         "use_cache": True,
@@ -89,6 +95,22 @@ def inputs_after(base: BaseModel, past: Past | None, inputs_embeds: Tensor) -> d
     if base.accepts("position_ids"):
         inputs["position_ids"] = past.positions(inputs_embeds.shape[1])
     return inputs
+
+
+def attention_for(base: BaseModel, inputs: dict[str, Any]) -> AbstractContextManager[object]:
+    """The kernel of attention for a call of the base model with `inputs`.
+
+    On a CPU the backward pass of torch's flash attention in bf16 takes as long as three of the layer's matrices where a
+    few positions look at a longer past; written out it is next to nothing, for memory that is small then.
+    """
+    past = inputs.get("past_key_values")
+    embeddings = inputs["inputs_embeds"]
+    if past is None or embeddings.device.type != "cpu" or embeddings.dtype != torch.bfloat16:
+        return nullcontext()
+    rows, new = embeddings.shape[:2]
+    heads = base.model.config.get_text_config().num_attention_heads
+    weights = rows * heads * new * (new + past.get_seq_length()) * 4
+    return sdpa_kernel(SDPBackend.MATH) if weights <= WRITTEN_OUT_AT_MOST else nullcontext()
 
 
 def go_on(base: BaseModel, past: Past | None, inputs_embeds: Tensor) -> Past:

@@ -20,7 +20,7 @@ from ptune_core.data.batching import Row, RowMaker, all_rows
 from ptune_core.data.layout import Batch, make_batch
 from ptune_core.errors import SettingsError
 from ptune_core.model.base import ENCODER_HEAD, BaseModel
-from ptune_core.model.past import Past, go_on, inputs_after, why_not_in_parts
+from ptune_core.model.past import Past, attention_for, go_on, inputs_after, why_not_in_parts
 from ptune_core.model.text_cache import TextCache
 from ptune_core.prompt.template import TargetKind, Template
 from ptune_core.prompt.verbalizer import Verbalizer
@@ -138,7 +138,7 @@ class PromptedModel:
         """
         assert batch.labels is not None, "a text batch has labels"
         inputs = self._inputs(batch, prompt_embeddings)
-        with only_rows(self.base.model.get_output_embeddings(), batch.targets):
+        with only_rows(self.base.model.get_output_embeddings(), batch.targets), attention_for(self.base, inputs):
             logits = self.base.model(**inputs).logits[0].float()
         return functional.cross_entropy(logits, batch.labels, reduction="none")
 
@@ -181,12 +181,14 @@ class PromptedModel:
         """`label_logits` at `[N]` targets of what the base model is called with."""
         if self.base.head is None:
             assert self.answer_ids is not None, "labels are scored through a verbalizer"
-            with only_rows(self.base.model.get_output_embeddings(), targets, self.answer_ids):
+            head = self.base.model.get_output_embeddings()
+            with only_rows(head, targets, self.answer_ids), attention_for(self.base, inputs):
                 return self.base.model(**inputs).logits[0].float()
         if self.base.head_name == ENCODER_HEAD:
             return self.base.model(**inputs).logits.float()
         # transformers pools a decoder's last position whatever stands there.
-        hidden = self.base.body(**inputs).last_hidden_state.flatten(0, 1)
+        with attention_for(self.base, inputs):
+            hidden = self.base.body(**inputs).last_hidden_state.flatten(0, 1)
         return self.base.head(hidden.index_select(0, targets)).float()
 
     def _inputs(self, batch: Batch, prompt_embeddings: Tensor | None) -> dict[str, Any]:

@@ -227,3 +227,13 @@ def test_activations_computed_again_give_the_same_gradient(
     whole, less = kept(plain), kept(saving)
     assert_same(found[1], found[0])
     assert template == "after" or less < whole
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+def test_written_out_attention_is_the_kernels(
+    causal_folder: Callable[[str], Path], family: str, template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(causal_folder(family), template, precision="bf16")
+    found = in_batch(model, prompt_for(model))
+    monkeypatch.setattr("ptune_core.model.past.WRITTEN_OUT_AT_MOST", 0)
+    assert_same(found, in_batch(model, prompt_for(model)), relative=0.05)
