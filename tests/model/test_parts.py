@@ -236,4 +236,5 @@ def test_written_out_attention_is_the_kernels(
     model = load(causal_folder(family), template, precision="bf16")
     found = in_batch(model, prompt_for(model))
     monkeypatch.setattr("ptune_core.model.past.WRITTEN_OUT_AT_MOST", 0)
-    assert_same(found, in_batch(model, prompt_for(model)), relative=0.05)
+    # These weights are wild: rounding to bf16 alone moves a gradient by a tenth, a wrong mask by more than its length.
+    assert_same(found, in_batch(model, prompt_for(model)), relative=0.3)
