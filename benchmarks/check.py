@@ -45,7 +45,7 @@ def same_losses(workload: Workload, theirs: PeftSide, base: BaseModel) -> dict[s
     prompt = theirs.model.get_prompt(batch_size=1)[0]
     labels = torch.tensor([list(ANSWERS).index(theirs.data.labels[i]) for i in chosen])
     if base.head is not None:
-        base.head.load_state_dict(theirs.model.base_model.classifier.state_dict())
+        base.head.load_state_dict(theirs.model.base_model.classifier.modules_to_save["default"].state_dict())
     rows = [ours.rows[i] for i in chosen]
     logits = ours.model.label_logits(ours.model.label_batch(rows), prompt)
     found = {"labels": difference(functional.cross_entropy(logits, labels), label_loss(theirs, batch, output, labels))}

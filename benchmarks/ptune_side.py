@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from benchmarks.flops import Counts, count, needed
 from benchmarks.rounds import CLOCKS, Round
 from benchmarks.tables import all_examples, write_table
-from benchmarks.workloads import ANSWERS, Data, Workload
+from benchmarks.workloads import ANSWERS, QUESTION, Data, Workload
 from ptune_core.model.base import BaseModel, load_base_model
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.text_cache import Budget, TextCache
@@ -80,9 +80,10 @@ class PTuneSide:
         self.rows = self.model.make_rows([{"text": text} for text in data.texts])
         directory = Path(mkdtemp())
         finalize(self, shutil.rmtree, directory)
-        table = write_table(directory, [(data.texts, data.labels)])
-        train = all_examples(table, data.labels, list(ANSWERS))
-        validation = train.select(np.arange(min(workload.batch_size, len(train))))
+        # What is validated on is no text that is trained on: it would be in the text cache before the first step.
+        texts, labels = [*data.texts, QUESTION], [*data.labels, data.labels[0]]
+        examples = all_examples(write_table(directory, [(texts, labels)]), labels, list(ANSWERS))
+        train, validation = (examples.select(part) for part in np.split(np.arange(len(texts)), [len(data.texts)]))
         self.task = LabelTask(self.model, train, validation, Batching(workload.batch_size, 64, 0), directory)
         self.begin()
         if workload.is_cached and not filling and cache_mib != 0:
