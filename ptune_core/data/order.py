@@ -12,9 +12,9 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-WINDOW_BATCHES = 32
-"""Batches whose examples are sorted by length among themselves: enough to leave little padding, few enough that an
-example's neighbours change from epoch to epoch."""
+WINDOW_BATCHES = 8
+"""Batches whose examples are sorted by length among themselves: enough to leave little padding, few enough that a
+batch is not all of one kind. AG News after 150 steps, one seed: 0.849 with 32, 0.881 with 8, 0.866 unsorted."""
 
 
 class BatchOrder:

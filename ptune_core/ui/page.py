@@ -40,7 +40,7 @@ LAUNCH: dict[str, Any] = {
 
 _VIEWER_KEY, _VIEWER_SECRET = "ptune-viewer", "ptune"  # fixed: with random ones every restart would orphan the id
 _PRESS_VISIBLE = "() => [...document.querySelectorAll('#classify, #generate')].find(b => b.offsetParent)?.click()"
-_CONFIRM_DELETE = "(run, viewer) => confirm('Delete this run and its adapter?') ? [run, viewer] : ['', viewer]"
+_CONFIRM_DELETE = "(run, ...rest) => confirm('Delete this run and its adapter?') ? [run, ...rest] : ['', ...rest]"
 
 
 @dataclass(frozen=True)
@@ -193,11 +193,13 @@ def _wire_runs(parts: Page) -> None:
     def resume(run_id: str, viewer: str) -> None:
         service.resume(run_id, viewer)
 
-    def delete(run_id: str, viewer: str) -> str | Any:
-        if not run_id:
-            return gr.skip()
+    show = _show(parts)
+
+    def delete(run_id: str, viewer: str, adapter: str, request: gr.Request) -> list[Any]:
+        if not run_id:  # called off: nothing is shown anew, which could come after the answer to a second press
+            return [gr.skip()] * (1 + len(parts.of_run))
         service.delete(run_id, viewer)
-        return ""
+        return ["", *show("", viewer, adapter, request)]
 
     _then_show(runs.all_runs.select(shown(choose), None, parts.selected, **EVENT), parts)
     for opener in (parts.strip.open, parts.train.newest.open):
@@ -206,7 +208,7 @@ def _wire_runs(parts: Page) -> None:
     _then_show(runs.stop.click(shown(stop), this, None, **EVENT), parts)
     _then_show(runs.resume.click(shown(resume), this, None, **EVENT), parts)
     again = EVENT | {"trigger_mode": "multiple"}  # a press right after one that was called off counts too
-    _then_show(runs.delete.click(shown(delete), this, parts.selected, js=_CONFIRM_DELETE, **again), parts)
+    runs.delete.click(shown(delete), parts.shown, [parts.selected, *parts.of_run], js=_CONFIRM_DELETE, **again)
     runs.plot.moved(shown(_show(parts)), parts.shown, parts.of_run, **EVENT)
 
 

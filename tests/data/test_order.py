@@ -38,7 +38,7 @@ def test_batches_of_like_length_have_little_padding() -> None:
         padded = sum(len(batch) * max(LENGTHS[i] for i in batch) for batch in batches)
         return 1 - LENGTHS.sum() / padded
 
-    assert padding(epoch(BatchOrder(LENGTHS.__getitem__, len(LENGTHS), 8, seed=3), 0)) < 0.05
+    assert padding(epoch(BatchOrder(LENGTHS.__getitem__, len(LENGTHS), 8, seed=3), 0)) < 0.1
     assert padding(by_length(LENGTHS, 8)) < 0.02
     shuffled = torch.randperm(len(LENGTHS), generator=torch.Generator().manual_seed(0)).tolist()
     assert padding([shuffled[i : i + 8] for i in range(0, 1003, 8)]) > 0.3
