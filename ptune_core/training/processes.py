@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable
 
 import torch
+
+# Its functions have the group as a default argument: imported after the group was made, they would keep it alive.
+import torch.distributed.nn.functional  # noqa: F401
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
 
@@ -15,7 +19,9 @@ def join_processes(*, cpu: bool = False) -> None:
     Args:
         cpu: Even where there is a GPU.
     """
-    PartialState(cpu=cpu or not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU"))
+    state = PartialState(cpu=cpu or not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU"))
+    if state.num_processes > 1:  # threads of the group that run at exit can abort a process that is done
+        atexit.register(state.destroy_process_group)
 
 
 def is_main_process() -> bool:
