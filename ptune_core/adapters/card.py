@@ -9,6 +9,7 @@ from typing import Any
 
 from ptune_core import __version__
 from ptune_core.adapters.format import is_folder, is_peft_compatible, template_of
+from ptune_core.adapters.snippet import example_row
 from ptune_core.demo import DEMO
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.template import TargetKind, Template
@@ -118,8 +119,7 @@ def _labels(trained: TrainedPrompt) -> str:
 
 
 def _usage(trained: TrainedPrompt, template: Template) -> str:
-    columns = json.dumps({name: "…" for name in template.columns}, ensure_ascii=False)
-    run = _block(f"python snippet.py '{columns}'", "bash")
+    run = _block(f"python snippet.py '{example_row(template)}'", "bash")
     if trained.base_model == DEMO:
         run += (
             "\nThe demo model comes with PTune and is on no Hub. The script finds it where `ptune_core` is installed, "

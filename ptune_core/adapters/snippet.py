@@ -27,7 +27,16 @@ import sys
 {imports}
 
 HERE = Path(__file__).resolve().parent
-row = json.loads(sys.argv[1] if len(sys.argv) > 1 else {row})
+COLUMNS = {columns}
+given = sys.argv[1] if len(sys.argv) > 1 else {row}
+try:
+    row = json.loads(given)
+except ValueError:
+    row = given
+if len(COLUMNS) == 1 and not isinstance(row, dict):
+    row = {{COLUMNS[0]: given}}
+if not isinstance(row, dict) or not set(COLUMNS) <= set(row):
+    sys.exit(f"The row does not fill the template. Got: {{given}}. Needed: a JSON object with {{', '.join(COLUMNS)}}.")
 
 {base_model}'''
 
@@ -36,7 +45,7 @@ if not (Path(BASE_MODEL) / "config.json").is_file():
     sys.exit(
         f"The base model of this adapter is not here. Got: no config.json in {{BASE_MODEL}}. "
         {needed}
-        "Name that folder after the row: python snippet.py '{{...}}' FOLDER"
+        "Name that folder after the row: python snippet.py ROW FOLDER"
     )
 
 """
@@ -89,8 +98,8 @@ _LOADER_GENERATE = """print(Adapter({adapter}).generate(row, max_new_tokens={max
 def snippet(trained: TrainedPrompt) -> str:
     """Python source that prints one line `label<TAB>probability` per label, or the generated text.
 
-    It stands in the adapter's folder beside `ptune_loader.py`, and takes the row as one JSON argument; where the base
-    model is a folder, that folder may follow.
+    It stands in the adapter's folder beside `ptune_loader.py`, and takes the row as one argument: a JSON object, or the
+    text itself where the template has one column. Where the base model is a folder, that folder may follow.
     """
     template = template_of(trained)
     by_peft = is_peft_compatible(template)
@@ -120,9 +129,10 @@ def _max_new_tokens(trained: TrainedPrompt) -> int:
     return value if isinstance(value, int) else 64
 
 
-def example_row(template: Template) -> str:
-    """A row to try, as JSON that stands in single quotes in a shell."""
-    return json.dumps({name: "Write a text here." for name in template.columns}).replace("'", "\\u0027")
+def example_row(template: Template, value: str = "Write a text here.") -> str:
+    """A row to try, to stand in single quotes in a shell."""
+    columns = template.columns
+    return value if len(columns) == 1 else json.dumps(dict.fromkeys(columns, value)).replace("'", "\\u0027")
 
 
 def _start(trained: TrainedPrompt, template: Template, auto_class: str) -> str:
@@ -146,6 +156,7 @@ def _start(trained: TrainedPrompt, template: Template, auto_class: str) -> str:
         finder="from importlib.machinery import PathFinder\n" if trained.base_model == DEMO else "",
         imports=imports,
         base_model=_base_model(trained.base_model, by_peft),
+        columns=repr(list(template.columns)),
         row=repr(row),
     )
 

@@ -138,11 +138,13 @@ def test_the_script_of_another_placement_runs_in_a_fresh_process_without_ptune(
     assert probabilities(done.stdout) == pytest.approx(expected, abs=2e-6)
 
 
-def run_alone(folder: Path, *arguments: object, cwd: Path, **variables: object) -> tuple[int, str, str]:
+def run_alone(
+    folder: Path, *arguments: object, cwd: Path, row: str = json.dumps(ROW), **variables: object
+) -> tuple[int, str, str]:
     """Run the script of an unzipped adapter in a process of its own; exit code, output, errors."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {name: str(value) for name, value in variables.items()}
-    command = [sys.executable, str(folder / "snippet.py"), json.dumps(ROW), *map(str, arguments)]
+    command = [sys.executable, str(folder / "snippet.py"), row, *map(str, arguments)]
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
     return done.returncode, done.stdout, done.stderr
 
@@ -175,8 +177,24 @@ def test_the_script_says_which_base_model_it_lacks(tiny_gpt2, make_trained, tmp_
         folder = unzipped(make_trained(base, "{text} [P*4][ANSWER:label]"), tmp_path / str(number))
         for arguments in ((), (tmp_path / "nowhere",)):
             code, _, errors = run_alone(folder, *arguments, cwd=tmp_path)
-            assert code == 1 and needed in errors and "python snippet.py '{...}' FOLDER" in errors
+            assert code == 1 and needed in errors and "python snippet.py ROW FOLDER" in errors
             assert "Traceback" not in errors and (not arguments or str(arguments[0]) in errors)
+
+
+def test_the_script_takes_a_text_or_says_which_row_it_needs(tiny_gpt2, make_trained, tmp_path) -> None:
+    """Bug: a text that was no JSON object ended in a traceback of the JSON parser."""
+    folder = unzipped(make_trained(tiny_gpt2, "{text} [P*4][ANSWER:label]"), tmp_path / "one")
+    for row, text in (("a fine film", "a fine film"), ("1984", "1984"), ('{"text": "{"}', "{")):
+        code, printed, errors = run_alone(folder, cwd=tmp_path, row=row)
+        assert code == 0, errors
+        assert probabilities(printed) == pytest.approx(ptune_loader.Adapter(folder).classify({"text": text}), abs=2e-6)
+    code, _, errors = run_alone(folder, cwd=tmp_path, row='{"title": "a fine film"}')
+    assert code == 1 and "a JSON object with text." in errors and "Traceback" not in errors
+
+    folder = unzipped(make_trained(tiny_gpt2, "{title} {body} [P*4][ANSWER:label]"), tmp_path / "two")
+    for row in ("a fine film", '["a", "b"]', '{"title": "a"}'):
+        code, _, errors = run_alone(folder, cwd=tmp_path, row=row)
+        assert code == 1 and f"Got: {row}. Needed: a JSON object with title, body." in errors
 
 
 def test_a_base_model_in_a_relative_folder_is_found_from_elsewhere(
