@@ -48,7 +48,9 @@ def same_losses(workload: Workload, theirs: PeftSide, base: BaseModel) -> dict[s
         base.head.load_state_dict(theirs.model.base_model.classifier.modules_to_save["default"].state_dict())
     rows = [ours.rows[i] for i in chosen]
     logits = ours.model.label_logits(ours.model.label_batch(rows), prompt)
-    found = {"labels": difference(functional.cross_entropy(logits, labels), label_loss(theirs, batch, output, labels))}
+    found = {
+        "labels": difference(functional.cross_entropy(logits, labels), label_loss(theirs, batch, output.logits, labels))
+    }
     if not workload.encoder:
         answers = [ours.model.rows.encode_answer(list(ANSWERS.values())[i]) for i in labels]
         losses = ours.model.text_losses(ours.model.text_batch(rows, answers), prompt)
@@ -58,9 +60,8 @@ def same_losses(workload: Workload, theirs: PeftSide, base: BaseModel) -> dict[s
     return found
 
 
-def label_loss(theirs: PeftSide, batch: dict[str, Tensor], output: object, labels: Tensor) -> Tensor:
+def label_loss(theirs: PeftSide, batch: dict[str, Tensor], logits: Tensor, labels: Tensor) -> Tensor:
     """Cross entropy over the labels' words from PEFT's logits `[B, P + T, V]`, or over a head's `[B, C]`."""
-    logits: Tensor = output.logits  # type: ignore[attr-defined]
     if logits.dim() == 3:
         # PEFT's own loss shifts by one: the logits before the answer token are the answer's.
         answers = (batch["labels"] != -100).int().argmax(dim=1) + theirs.workload.virtual_tokens - 1

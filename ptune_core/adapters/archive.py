@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ptune_core.errors import AdapterError, DiskFull, PTuneError
-from ptune_core.files import NO_ROOM, sync_folder
+from ptune_core.files import NO_ROOM, sync
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 """Files that can run code when they are opened. None of them is ever opened here."""
@@ -60,7 +60,7 @@ def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        sync_folder(directory)
+        sync(directory)
     except OSError as error:
         raise write_error(directory, error) from error
 
@@ -84,7 +84,7 @@ def write_zip(zip_path: Path, directory: Path, names: Sequence[str]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, zip_path)
-        sync_folder(zip_path.parent)
+        sync(zip_path.parent)
     except OSError as error:
         with suppress(OSError):  # such as a folder that is a file: the error below says so
             unfinished.unlink(missing_ok=True)

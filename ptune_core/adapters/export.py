@@ -12,7 +12,7 @@ from ptune_core.adapters.card import model_card
 from ptune_core.adapters.format import CONFIG_FILE, ENCODER_FILE, SIDECAR_FILE, TENSOR_FILE, save_adapter
 from ptune_core.adapters.snippet import snippet
 from ptune_core.demo import DEMO
-from ptune_core.files import sync_folder
+from ptune_core.files import sync
 from ptune_core.model.trained import TrainedPrompt
 
 CARD_FILE = "README.md"
@@ -43,7 +43,7 @@ def export_adapter(trained: TrainedPrompt, directory: Path, zip_path: Path) -> N
             if directory.exists():
                 directory.rename(Path(scratch) / "old")
             unfinished.rename(directory)
-        sync_folder(directory.parent)
+        sync(directory.parent)
     except OSError as error:
         raise write_error(directory, error) from error
     export_zip(directory, zip_path)

@@ -21,7 +21,7 @@ import pyarrow as pa
 from ptune_core import __version__
 from ptune_core.data.batching import Row, RowMaker, all_rows
 from ptune_core.data.example_set import Example, ExampleSet
-from ptune_core.files import sync_folder
+from ptune_core.files import sync
 
 FIRST_STRETCH = 4096
 LONGEST_STRETCH = 1 << 16
@@ -148,10 +148,9 @@ class TokenRows:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(self.directory)
+        finally:
+            temporary.unlink(missing_ok=True)  # there only if it did not take its place
+        sync(self.directory)
 
     def _tokenise(self, examples: Sequence[Example]) -> pa.RecordBatch:
         answers: list[list[int]] = [[] for _ in examples]

@@ -6,14 +6,13 @@ next: sliding windows and position ids then need no care, and the mask hides the
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import Cache, DynamicCache, StaticCache
 from transformers.cache_utils import DynamicLayer
 
@@ -97,20 +96,34 @@ def inputs_after(base: BaseModel, past: Past | None, inputs_embeds: Tensor) -> d
     return inputs
 
 
-def attention_for(base: BaseModel, inputs: dict[str, Any]) -> AbstractContextManager[object]:
-    """The kernel of attention for a call of the base model with `inputs`.
+@contextmanager
+def attention_for(base: BaseModel, inputs: dict[str, Any]) -> Iterator[None]:
+    """While this lasts, attention is computed in the way that trains fastest with these `inputs` of the base model.
 
-    On a CPU the backward pass of torch's flash attention in bf16 takes as long as three of the layer's matrices where a
-    few positions look at a longer past; written out it is next to nothing, for memory that is small then.
+    On a CPU the backward pass of torch's flash attention in bf16 takes as long as three of the layer's matrices.
+    transformers' written-out attention takes next to nothing, for memory that is small where little text is.
     """
-    past = inputs.get("past_key_values")
-    embeddings = inputs["inputs_embeds"]
-    if past is None or embeddings.device.type != "cpu" or embeddings.dtype != torch.bfloat16:
-        return nullcontext()
+    if not _is_written_out(base, inputs):
+        yield
+        return
+    usual = base.model.config._attn_implementation
+    base.model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        base.model.set_attn_implementation(usual)
+
+
+def _is_written_out(base: BaseModel, inputs: dict[str, Any]) -> bool:
+    embeddings, past = inputs["inputs_embeds"], inputs.get("past_key_values")
+    if embeddings.device.type != "cpu" or embeddings.dtype != torch.bfloat16 or not torch.is_grad_enabled():
+        return False
+    if base.gradient_checkpointing:  # a layer that is computed again must be computed in the same way
+        return False
     rows, new = embeddings.shape[:2]
     heads = base.model.config.get_text_config().num_attention_heads
-    weights = rows * heads * new * (new + past.get_seq_length()) * 4
-    return sdpa_kernel(SDPBackend.MATH) if weights <= WRITTEN_OUT_AT_MOST else nullcontext()
+    seen = new + (0 if past is None else past.get_seq_length())
+    return bool(rows * heads * new * seen * 4 <= WRITTEN_OUT_AT_MOST)
 
 
 def go_on(base: BaseModel, past: Past | None, inputs_embeds: Tensor) -> Past:

@@ -185,7 +185,8 @@ class PromptedModel:
             with only_rows(head, targets, self.answer_ids), attention_for(self.base, inputs):
                 return self.base.model(**inputs).logits[0].float()
         if self.base.head_name == ENCODER_HEAD:
-            return self.base.model(**inputs).logits.float()
+            with attention_for(self.base, inputs):
+                return self.base.model(**inputs).logits.float()
         # transformers pools a decoder's last position whatever stands there.
         with attention_for(self.base, inputs):
             hidden = self.base.body(**inputs).last_hidden_state.flatten(0, 1)

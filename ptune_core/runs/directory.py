@@ -31,7 +31,7 @@ import platformdirs
 
 from ptune_core import __version__
 from ptune_core.errors import RunError
-from ptune_core.files import NO_ROOM, Ballast, Lock, atomic_write, json_line, read_lines, sync_folder, write_all
+from ptune_core.files import NO_ROOM, Ballast, Lock, atomic_write, json_line, read_lines, sync, write_all
 from ptune_core.runs.states import RunState
 from ptune_core.training.settings import DEMO, RunSettings
 
@@ -139,7 +139,7 @@ class RunDirectory:
             ).encode(),
         )  # fmt: skip
         self.record("queued", attempt=1)
-        sync_folder(self.path)
+        sync(self.path)
 
     def run(self) -> dict[str, Any]:
         """What `run.json` holds.
@@ -163,7 +163,7 @@ class RunDirectory:
                 shutil.copyfileobj(source, target)
                 target.flush()
                 os.fsync(target.fileno())
-        sync_folder(folder)
+        sync(folder)
 
     def settings(self) -> RunSettings:
         """The settings in `run.json`, checked again.

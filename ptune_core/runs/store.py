@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptune_core.errors import DiskFull, RunError
-from ptune_core.files import NO_ROOM, Ballast, sync_folder
+from ptune_core.files import NO_ROOM, Ballast, sync
 from ptune_core.runs.directory import RunDirectory, default_name, is_run_id
 from ptune_core.runs.states import TRANSITIONS, RunState
 from ptune_core.training.settings import RunSettings
@@ -278,7 +278,7 @@ class Store:
             values = {**self._values(building), "id": run_id}
             if database.execute(_INSERT, values).rowcount:
                 os.rename(building.path, self.runs_dir / run_id)
-                sync_folder(self.runs_dir)
+                sync(self.runs_dir)
             same_key = "SELECT id FROM runs WHERE owner = :owner AND key = :key"
             return str(database.execute(same_key, values).fetchone()["id"])
 

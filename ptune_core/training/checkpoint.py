@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ptune_core.errors import CheckpointError
+from ptune_core.files import sync
 
 KEPT = 2
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
@@ -78,13 +79,13 @@ def save_folder(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, A
     manifest = {name: _sha256(building / name) for name in (_TENSORS, _STATE)}
     (building / _MANIFEST).write_text(json.dumps(manifest))
     for name in (_TENSORS, _STATE, _MANIFEST):
-        _flush(building / name)
-    _flush(building)
+        sync(building / name)
+    sync(building)
     replaced = path.with_name(_UNFINISHED + "old-" + path.name)
     if path.exists():
         os.replace(path, replaced)
     os.replace(building, path)
-    _flush(path.parent)
+    sync(path.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 
 
@@ -112,12 +113,3 @@ def _checkpoints(directory: Path) -> list[Path]:
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """Make a file or folder survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,9 @@ class _Task:
         directory: Path,
     ) -> None:
         self.model, self.batching, self.directory = model, batching, directory
-        self.train, self.validation = train, validation
+        self._left_out: list[str] = []
+        self.train = train = self._that_fit(train, "training")
+        self.validation = validation = self._that_fit(validation, "validation")
         order = first_epoch(len(train), batching.seed)
         self.train_rows = TokenRows(train, model.rows, directory, order)
         self.validation_rows = TokenRows(validation, model.rows, directory)
@@ -85,6 +88,10 @@ class _Task:
         for chosen in self._batches(self.validation_rows):
             yield [row.context for row in self.validation_rows.rows(chosen)]
 
+    def _that_fit(self, examples: ExampleSet, split: str) -> ExampleSet:
+        """The examples to use; columns are cut where they are too long, so all."""
+        return examples
+
     def _zero_shot_rows(self) -> TokenRows:
         return TokenRows(self.validation, self.model.base_rows, self.directory)
 
@@ -101,20 +108,16 @@ class _Task:
 class LabelTask(_Task):
     """Classification: cross entropy over the labels' scores. The model has a verbalizer, the examples label indices."""
 
-    def __init__(
-        self,
-        model: PromptedModel,
-        train: ExampleSet,
-        validation: ExampleSet,
-        batching: Batching,
-        directory: Path,
-    ) -> None:
-        super().__init__(model, train, validation, batching, directory)
-        assert model.verbalizer is not None, "labels need a verbalizer"
-        assert train.labels is not None and validation.labels is not None, "the target is a label"
-        self.labels = model.verbalizer.labels
-        self.train_gold: np.ndarray = train.labels
-        self.validation_gold: list[int] = validation.labels.tolist()
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names in the order of their indices."""
+        assert self.model.verbalizer is not None, "labels need a verbalizer"
+        return self.model.verbalizer.labels
+
+    @cached_property
+    def validation_gold(self) -> list[int]:
+        """`[N]` class indices of the validation split."""
+        return _label_indices(self.validation).tolist()
 
     @property
     def warnings(self) -> list[str]:
@@ -126,7 +129,7 @@ class LabelTask(_Task):
     def losses(self, position: int, prompts: Sequence[Tensor]) -> tuple[Tensor, int]:
         """See `loop.Task`."""
         chosen = self.order.indices(position)
-        rows, gold = self.train_rows.rows(chosen), self.train_gold[chosen].tolist()
+        rows, gold = self.train_rows.rows(chosen), _label_indices(self.train)[chosen].tolist()
         batch = self.model.label_batch(rows, gold, copies=len(prompts))
         assert batch.labels is not None
         logits = self.model.label_logits(batch, torch.cat(list(prompts)))
@@ -178,20 +181,10 @@ class TextTask(_Task):
         DataError: No example of a split fits.
     """
 
-    def __init__(
-        self,
-        model: PromptedModel,
-        train: ExampleSet,
-        validation: ExampleSet,
-        batching: Batching,
-        directory: Path,
-    ) -> None:
-        self.warnings: list[str] = []
-        train, validation = (
-            self._that_fit(model, examples, split)
-            for examples, split in ((train, "training"), (validation, "validation"))
-        )
-        super().__init__(model, train, validation, batching, directory)
+    @property
+    def warnings(self) -> list[str]:
+        """What a person should know about how the examples fit."""
+        return self._left_out
 
     def losses(self, position: int, prompts: Sequence[Tensor]) -> tuple[Tensor, int]:
         """See `loop.Task`."""
@@ -217,7 +210,8 @@ class TextTask(_Task):
             shown.append(self._shown(example) | {"predicted": text.strip(), "p": None})
         return shown
 
-    def _that_fit(self, model: PromptedModel, examples: ExampleSet, split: str) -> ExampleSet:
+    def _that_fit(self, examples: ExampleSet, split: str) -> ExampleSet:
+        model = self.model
         fits = which_fit(examples, model.rows)
         if not fits.any():
             raise DataError(
@@ -228,7 +222,7 @@ class TextTask(_Task):
         too_long = examples.rows[~fits].tolist()
         if too_long:
             named = ", ".join(map(str, too_long[:10])) + (" …" if len(too_long) > 10 else "")
-            self.warnings.append(f"{len(too_long)} {split} examples have too long an answer (rows {named}), left out")
+            self._left_out.append(f"{len(too_long)} {split} examples have too long an answer (rows {named}), left out")
         return examples.select(fits)
 
     @torch.no_grad()
@@ -244,3 +238,8 @@ class TextTask(_Task):
     ) -> Tensor:
         batch = self.model.text_batch(rows.rows(chosen), rows.answers(chosen), copies=copies)
         return self.model.text_losses(batch, prompt_embeddings)
+
+
+def _label_indices(examples: ExampleSet) -> np.ndarray:
+    assert examples.labels is not None, "the target is a label"
+    return examples.labels

@@ -100,8 +100,7 @@ def test_the_precision_of_training_is_kept(base, template, head_name, make_train
             batch = prompted.label_batch(prompted.make_rows([values]))
             expected = prompted.label_logits(batch, trained.prompt_embeddings)[0]
         # The engine scores answer words in fp32, the loader in the base model's precision, as transformers does.
-        # On a CPU it also writes attention out there, which rounds elsewhere.
-        tolerance = 0.1 if base == "tiny_llama" else 1e-6
+        tolerance = 4e-3 if head_name is None else 1e-6
         torch.testing.assert_close(alone.logits(values), expected, atol=tolerance, rtol=tolerance)
         assert (rounded.logits(values) - expected).abs().max() > 1e-4
 

@@ -86,8 +86,7 @@ def trainer_for(
 
 
 def run(trainer: Trainer, task: LabelTask, stop_at: int | None = None) -> list[Event]:
-    stop = lambda: trainer.progress.step == stop_at  # noqa: E731
-    return [event for _, event in train([trainer], task, Metric.ACCURACY, stop)]
+    return [event for _, event in train([trainer], task, Metric.ACCURACY, lambda: trainer.progress.step == stop_at)]
 
 
 @pytest.mark.parametrize(("base", "target"), [("tiny_gpt2", "ANSWER"), ("tiny_gpt2", "HEAD"), ("tiny_bert", "HEAD")])
