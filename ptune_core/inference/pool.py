@@ -22,7 +22,8 @@ from ptune_core.inference.loaded import check_fit
 from ptune_core.inference.probabilities import probabilities
 from ptune_core.model.base import ENCODER_HEAD, BaseModel
 from ptune_core.model.past import Past, go_on, inputs_after
-from ptune_core.model.prompted import PromptedModel, combine, only_rows
+from ptune_core.model.prompted import PromptedModel, combine
+from ptune_core.model.targets import last_layer_at, only_rows
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.template import Template
 from ptune_core.prompt.verbalizer import Verbalizer
@@ -197,9 +198,10 @@ class AdapterPool:
         embeddings = combine(self.base.word_embeddings(batch.token_ids), batch.virtual_index, table)
         past = self._prefixes.past([request.name for request in requests], stored) if stored else None
         inputs = inputs_after(self.base, past, embeddings)
-        if self.base.head is None:
-            return self._answer_scores(inputs, batch, [m.answer_ids for m in members if m.answer_ids is not None])
-        hidden = self.base.body(**inputs).last_hidden_state.flatten(0, 1).index_select(0, batch.targets).float()
+        with last_layer_at(self.base.row_wise, batch.targets):
+            if self.base.head is None:
+                return self._answer_scores(inputs, batch, [m.answer_ids for m in members if m.answer_ids is not None])
+            hidden = self.base.body(**inputs).last_hidden_state.flatten(0, 1).index_select(0, batch.targets).float()
         heads = [member.head for member in members if member.head is not None]
         scores = torch.einsum("bch,bh->bc", pad_sequence(heads, batch_first=True), hidden)
         return _only_own(scores, [len(head) for head in heads])

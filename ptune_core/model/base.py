@@ -34,14 +34,15 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.activations import FastGELUActivation, NewGELUActivation
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging
 
 from ptune_core.demo import DEMO, DEMO_MODEL
 from ptune_core.errors import BaseModelError, SettingsError
+from ptune_core.model.kernels import fuse_activations, onednn_is_faster, use_onednn
 from ptune_core.model.quantize import keep_layout, quantization
+from ptune_core.model.targets import row_wise_modules
 from ptune_core.prompt.template import TargetKind
 
 ENCODER_HEAD = "classifier"
@@ -64,6 +65,7 @@ class BaseModel:
         revision: Commit of a Hub model, else None.
         is_causal: True for decoders: a position sees only what stands before it.
         head_name: Name of the classification head, or None for a language model.
+        row_wise: Modules of the last layer that need to compute target rows only, see `targets.row_wise_modules`.
         gradient_checkpointing: Whether layers compute their activations again for the gradient.
     """
 
@@ -74,6 +76,7 @@ class BaseModel:
     revision: str | None
     is_causal: bool
     head_name: str | None
+    row_wise: tuple[nn.Module, ...] = ()
     gradient_checkpointing: bool = False
 
     @property
@@ -181,16 +184,21 @@ def load_base_model(
     else:
         keep_layout(model)
     model.eval().requires_grad_(False)
-    _fuse_activations(model)
+    fuse_activations(model)
+    if onednn_is_faster():
+        use_onednn(model.base_model)
     head_name = _prepare_head(model, id, report["missing_keys"]) if target is TargetKind.HEAD else None
+    is_causal = head_name != ENCODER_HEAD and getattr(config, "is_causal", True)
     return BaseModel(
         model=model,
         tokenizer=tokenizer,
         id=id,
         precision=precision if quantized is not None else {torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype],
         revision=getattr(config, "_commit_hash", None),
-        is_causal=head_name != ENCODER_HEAD and getattr(config, "is_causal", True),
+        is_causal=is_causal,
         head_name=head_name,
+        # LLM.int8 looks at all rows of a product together, so a row depends on the others there.
+        row_wise=() if quantized is not None else row_wise_modules(model, is_causal=is_causal),
     )
 
 
@@ -244,14 +252,6 @@ def _computes_in_bf16(device: torch.device) -> bool:
     return bool(is_bf16_available())
 
 
-def _fuse_activations(model: nn.Module) -> None:
-    """Put torch's GELU, which is one kernel and saves one tensor, where transformers writes the same formula out."""
-    for module in model.modules():
-        for name, child in module.named_children():
-            if isinstance(child, NewGELUActivation | FastGELUActivation):
-                setattr(module, name, nn.GELU(approximate="tanh"))
-
-
 def with_gradient_checkpointing(base: BaseModel) -> BaseModel:
     """Make every layer of `base` compute its activations again in the backward pass, which saves their memory.
 
@@ -261,7 +261,7 @@ def with_gradient_checkpointing(base: BaseModel) -> BaseModel:
     for layer in base.body.modules():
         if isinstance(layer, GradientCheckpointingLayer):
             vars(layer)["forward"] = partial(_recomputed, layer.forward)
-    return replace(base, gradient_checkpointing=True)
+    return replace(base, gradient_checkpointing=True, row_wise=())
 
 
 def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

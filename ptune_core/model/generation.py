@@ -18,7 +18,8 @@ from ptune_core.data.batching import Row
 from ptune_core.errors import SettingsError
 from ptune_core.model.base import BaseModel
 from ptune_core.model.past import Past, filled_cache, go_on, inputs_after
-from ptune_core.model.prompted import Prefix, PromptedModel, only_rows
+from ptune_core.model.prompted import Prefix, PromptedModel
+from ptune_core.model.targets import last_layer_at, only_rows
 
 _OWN_CACHES = (None, "dynamic", "static")
 """Kinds of cache that can be filled beforehand; with the others the whole row is computed."""
@@ -62,7 +63,7 @@ def stream(
     past = prefix.past.first(num_done) if prefix is not None and num_done else None
     rest = model.embed(row.ids[num_done:], prompt_embeddings)
     last = torch.tensor([rest.shape[1] - 1], device=base.device)
-    with only_rows(base.model.get_output_embeddings(), last):
+    with only_rows(base.model.get_output_embeddings(), last), last_layer_at(base.row_wise, last):
         output = base.model(**(inputs_after(base, past, rest) | {"use_cache": True}))
     token_ids: list[int] = []
     shown = text = ""

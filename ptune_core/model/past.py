@@ -17,6 +17,7 @@ from transformers import Cache, DynamicCache, StaticCache
 from transformers.cache_utils import DynamicLayer
 
 from ptune_core.model.base import BaseModel
+from ptune_core.model.targets import last_layer_at
 
 LayerStates = list[tuple[Tensor, Tensor]]
 """Keys and values `[B, h, T, d]` of each layer."""
@@ -128,9 +129,11 @@ def _is_written_out(base: BaseModel, inputs: dict[str, Any]) -> bool:
 
 def go_on(base: BaseModel, past: Past | None, inputs_embeds: Tensor) -> Past:
     """The past of rows of equal length, after `inputs_embeds` `[B, T, H]` too."""
+    nowhere = torch.empty(0, dtype=torch.long, device=base.device)
     inputs = inputs_after(base, past, inputs_embeds)
     cache = inputs.setdefault("past_key_values", DynamicCache())
-    base.body(**(inputs | {"use_cache": True}))
+    with last_layer_at(base.row_wise, nowhere):
+        base.body(**(inputs | {"use_cache": True}))
     assert isinstance(cache, DynamicCache)
     lengths = (0,) * len(inputs_embeds) if past is None else past.lengths
     new = inputs_embeds.shape[1]

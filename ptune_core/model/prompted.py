@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from ptune_core.data.batching import Row, RowMaker, all_rows
@@ -21,6 +21,7 @@ from ptune_core.data.layout import Batch, make_batch
 from ptune_core.errors import SettingsError
 from ptune_core.model.base import ENCODER_HEAD, BaseModel
 from ptune_core.model.past import Past, attention_for, go_on, inputs_after, why_not_in_parts
+from ptune_core.model.targets import last_layer_at, only_rows
 from ptune_core.model.text_cache import TextCache
 from ptune_core.prompt.template import TargetKind, Template
 from ptune_core.prompt.verbalizer import Verbalizer
@@ -138,7 +139,7 @@ class PromptedModel:
         """
         assert batch.labels is not None, "a text batch has labels"
         inputs = self._inputs(batch, prompt_embeddings)
-        with only_rows(self.base.model.get_output_embeddings(), batch.targets), attention_for(self.base, inputs):
+        with only_rows(self.base.model.get_output_embeddings(), batch.targets), self._only(inputs, batch.targets):
             logits = self.base.model(**inputs).logits[0].float()
         return functional.cross_entropy(logits, batch.labels, reduction="none")
 
@@ -182,15 +183,22 @@ class PromptedModel:
         if self.base.head is None:
             assert self.answer_ids is not None, "labels are scored through a verbalizer"
             head = self.base.model.get_output_embeddings()
-            with only_rows(head, targets, self.answer_ids), attention_for(self.base, inputs):
+            with only_rows(head, targets, self.answer_ids), self._only(inputs, targets):
                 return self.base.model(**inputs).logits[0].float()
         if self.base.head_name == ENCODER_HEAD:
-            with attention_for(self.base, inputs):
+            rows, width = inputs["inputs_embeds"].shape[:2]
+            with self._only(inputs, torch.arange(0, rows * width, width, device=self.base.device)):
                 return self.base.model(**inputs).logits.float()
         # transformers pools a decoder's last position whatever stands there.
-        with attention_for(self.base, inputs):
+        with self._only(inputs, targets):
             hidden = self.base.body(**inputs).last_hidden_state.flatten(0, 1)
         return self.base.head(hidden.index_select(0, targets)).float()
+
+    @contextmanager
+    def _only(self, inputs: dict[str, Any], targets: Tensor) -> Iterator[None]:
+        """While this lasts, what the base model is called with costs no more than `[N]` targets need."""
+        with attention_for(self.base, inputs), last_layer_at(self.base.row_wise, targets):
+            yield
 
     def _inputs(self, batch: Batch, prompt_embeddings: Tensor | None) -> dict[str, Any]:
         """What the base model is called with for the rest of the batch, after its contexts and what its rows share."""
@@ -210,36 +218,6 @@ class PromptedModel:
         if past is not None and len(past.lengths) < len(rest):
             past = past.each(len(rest) // len(past.lengths))
         return inputs_after(self.base, past, rest)
-
-
-@contextmanager
-def only_rows(head: nn.Module, targets: Tensor, vocabulary: Tensor | None = None) -> Iterator[None]:
-    """While this lasts, a base model computes its vocabulary head at N target positions alone: logits `[1, N, V]`.
-
-    It is the model's own forward that runs, so what it does to logits afterwards (caps, scales) is done.
-
-    Args:
-        head: The base model's output embeddings.
-        targets: `[N]` positions in the flattened `[B * T]`.
-        vocabulary: `[C]` token ids; then only their logits are computed, in fp32: `[1, N, C]`.
-    """
-
-    def select(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (inputs[0].flatten(0, 1).index_select(0, targets).unsqueeze(0),)
-
-    handles = [head.register_forward_pre_hook(select)]
-    if vocabulary is not None and type(head) is nn.Linear:
-        weight = head.weight.index_select(0, vocabulary).float()
-        bias = None if head.bias is None else head.bias.index_select(0, vocabulary).float()
-        vars(head)["forward"] = lambda hidden: functional.linear(hidden.float(), weight, bias)
-    elif vocabulary is not None:
-        handles.append(head.register_forward_hook(lambda _, __, logits: logits.index_select(-1, vocabulary)))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-        vars(head).pop("forward", None)
 
 
 def combine(text_embeddings: Tensor, virtual_index: Tensor, prompt_embeddings: Tensor | None) -> Tensor:

@@ -163,7 +163,9 @@ class Trainer:
         self.trained.to(accelerator.device)
         self.prompt = prompt
         self.parameters = [parameter for parameter in self.trained.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(self.parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
+        optimizer = torch.optim.AdamW(
+            self.parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
+        )
         self.optimizer = accelerator.prepare(optimizer)
         self.progress = Progress()
         self.started_at = 0

@@ -1,0 +1,70 @@
+"""The same formulas as in transformers' modules, by kernels that are faster.
+
+oneDNN comes with torch, which multiplies by it in bf16. In fp32 torch takes MKL, and MKL's kernels for processors of
+another maker are slow: on an AMD EPYC oneDNN takes 0.5 to 0.9 of its time, least for few rows (benchmarks/RESULTS.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.activations import FastGELUActivation, NewGELUActivation
+from transformers.pytorch_utils import Conv1D
+
+
+def fuse_activations(model: nn.Module) -> None:
+    """Put torch's GELU, which is one kernel and saves one tensor, where transformers writes the same formula out."""
+    for module in model.modules():
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation | FastGELUActivation):
+                setattr(module, name, nn.GELU(approximate="tanh"))
+
+
+def onednn_is_faster() -> bool:
+    """Whether fp32 matrices are multiplied faster by oneDNN than by what torch takes, on this machine's CPU."""
+    maker = str(torch.cpu.get_capabilities().get("cpu_name", ""))
+    return torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available() and maker.startswith("AMD")
+
+
+def use_onednn(body: nn.Module) -> None:
+    """Let every layer of `body` with frozen fp32 weights on a CPU multiply by oneDNN."""
+    for module in body.modules():
+        if type(module) not in (nn.Linear, Conv1D):
+            continue
+        weight: Any = module.weight
+        if weight.dtype == torch.float32 and weight.device.type == "cpu":
+            vars(module)["forward"] = partial(_linear, module, module.forward, type(module) is Conv1D)
+
+
+def multiply(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`[..., in]` times `[out, in]`, of any strides, by oneDNN: `[..., out]`. For gradients see `FrozenProduct`."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+    return product
+
+
+class FrozenProduct(torch.autograd.Function):
+    """`multiply` with a gradient of the rows, and none of weight and bias."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """See `multiply`."""
+        ctx.save_for_backward(weight)
+        return multiply(rows, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """The gradient of the rows."""
+        (weight,) = ctx.saved_tensors
+        return multiply(gradients[0], weight.t()), None, None
+
+
+def _linear(module: Any, usual: Callable[[Tensor], Tensor], is_transposed: bool, hidden: Tensor) -> Tensor:
+    if hidden.numel() == hidden.shape[-1]:  # one row is read as fast as memory is, by any library
+        return usual(hidden)
+    assert not module.weight.requires_grad, "the layer was frozen when it was loaded"
+    product: Tensor = FrozenProduct.apply(hidden, module.weight.t() if is_transposed else module.weight, module.bias)
+    return product

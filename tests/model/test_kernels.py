@@ -1,0 +1,66 @@
+"""Faster kernels give the same numbers and gradients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from ptune_core.model.base import load_base_model
+from ptune_core.model.kernels import FrozenProduct, onednn_is_faster, use_onednn
+from ptune_core.prompt.template import TargetKind
+
+pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+
+
+def product_and_gradient(rows: Tensor, weight: Tensor, bias: Tensor | None, *, plain: bool) -> tuple[Tensor, Tensor]:
+    rows = rows.detach().requires_grad_(True)
+    product = functional.linear(rows, weight, bias) if plain else FrozenProduct.apply(rows, weight, bias)
+    (gradient,) = torch.autograd.grad(product.sin().sum(), rows)
+    return product.detach(), gradient
+
+
+@pytest.mark.parametrize("is_transposed", [False, True])
+@pytest.mark.parametrize("has_bias", [False, True])
+@pytest.mark.parametrize("shape", [(5, 24), (2, 3, 24), (1, 0, 24)])
+def test_a_product_has_its_value_and_gradient(is_transposed: bool, has_bias: bool, shape: tuple[int, ...]) -> None:
+    rows, bias = torch.randn(shape), torch.randn(40) if has_bias else None
+    weight = torch.randn(24, 40).t() if is_transposed else torch.randn(40, 24)
+    if len(shape) == 3:
+        rows = rows.transpose(0, 1)
+    found, expected = (product_and_gradient(rows, weight, bias, plain=plain) for plain in (False, True))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("base", ["tiny_gpt2", "tiny_llama"])
+def test_a_model_is_the_same_by_onednn(base: str, request: pytest.FixtureRequest) -> None:
+    model = AutoModelForCausalLM.from_pretrained(request.getfixturevalue(base)).eval().requires_grad_(False)
+    ids = torch.tensor([[5, 6, 7, 8], [9, 8, 7, 6]])
+    expected, one = model(input_ids=ids).logits, model(input_ids=ids[:1, :1]).logits
+    use_onednn(model.base_model)
+    torch.testing.assert_close(model(input_ids=ids).logits, expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(model(input_ids=ids[:1, :1]).logits, one), "a single row is no matter of kernels"
+
+
+def test_only_frozen_fp32_layers_below_the_head_are_changed(tiny_bert: Path) -> None:
+    for dtype, is_changed in ((torch.float32, True), (torch.bfloat16, False)):
+        model = AutoModelForSequenceClassification.from_pretrained(tiny_bert, dtype=dtype).requires_grad_(False)
+        use_onednn(model.base_model)
+        changed = {name for name, module in model.named_modules() if "forward" in vars(module)}
+        linear = {name for name, module in model.base_model.named_modules() if isinstance(module, nn.Linear)}
+        assert changed == ({f"{model.base_model_prefix}.{name}" for name in linear} if is_changed else set())
+
+
+@pytest.mark.parametrize(("maker", "expected"), [("AMD EPYC 9B14", True), ("Intel(R) Xeon(R) Processor", False)])
+def test_onednn_is_taken_where_it_was_measured_to_be_faster(
+    maker: str, expected: bool, tiny_gpt2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": maker})
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    assert onednn_is_faster() is expected
+    base = load_base_model(str(tiny_gpt2), target=TargetKind.ANSWER, device="cpu", precision="fp32")
+    assert any("forward" in vars(module) for module in base.body.modules()) is expected
