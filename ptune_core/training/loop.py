@@ -195,10 +195,17 @@ class Trainer:
         The encoder runs once a step, however many batches there are: only the sum goes back through it.
         """
         # Dropout draws from the global state: seeding by the step is what lets a resumed run repeat it.
-        torch.manual_seed(self.schedule.seed * 1_000_003 + self.progress.step)
+        self._seed(self.schedule.seed * 1_000_003 + self.progress.step)
         self.trained.train()
         self._prompt_embeddings = self.prompt()
         return self._prompt_embeddings.detach().requires_grad_(True)
+
+    def _seed(self, seed: int) -> None:
+        if self.accelerator.device.type == "cpu":
+            # torch.manual_seed writes down the stack for GPUs that are not there, half a millisecond each time.
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
 
     def end_step(self, leaf: Tensor, loss: float, targets: int, begun: float) -> Stepped | Ended:
         """Turn the gradient of `leaf` into an optimizer step.

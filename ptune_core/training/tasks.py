@@ -140,7 +140,8 @@ class LabelTask(_Task):
         """See `loop.Task`; the metric is accuracy."""
         return self._evaluate(self.validation_rows, prompt_embeddings)
 
-    def evaluate_zero_shot(self) -> Evaluation | None:
+    @cached_property
+    def zero_shot(self) -> Evaluation | None:
         """The base model alone, same template; None with a classification head, which is new and knows nothing."""
         return None if self.model.base.head is not None else self._evaluate(self._zero_shot_rows(), None)
 
@@ -197,7 +198,8 @@ class TextTask(_Task):
         """See `loop.Task`; the metric is the loss per answer token."""
         return self._evaluate(self.validation_rows, prompt_embeddings)
 
-    def evaluate_zero_shot(self) -> Evaluation:
+    @cached_property
+    def zero_shot(self) -> Evaluation:
         """The base model alone, same template."""
         return self._evaluate(self._zero_shot_rows(), None)
 

@@ -150,7 +150,7 @@ class Trial:
         if event.step == 0:
             majority = majority_accuracy(task.validation_gold) if isinstance(task, LabelTask) else None
             # A new classification head knows nothing: what it says before training is its zero-shot line.
-            zero_shot = task.evaluate_zero_shot() or evaluation
+            zero_shot = task.zero_shot or evaluation
             self.baseline = {"majority": majority, "zero_shot": zero_shot.value}
             self.report("baseline", **self.baseline)
         self.report("eval", step=event.step, **line)

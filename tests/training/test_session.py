@@ -116,7 +116,7 @@ def test_step_zero_equals_the_text_the_prompt_starts_from(tmp_path: Path, tiny_g
     assert examples.verbalizer is not None
     words = PromptedModel(base, template, examples.verbalizer)
     same = LabelTask(words, examples.train, examples.validation, Batching(4, 4, 0), tmp_path)
-    zero_shot = same.evaluate_zero_shot()
+    zero_shot = same.zero_shot
     assert zero_shot is not None
     assert recorder.of("eval")[0]["loss"] == pytest.approx(zero_shot.loss, abs=1e-6)
 

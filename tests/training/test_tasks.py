@@ -125,4 +125,4 @@ def test_without_the_prompt_a_long_text_leaves_room_for_its_answer(
     template = "{text} " * 12 + "[P*1] so[ANSWER:answer]"
     task = text_task(prompted(tiny_gpt2, template, classifies=False), examples, tmp_path, VALIDATION)
     assert any(row.num_cut for row in task.validation_rows.rows(range(9)))
-    assert np.isfinite(task.evaluate_zero_shot().loss)
+    assert np.isfinite(task.zero_shot.loss)
