@@ -62,7 +62,7 @@ class Report:
     def summary(self) -> str:
         """One line: "Using 312 of 320 rows; 8 dropped: 5 empty text, 3 unknown label"."""
         if not self.dropped:
-            return f"Using all {self.total} rows"
+            return "Using 1 row" if self.total == 1 else f"Using all {self.total} rows"
         by_count = sorted(self.dropped.items(), key=lambda item: -len(item[1]))
         reasons = ", ".join(f"{len(rows)} {reason}" for reason, rows in by_count)
         return f"Using {self.used} of {self.total} rows; {self.total - self.used} dropped: {reasons}"

@@ -176,7 +176,8 @@ def which_fit(examples: ExampleSet, maker: RowMaker) -> np.ndarray:
     for group in _groups(iter(examples)):
         doubtful = [
             (index, example.values)
-            for index, example in zip(indices, group, strict=False)
+            # The group first: the other way around, each group's end would swallow an index.
+            for example, index in zip(group, indices, strict=False)
             if not _is_surely_short(example.values[examples.target], maker)
         ]
         answers = maker.answers([values[examples.target] for _, values in doubtful])

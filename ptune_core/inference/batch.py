@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import errno
 import os
 import re
 import tempfile
@@ -18,6 +17,7 @@ from typing import IO, Protocol
 from ptune_core.data.ingest import ingest
 from ptune_core.data.table import Table, read_rows
 from ptune_core.errors import AdapterError, DataError, DiskFull
+from ptune_core.files import NO_ROOM
 from ptune_core.inference.protocol import Classification, Classify, Describe, Description, build_request
 
 ROWS_PER_REQUEST = 64
@@ -205,7 +205,7 @@ def _replaced(path: Path) -> Iterator[IO[str]]:
             yield file
         os.replace(unfinished, path)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in NO_ROOM:
             raise DiskFull("There is no room to write the labelled rows", got=str(path)) from error
         raise DataError(f"{path} cannot be written", got=error.strerror or str(error)) from error
     finally:

@@ -196,7 +196,9 @@ class Engine:
             self._unload()
             self._base, self._base_key = self._load_base(adapter.base_key), adapter.base_key
         if adapter not in self._ready:
-            model = prompted_model(adapter, self._base)
+            # Whether this base model can be computed in parts is tried once, not for each of its adapters.
+            texts = next((ready.model.texts for ready in self._ready.values()), None)
+            model = prompted_model(adapter, self._base, texts)
             prompt_embeddings = adapter.trained.prompt_embeddings.to(self._base.device)
             self._ready[adapter] = Ready(model, prompt_embeddings, model.prefix(prompt_embeddings))
         if adapter is not self._head_of:

@@ -15,6 +15,7 @@ from ptune_core.adapters.format import FILE_LIMITS, load_adapter, template_of
 from ptune_core.errors import AdapterError
 from ptune_core.model.base import BaseModel
 from ptune_core.model.prompted import PromptedModel
+from ptune_core.model.text_cache import TextCache
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.template import TargetKind, Template
 from ptune_core.prompt.verbalizer import Verbalizer
@@ -91,8 +92,13 @@ class AdapterCache:
         return self._adapters[path][1]
 
 
-def prompted_model(adapter: LoadedAdapter, base: BaseModel) -> PromptedModel:
+def prompted_model(adapter: LoadedAdapter, base: BaseModel, texts: TextCache | None = None) -> PromptedModel:
     """The base model with the adapter's template and verbalizer; its tensors stay apart.
+
+    Args:
+        adapter: Whose template.
+        base: The base model.
+        texts: Of another adapter on the same base model, to share; None finds out what this base model can.
 
     Raises:
         AdapterError: Its virtual tokens do not fit the base model.
@@ -100,7 +106,7 @@ def prompted_model(adapter: LoadedAdapter, base: BaseModel) -> PromptedModel:
     """
     trained = adapter.trained
     verbalizer = Verbalizer.from_labels(trained.labels, trained.verbalizer) if trained.labels else None
-    model = PromptedModel(base, adapter.template, verbalizer, max_length=trained.max_length)
+    model = PromptedModel(base, adapter.template, verbalizer, max_length=trained.max_length, texts=texts)
     check_fit(trained, model)
     return model
 

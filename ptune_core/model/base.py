@@ -1,4 +1,4 @@
-"""Load a base model, freeze it, and know what it can do. The only module that imports transformers' model classes."""
+"""Load a base model, freeze it, and know what it can do. The only module that loads transformers' models."""
 
 from __future__ import annotations
 

@@ -63,7 +63,8 @@ class FrozenProduct(torch.autograd.Function):
 
 
 def _linear(module: Any, usual: Callable[[Tensor], Tensor], is_transposed: bool, hidden: Tensor) -> Tensor:
-    if hidden.numel() == hidden.shape[-1]:  # one row is read as fast as memory is, by any library
+    is_one_row = hidden.numel() == hidden.shape[-1]  # as fast as its weights are read, by any library
+    if is_one_row or not hidden.is_cpu:  # a model may move to a GPU after it was loaded
         return usual(hidden)
     assert not module.weight.requires_grad, "the layer was frozen when it was loaded"
     product: Tensor = FrozenProduct.apply(hidden, module.weight.t() if is_transposed else module.weight, module.bias)

@@ -9,6 +9,7 @@ it was computed: a resumed run finds the same bits.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
@@ -126,9 +127,17 @@ class TextCache:
         for i, context in enumerate(contexts):
             if context:
                 places[i, width - len(context) :] = torch.arange(starts[context], starts[context] + len(context))
-        gathered = tokens.index_select(0, places.flatten().to(tokens.device)).to(self.base.device, non_blocking=True)
+        gathered = self._gather(tokens, places.flatten())
         layers = self._layout.split(gathered.view(*places.shape, -1))
         return Past(layers, tuple(map(len, contexts)))
+
+    def _gather(self, tokens: Tensor, places: Tensor) -> Tensor:
+        """Some tokens on the base model's device; to a GPU through pinned memory, without waiting for the copy."""
+        device = self.base.device
+        if tokens.device == device:
+            return tokens.index_select(0, places.to(device))
+        pinned = torch.empty(len(places), tokens.shape[1], dtype=tokens.dtype, pin_memory=True)
+        return torch.index_select(tokens, 0, places, out=pinned).to(device, non_blocking=True)
 
     def _fill(self, contexts: Sequence[Context]) -> None:
         assert self._tokens is not None
@@ -161,15 +170,17 @@ class TextCache:
         if self.place is Place.DISK:
             assert budget.directory is not None
             descriptor, name = tempfile.mkstemp(dir=budget.directory, prefix=".text-cache-")
-            os.close(descriptor)
             count = num_tokens * self._layout.width
+            if hasattr(os, "posix_fallocate"):  # a disk that is full only later kills whoever writes to a mapped hole
+                os.posix_fallocate(descriptor, 0, count * dtype.itemsize)
+            os.close(descriptor)
             tokens = torch.from_file(name, shared=True, size=count, dtype=dtype).view(shape)
             os.unlink(name)  # the mapping stays, and no crash can leave the file behind
             return tokens
         if self.place is Place.DEVICE:
             tokens = torch.empty(shape, dtype=dtype, device=self.base.device)
         else:
-            tokens = torch.empty(shape, dtype=dtype, pin_memory=True)
+            tokens = torch.empty(shape, dtype=dtype)
         tokens[0] = 0
         return tokens
 
@@ -198,16 +209,16 @@ def _rooms(device: torch.device, budget: Budget) -> list[tuple[Place, float]]:
     """Places with the bytes that may be taken there, fastest first."""
     if budget.mib == 0:
         return []
-    wanted = None if budget.mib is None else budget.mib * _MIB
-    main = SHARE_OF_FREE * free_memory() if wanted is None else wanted
-    rooms: list[tuple[Place, float]] = []
+    # Processes that train together on this machine each have a text cache of their own.
+    share = SHARE_OF_FREE / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    wanted = math.inf if budget.mib is None else budget.mib * _MIB
+    main = share * free_memory() if budget.mib is None else wanted
+    rooms: list[tuple[Place, float]] = [(Place.DEVICE, main)]
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        rooms = [(Place.DEVICE, SHARE_OF_FREE * free if wanted is None else wanted), (Place.HOST, main)]
-    else:
-        rooms = [(Place.DEVICE, main)]
+        rooms = [(Place.DEVICE, min(wanted, SHARE_OF_FREE * free)), (Place.HOST, main)]
     if budget.directory is not None:
-        rooms.append((Place.DISK, SHARE_OF_FREE * shutil.disk_usage(budget.directory).free))
+        rooms.append((Place.DISK, share * shutil.disk_usage(budget.directory).free))
     return rooms
 
 

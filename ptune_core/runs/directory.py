@@ -9,6 +9,7 @@ log.txt         everything the worker printed
 metrics.jsonl   the curve
 tokens/         tokenised rows, until training is finished
 checkpoints/ best/ adapter/ adapter.zip   written by training and export
+sweep/NN/       of a sweep: the same four, and metrics.jsonl, of trial NN
 result.json     the end record, written last
 """
 

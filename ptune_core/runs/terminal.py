@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from ptune_core.runs.live import duration
+
 
 class Progress:
     """Says where a run stands: on a terminal in one line that changes, elsewhere only what is worth keeping."""
@@ -17,15 +19,16 @@ class Progress:
         self._line_open = False
         self._steps = 0
         self._metric = "value"
+        self._trials = 1
         self._first: tuple[int, float] | None = None
 
     def show(self, line: dict[str, Any]) -> None:
         """Show one line of `metrics.jsonl`."""
         match line["kind"]:
             case "phase":
-                self._keep(line["phase"])
+                self._keep(line["phase"] + self._which(line.get("trials", [])))
             case "plan":
-                self._steps, self._metric = line["steps"], line["metric"]
+                self._steps, self._metric, self._trials = line["steps"], line["metric"], line.get("trials", 1)
                 self._keep(line["data"])
                 for warning in line["warnings"]:
                     self._keep(f"warning: {warning}")
@@ -39,6 +42,12 @@ class Progress:
                 self._keep(f"step {line['step']}/{self._steps}: validation {numbers}{star}")
             case "step":
                 self._step(line["step"], line["loss"])
+
+    def _which(self, trials: Sequence[int]) -> str:
+        """Of a sweep, which trials a phase is about, counted from 1."""
+        if self._trials == 1 or not trials:
+            return ""
+        return f" trial {', '.join(str(number + 1) for number in trials)} of {self._trials}"
 
     def end_line(self) -> None:
         """Leave the changing line, so that what follows stands on its own."""
@@ -68,14 +77,6 @@ class Progress:
 
 def _numbers(**values: float | None) -> str:
     return ", ".join(f"{name.replace('_', '-')} {value:.3f}" for name, value in values.items() if value is not None)
-
-
-def duration(seconds: float) -> str:
-    """`seconds` for people: ``45 s``, ``1 m 10 s``, ``2 h 5 m``."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes == 0:
-        return f"{rest} s"
-    return f"{minutes} m {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} m"
 
 
 def summary(result: dict[str, Any], directory: Path) -> str:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ptune_core.errors import DataError, DiskFull, OutOfMemory, PTuneError, RunError
 from ptune_core.files import NO_ROOM, Lock
+from ptune_core.model.device import Device
 from ptune_core.model.lease import training_lease
 from ptune_core.runs.causes import machine_start, memory_kills, memory_remedy
 from ptune_core.runs.directory import LOCK_VARIABLE, RunDirectory, default_name
@@ -65,7 +66,8 @@ def work(directory: Path, train: Train | None = None) -> int:
     files = RunDirectory(directory)
     files.run()
     if _rank() > 0:
-        _follow(files, train or _real_training)
+        if files.result() is None:
+            _follow(files, files.settings(), train or _real_training)
         return 0
     lock = _take_lock(files)
     if lock is None:
@@ -93,7 +95,8 @@ def train_here(
         train: Stands in for `run_training` in tests.
 
     Returns:
-        What `result.json` holds, also for a training that failed.
+        What `result.json` holds, also for a training that failed. Empty in a process that only takes part, as
+        `accelerate launch` starts them: the main one has it.
 
     Raises:
         RunError: `out` is in use, or holds a run with other settings.
@@ -101,7 +104,8 @@ def train_here(
     """
     files = RunDirectory(out.absolute())
     if _rank() > 0:
-        return _follow(files, train or _real_training)
+        # The main process leaves a finished run alone as well; else both wait for each other.
+        return {} if _is_finished(files) else _follow(files, settings, train or _real_training)
     files.path.mkdir(parents=True, exist_ok=True)
     lock = Lock.acquire(files.lock_file)
     if lock is None:
@@ -111,9 +115,8 @@ def train_here(
             if files.settings() != settings:
                 remedy = "Choose another directory"
                 raise RunError("The directory holds a run with other settings", got=str(out), remedy=remedy)
-            result = files.result()
-            if result is not None and result["state"] == RunState.FINISHED:
-                return result
+            if _is_finished(files):
+                return files.result() or {}
             files.reopen(files.attempt() + 1)
         else:
             _prepare(files, settings)
@@ -168,6 +171,8 @@ def _attempt(files: RunDirectory, train: Train, *, report: Report, should_stop: 
             return terminated() or files.stop_requested() or should_stop()
 
         try:
+            if _has_company():
+                _meet(files.settings())
             outcome = _train(files, train, note, stopping)
             stopped = outcome.pop("stopped", False)
             outcome["state"] = RunState.STOPPED if stopped else RunState.FINISHED
@@ -181,23 +186,37 @@ def _attempt(files: RunDirectory, train: Train, *, report: Report, should_stop: 
     return result
 
 
+def _is_finished(files: RunDirectory) -> bool:
+    result = files.result()
+    return result is not None and result["state"] == RunState.FINISHED
+
+
 def _rank() -> int:
     """Number of this process among those that `accelerate launch` started; 0 is the main one."""
-    return int(os.environ.get("RANK", "0"))
+    return int(os.environ.get("RANK", "0")) if _has_company() else 0
 
 
-def _follow(files: RunDirectory, train: Train) -> dict[str, Any]:
+def _has_company() -> bool:
+    return "WORLD_SIZE" in os.environ
+
+
+def _follow(files: RunDirectory, settings: RunSettings, train: Train) -> dict[str, Any]:
     """Take part in a run that the main process holds, reports and saves."""
+    _meet(settings)
     return _train(files, train, lambda _: None, lambda: False)
+
+
+def _meet(settings: RunSettings) -> None:
+    """Wait until the main process has put data and settings there; it does so before it comes here itself."""
+    from ptune_core.training.processes import join_processes, wait_for_all
+
+    join_processes(cpu=settings.device is Device.CPU)
+    wait_for_all()
 
 
 def _train(files: RunDirectory, train: Train, report: Report, should_stop: Callable[[], bool]) -> dict[str, Any]:
     from ptune_core.data.table import Tables, open_table
-    from ptune_core.training.processes import join_processes, wait_for_all
 
-    if "WORLD_SIZE" in os.environ:
-        join_processes()
-        wait_for_all()  # the main process has put data and settings there
     if _rank() == 0 and not files.data_is_intact():
         raise DataError("The run's data were changed after it was started", remedy="Start a new run")
     return train(

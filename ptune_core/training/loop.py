@@ -8,7 +8,6 @@ CPU, and to rounding on a GPU.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -117,7 +116,6 @@ class Stepped:
     loss: float
     learning_rate: float
     grad_norm: float
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -170,7 +168,7 @@ class Trainer:
         self.progress = Progress()
         self.started_at = 0
 
-    def review(self, task: Task, metric: Metric, should_stop: Callable[[], bool]) -> Iterator[Event]:
+    def review(self, task: Task, metric: Metric, stop: bool) -> Iterator[Event]:
         """What is due between two steps: an evaluation, a checkpoint, the end."""
         schedule, progress = self.schedule, self.progress
         finished = progress.step >= schedule.steps
@@ -182,7 +180,7 @@ class Trainer:
             yield Evaluated(progress.step, evaluation, best=progress.record(evaluation, metric))
 
         patience_over = 0 < schedule.patience <= progress.evaluations_without_progress
-        stopping = finished or patience_over or should_stop()
+        stopping = finished or patience_over or stop
         if stopping or (progress.step % schedule.checkpoint_every == 0 and progress.step > self.started_at):
             yield CheckpointDue(progress.step)
         if stopping:
@@ -207,14 +205,13 @@ class Trainer:
         else:
             torch.manual_seed(seed)
 
-    def end_step(self, leaf: Tensor, loss: float, targets: int, begun: float) -> Stepped | Ended:
+    def end_step(self, leaf: Tensor, loss: float, targets: int) -> Stepped | Ended:
         """Turn the gradient of `leaf` into an optimizer step.
 
         Args:
             leaf: From `begin_step`, with its gradient.
             loss: Summed over the targets.
             targets: How many there were.
-            begun: `time.perf_counter()` at the beginning of the step.
         """
         schedule, step = self.schedule, self.progress.step
         mean_loss = loss / targets
@@ -232,7 +229,7 @@ class Trainer:
         self.optimizer.zero_grad()
         self.progress.step += 1
         epoch = self.progress.step * schedule.batches_per_step / schedule.batches_per_epoch
-        return Stepped(self.progress.step, epoch, mean_loss, learning_rate, grad_norm, time.perf_counter() - begun)
+        return Stepped(self.progress.step, epoch, mean_loss, learning_rate, grad_norm)
 
     def _diverged(self, what: str) -> Ended:
         kept = f"The best result so far (step {self.progress.best_step}) is kept. "
@@ -307,15 +304,16 @@ def train(
         trainers: Prompts of one shape that learn from the same batches, which pass through the base model together.
         task: Data and base model.
         metric: What decides which evaluation is best.
-        should_stop: Asked before every step.
+        should_stop: Asked once before every step.
 
     Yields:
         What happens to which trainer; `Ended` is a trainer's last event.
     """
     running = list(trainers)
     while running:
+        stop = should_stop()
         for trainer in list(running):
-            for event in trainer.review(task, metric, should_stop):
+            for event in trainer.review(task, metric, stop):
                 yield trainer, event
                 if isinstance(event, Ended):
                     running.remove(trainer)
@@ -340,33 +338,32 @@ def _sum_over_processes(
     for trainer in trainers:
         gradients += [] if trainer.head is None else [parameter.grad for parameter in trainer.head.parameters()]
     tensors = [tensor for tensor in gradients if tensor is not None]
-    flat = torch.cat([*(tensor.flatten().float() for tensor in tensors), losses.to(tensors[0].device)])
+    flat = torch.cat([*(tensor.flatten().float() for tensor in tensors), losses])
     count = torch.tensor([targets], device=flat.device)
     flat, count = accelerator.reduce(flat, "sum"), accelerator.reduce(count, "sum")
     parts = flat.split([*(tensor.numel() for tensor in tensors), len(losses)])
     for tensor, part in zip(tensors, parts, strict=False):
         tensor.copy_(part.view_as(tensor))
-    return parts[-1].cpu(), int(count)
+    return parts[-1], int(count)
 
 
 def take_step(trainers: Sequence[Trainer], task: Task) -> list[Stepped | Ended]:
     """One optimizer step of trainers that stand at the same step; nothing for none."""
     if not trainers:
         return []
-    begun = time.perf_counter()
     leaves = [trainer.begin_step() for trainer in trainers]
-    losses, targets = torch.zeros(len(trainers)), 0
     first = trainers[0]
+    losses, targets = torch.zeros(len(trainers), device=first.accelerator.device), 0
     for i in range(first.schedule.batches_per_step):
         batch = first.progress.step * first.schedule.batches_per_step + i
         # Each process takes every so-manieth batch, as if its batches were accumulated one after the other.
         position = batch * first.accelerator.num_processes + first.accelerator.process_index
         loss, count = task.losses(position, leaves)
         first.accelerator.backward(loss.sum())
-        losses, targets = losses + loss.detach().cpu(), targets + count
+        losses, targets = losses + loss.detach(), targets + count
     if first.accelerator.num_processes > 1:
         losses, targets = _sum_over_processes(trainers, leaves, losses, targets)
     return [
-        trainer.end_step(leaf, loss, targets, begun)
+        trainer.end_step(leaf, loss, targets)
         for trainer, leaf, loss in zip(trainers, leaves, losses.tolist(), strict=True)
     ]

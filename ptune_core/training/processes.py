@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import os
 from collections.abc import Callable
+from datetime import timedelta
 
 import torch
 
@@ -19,7 +21,10 @@ def join_processes(*, cpu: bool = False) -> None:
     Args:
         cpu: Even where there is a GPU.
     """
-    state = PartialState(cpu=cpu or not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU"))
+    on_cpu = cpu or not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
+    # The others wait while the main process evaluates, for as long as that takes.
+    together = {"timeout": timedelta(days=1)} if "WORLD_SIZE" in os.environ else {}
+    state = PartialState(cpu=on_cpu, **together)
     if state.num_processes > 1:  # threads of the group that run at exit can abort a process that is done
         atexit.register(state.destroy_process_group)
 

@@ -19,6 +19,7 @@ import torch
 from ptune_core.data.examples import Examples, SplitOptions, build_examples
 from ptune_core.data.table import Tables
 from ptune_core.demo import DEMO, DEMO_LABELS
+from ptune_core.errors import SettingsError
 from ptune_core.model.base import BaseModel, load_base_model, with_gradient_checkpointing
 from ptune_core.model.device import Device
 from ptune_core.model.prompted import PromptedModel
@@ -34,6 +35,9 @@ from ptune_core.training.trial import Lesson, Trial
 
 ESTIMATED_ON = 64
 """Validation rows an estimate evaluates."""
+
+TOGETHER_AT_MOST = 8
+"""Trials that pass through the base model together: each takes as much memory for activations as a run alone."""
 
 Report = Callable[[dict[str, Any]], None]
 Export = Callable[[TrainedPrompt, Path], None]
@@ -103,6 +107,7 @@ class _Session:
     def run(self, should_stop: Callable[[], bool], export: Export) -> dict[str, Any]:
         self.phase("loading data")
         examples = {template: self.load_data(template) for template in dict.fromkeys(s.template for s in self.trials)}
+        check_comparable(examples)
         self.phase("loading base model")
         base = self.load_base(next(iter(examples.values())))
         self.phase("preparing")
@@ -179,12 +184,11 @@ class _Session:
 
     def together(self, base: BaseModel) -> list[list[int]]:
         """Numbers of the trials that share their batches: one template, and no classification head of their own."""
-        if base.head is not None:
-            return [[number] for number in range(len(self.trials))]
+        at_most = TOGETHER_AT_MOST if base.head is None else 1
         groups: dict[str, list[int]] = {}
         for number, settings in enumerate(self.trials):
             groups.setdefault(settings.template, []).append(number)
-        return list(groups.values())
+        return [of[i : i + at_most] for of in groups.values() for i in range(0, len(of), at_most)]
 
     def train(
         self, numbers: Sequence[int], lessons: Lessons, should_stop: Callable[[], bool], export: Export
@@ -196,7 +200,7 @@ class _Session:
             self.report_plan(trials[0])
         for trial in trials.values():
             trial.resume()
-        self.phase("training")
+        self.phase("training", trials=list(trials))
         of_trainer = {id(trial.trainer): trial for trial in trials.values()}
         trainers = [trial.trainer for trial in trials.values()]
         for trainer, event in train(trainers, lesson.task, lesson.metric, should_stop):
@@ -267,8 +271,8 @@ class _Session:
                 digest.update(bytes.fromhex(table.digest))
         return digest.digest()
 
-    def phase(self, name: str) -> None:
-        self.report("phase", phase=name, seconds=self.seconds())
+    def phase(self, name: str, **values: Any) -> None:
+        self.report("phase", phase=name, seconds=self.seconds(), **values)
 
     def report(self, kind: str, **values: Any) -> None:
         if self.is_main:
@@ -276,3 +280,21 @@ class _Session:
 
     def seconds(self) -> float:
         return round(time.monotonic() - self.begun, 3)
+
+
+def check_comparable(examples: Mapping[str, Examples]) -> None:
+    """Refuse templates that do not learn from and are not measured on the same rows.
+
+    Raises:
+        SettingsError: Their columns are not filled in the same rows, so that some lose rows which others keep.
+    """
+    (first, *others) = examples.values()
+    for template, found in zip(list(examples)[1:], others, strict=True):
+        same_labels = (found.verbalizer and found.verbalizer.labels) == (first.verbalizer and first.verbalizer.labels)
+        if not (same_labels and np.array_equal(found.validation.rows, first.validation.rows)):
+            raise SettingsError(
+                "The templates of the sweep do not use the same rows, so their results could not be compared",
+                got=f"{first.report.summary()} for one, {found.report.summary()} for {template!r}",
+                needed="templates whose columns are filled in the same rows",
+                remedy="Fill in the empty cells, or train these templates in runs of their own",
+            )

@@ -139,13 +139,13 @@ class RunSettings(BaseModel):
         le=131_072,
         description="Tokens per example, virtual tokens included. Empty: what fits, at most 512.",
     )
-    max_new_tokens: int = Field(64, ge=1, le=1024, description="Longest text generated for a sample or a reply.")
+    max_new_tokens: int = Field(64, ge=1, le=1024, description="Longest text generated for a reply, in tokens.")
     text_cache_mib: int | None = Field(
         None,
         ge=0,
         le=100_000_000,
         description="Memory for keys and values of text before the first virtual token, computed once. Empty: up to "
-        "half of what is free, else disk; 0 computes them every time.",
+        "half of what is free. What does not fit is kept on disk; 0 computes them every time.",
     )
     precision: Precision = Field(
         Precision.AUTO,

@@ -114,7 +114,7 @@ class Trial:
             return
         match event:
             case Stepped():
-                self.report("step", **asdict(event) | {"seconds": seconds})
+                self.report("step", **asdict(event), seconds=seconds)
             case Evaluated():
                 self._evaluated(event, seconds)
             case CheckpointDue(step=step):
@@ -204,7 +204,8 @@ class Trial:
             columns=dict(self.settings.columns),
             base_model=base.id,
             revision=base.revision,
-            head={name: tensor.float().cpu() for name, tensor in head.items()},
+            # A copy: the head is the base model's, and the next trial of a sweep trains it anew.
+            head={name: tensor.detach().to("cpu", torch.float32, copy=True) for name, tensor in head.items()},
             encoder_state={name: tensor.cpu() for name, tensor in self.trainer.prompt.state_dict().items()},
             prompt_config=self.config,
             max_length=model.max_length,

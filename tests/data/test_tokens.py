@@ -158,6 +158,18 @@ def test_stretches_begin_short_and_double_up_to_a_length(count: int) -> None:
     assert all(after in (before, 2 * before) for before, after in zip(sizes[1:-2], sizes[2:-1], strict=True))
 
 
+def test_one_long_answer_after_many_rows_is_the_one_left_out(tmp_path: Path, tiny_gpt2: Path) -> None:
+    """Bug: the end of each 1024 rows swallowed an index, so that a row before the long one was left out."""
+    examples = examples_in(tmp_path, 2500, labelled=False)
+    maker = RowMaker(AutoTokenizer.from_pretrained(tiny_gpt2), parse_template(LABELLED), 40)
+    table = pq.read_table(examples.table.path)
+    labels = table["label"].to_pylist()
+    for row in (1500, 2499):
+        labels[row] = "dog " * 50
+    pq.write_table(table.set_column(2, "label", pa.array(labels)), examples.table.path, row_group_size=700)
+    assert np.flatnonzero(~which_fit(examples, maker)).tolist() == [1500, 2499]
+
+
 def test_only_answers_that_leave_no_room_are_left_out(tmp_path: Path, tiny_gpt2: Path) -> None:
     examples = examples_in(tmp_path, 300, labelled=False)
     maker = RowMaker(AutoTokenizer.from_pretrained(tiny_gpt2), parse_template(LABELLED), 19)

@@ -46,6 +46,13 @@ def test_a_model_is_the_same_by_onednn(base: str, request: pytest.FixtureRequest
     assert torch.equal(model(input_ids=ids[:1, :1]).logits, one), "a single row is no matter of kernels"
 
 
+def test_a_model_that_moves_to_a_gpu_leaves_onednn_behind(tiny_llama: Path) -> None:
+    """Bug: inference loads on the CPU and then moves; oneDNN has no kernel elsewhere."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama).eval().requires_grad_(False)
+    use_onednn(model.base_model)
+    assert model.to("meta")(input_ids=torch.tensor([[5, 6, 7, 8]], device="meta")).logits.shape[:2] == (1, 4)
+
+
 def test_only_frozen_fp32_layers_below_the_head_are_changed(tiny_bert: Path) -> None:
     for dtype, is_changed in ((torch.float32, True), (torch.bfloat16, False)):
         model = AutoModelForSequenceClassification.from_pretrained(tiny_bert, dtype=dtype).requires_grad_(False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -149,6 +151,41 @@ def test_a_budget_that_is_too_small_computes_every_time(causal_folder: Callable[
     model.texts.reserve([contexts], Budget(mib=0, directory=tmp_path))
     assert (model.texts.place, model.texts.mib) == (Place.NOWHERE, 0)
     assert_same(in_batch(model, prompt_for(model)), whole_graph(model, prompt_for(model)))
+
+
+def test_processes_on_one_machine_share_what_is_free(
+    causal_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug: each of two processes took half of the free memory for its text cache."""
+    model = load(causal_folder("gpt2"), TEMPLATES["after"])
+    contexts = [row.context for row in model.make_rows([{"text": text} for text in TEXTS])]
+    assert model.texts is not None
+    model.texts.reserve([contexts], Budget())
+    needed = int(2.2 * model.texts.mib * 2**20)  # half of it is just enough
+    monkeypatch.setattr("ptune_core.model.text_cache.free_memory", lambda: needed)
+    for processes, place in (("1", Place.DEVICE), ("2", Place.NOWHERE)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+        model = load(causal_folder("gpt2"), TEMPLATES["after"])
+        assert model.texts is not None
+        model.texts.reserve([contexts], Budget())
+        assert model.texts.place is place
+
+
+def test_a_disk_that_is_full_is_told_before_training(
+    causal_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug: the mapped file had holes; a disk that filled up later killed the worker when it wrote into one."""
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ptune_core.model.text_cache.free_memory", lambda: 0)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    model = load(causal_folder("gpt2"), TEMPLATES["after"])
+    contexts = [row.context for row in model.make_rows([{"text": text} for text in TEXTS])]
+    assert model.texts is not None
+    with pytest.raises(OSError, match="No space left"):
+        model.texts.reserve([contexts], Budget(directory=tmp_path))
 
 
 def test_no_gradient_goes_through_a_context(causal_folder: Callable[[str], Path]) -> None:

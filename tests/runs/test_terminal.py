@@ -6,9 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from ptune_core.runs.terminal import Progress, duration, summary
+from ptune_core.runs.terminal import Progress, summary
 
 
 class Terminal(io.StringIO):
@@ -49,11 +47,6 @@ def test_progress_in_a_file_keeps_only_what_stays_true() -> None:
         "baseline: zero-shot 0.500",
         "step 2/3: validation loss 0.250, accuracy 0.900, best so far",
     ]
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59.6, "1 m 0 s"), (70, "1 m 10 s"), (7500, "2 h 5 m")])
-def test_durations_are_for_people(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def test_a_run_stopped_before_its_first_evaluation_has_no_numbers() -> None:

@@ -15,14 +15,24 @@ from ptune_core.runs.worker import train_here
 from ptune_core.training.settings import RunSettings
 
 ROWS = "text,label\n" + "".join(f"{'word ' * (i % 9)} {i},{'good' if i % 2 else 'bad'}\n" for i in range(60))
-TRAIN = """
-import sys
-from pathlib import Path
-from ptune_core.runs.worker import train_here
-from ptune_core.training.settings import RunSettings
-result = train_here(RunSettings.from_yaml(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
-sys.exit(result.get("error") is not None)
-"""
+
+
+def train_twice(settings: Path, out: Path) -> list[str]:
+    """What the two processes of `accelerate launch --num_processes 2 -m ptune_core train` print."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, "-m", "ptune_core", "train", str(settings), "--out", str(out)]
+    processes = [
+        subprocess.Popen(
+            command, env=os.environ | shared | {"RANK": rank, "LOCAL_RANK": rank}, stdout=subprocess.PIPE, text=True
+        )
+        for rank in ("0", "1")
+    ]
+    printed = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    return printed
 
 
 @pytest.mark.parametrize("template", ["{text} [P*4][ANSWER:label]", "[P*4] {text} [HEAD:label]"])
@@ -38,21 +48,8 @@ def test_two_processes_are_two_accumulated_batches(tmp_path: Path, tiny_gpt2: Pa
     alone = settings.model_copy(update={"gradient_accumulation_steps": 2})
     expected = train_here(alone, tmp_path / "one")
     (tmp_path / "settings.yaml").write_text(settings.to_yaml())
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "LOCAL_WORLD_SIZE": "2",
-        "ACCELERATE_USE_CPU": "true",  # as `accelerate launch --cpu` sets it
-    }
-    command = [sys.executable, "-c", TRAIN, str(tmp_path / "settings.yaml"), str(tmp_path / "two")]
-    processes = [
-        subprocess.Popen(command, env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)
-    ]
-    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    printed = train_twice(tmp_path / "settings.yaml", tmp_path / "two")
+    assert "finished after 6 steps" in printed[0] and printed[1] == "", "one of them speaks"
     found = json.loads((tmp_path / "two" / "result.json").read_text())
     assert (found["value"], found["steps"]) == (expected["value"], 6)
 
@@ -62,3 +59,16 @@ def test_two_processes_are_two_accumulated_batches(tmp_path: Path, tiny_gpt2: Pa
 
     assert losses("two") == pytest.approx(losses("one"), rel=1e-5)
     assert (tmp_path / "two" / "adapter.zip").is_file()
+    # Bug: asked again, the main process said what there was, and the other waited for it without end.
+    assert train_twice(tmp_path / "settings.yaml", tmp_path / "two") == printed
+
+
+def test_a_rank_without_company_trains_as_usual(
+    tmp_path: Path, tiny_gpt2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug: a variable RANK that something else had set made the only process a follower, which keeps no result."""
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    (tmp_path / "data.csv").write_text(ROWS)
+    values = {"base_model": str(tiny_gpt2), "data": str(tmp_path / "data.csv"), "max_steps": 1, "device": "cpu"}
+    assert train_here(RunSettings.parse(values | {"encoder_hidden_size": 16}), tmp_path / "one")["state"] == "finished"

@@ -11,7 +11,7 @@ import torch
 from ptune_core.data.examples import SplitOptions, build_examples
 from ptune_core.data.ingest import ingest_text
 from ptune_core.data.table import Table, Tables
-from ptune_core.errors import CheckpointError, DataError, TrainingDiverged
+from ptune_core.errors import CheckpointError, DataError, SettingsError, TrainingDiverged
 from ptune_core.model.base import load_base_model
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.trained import TrainedPrompt
@@ -210,6 +210,41 @@ def test_a_classification_head_starts_anew_in_every_trial(tmp_path: Path, tiny_g
     recorder.train(settings, table, tmp_path / "run")
     first, second = ([line["loss"] for line in recorder.of("step") if line["trial"] == i] for i in (0, 1))
     assert first == second
+
+
+def test_the_best_trial_is_exported_with_its_own_head(tmp_path: Path, tiny_gpt2: Path, table: Table) -> None:
+    """Bug: all trials held the base model's head, which the last one had trained, and the best got that one."""
+    recorder = Recorder()
+    sweep = {"learning_rate": [0.05, 1e-5]}
+    settings = settings_for(tiny_gpt2, template="[P*4] {text} [HEAD:label]", sweep=sweep)
+    result = recorder.train(settings, table, tmp_path / "run")
+    first, second, best = (trained.head["score.weight"] for trained in recorder.exported)
+    assert result["trial"] == 0 and not torch.equal(first, second)
+    assert torch.equal(best, first)
+
+
+def test_many_trials_pass_together_in_groups(
+    tmp_path: Path, tiny_llama: Path, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory for activations grows with the trials that share a batch."""
+    monkeypatch.setattr("ptune_core.training.session.TOGETHER_AT_MOST", 2)
+    recorder = Recorder()
+    settings = settings_for(tiny_llama, sweep={"learning_rate": [0.01, 0.02, 0.03]}, max_steps=2, eval_every=2)
+    result = recorder.train(settings, table, tmp_path / "run")
+    training = [line["trials"] for line in recorder.of("phase") if line["phase"] == "training"]
+    assert training == [[0, 1], [2]]
+    assert sorted(row["trial"] for row in result["sweep"]) == [0, 1, 2]
+
+
+def test_templates_that_use_different_rows_are_not_compared(tmp_path: Path, tiny_llama: Path) -> None:
+    rows = "text,title,label\n" + "".join(
+        f"film {i},{'great' if i % 3 else ''},{('good', 'bad')[i % 2]}\n" for i in range(30)
+    )
+    sweep = {"template": ["{text} [P*4][ANSWER:label]", "{title} [P*4][ANSWER:label]"]}
+    recorder = Recorder()
+    with pytest.raises(SettingsError, match="30 rows.*Using 20 of 30 rows"):
+        recorder.train(settings_for(tiny_llama, sweep=sweep), ingest_text(rows, tmp_path / "data"), tmp_path / "run")
+    assert [line["phase"] for line in recorder.of("phase")] == ["loading data"]
 
 
 def test_a_stopped_sweep_goes_on(tmp_path: Path, tiny_llama: Path, table: Table) -> None:
