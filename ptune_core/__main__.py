@@ -214,6 +214,8 @@ def train_command(arguments: argparse.Namespace) -> int:
             result = train_here(settings, arguments.out, report=progress.show, should_stop=should_stop)
         finally:
             progress.end_line()
+    if not result:  # the main process says what came of it
+        return 0
     if result["state"] == "failed":
         print(f"error: {result['error']['text']}", file=sys.stderr)
         return USER_ERROR
@@ -222,7 +224,7 @@ def train_command(arguments: argparse.Namespace) -> int:
 
 
 def estimate_command(arguments: argparse.Namespace) -> int:
-    """Print what a run would take; trains three steps and keeps nothing."""
+    """Print what a run would take; trains a few steps and keeps nothing."""
     from ptune_core.data.ingest import load_source
     from ptune_core.data.table import Tables
     from ptune_core.training.session import estimate_run
@@ -235,7 +237,8 @@ def estimate_command(arguments: argparse.Namespace) -> int:
             load_source(settings.data, place / "data"),
             None if validation is None else load_source(validation, place / "validation"),
         )
-        print(estimate_run(settings, tables, place / "run"))
+        found = estimate_run(settings, tables, place / "run")
+        print(found.of_sweep(len(settings.trials), len({trial.template for trial in settings.trials})))
     return 0
 
 

@@ -26,7 +26,9 @@ def quantization(precision: str) -> BitsAndBytesConfig | None:
     if not find_spec("bitsandbytes"):
         raise SettingsError(
             f"Precision {precision} needs bitsandbytes, which is not installed",
-            remedy="pip install bitsandbytes, or set precision to auto",
+            # An adapter brings its precision along: who opens one has no setting to change.
+            remedy=f"pip install bitsandbytes. To do without it, train with precision auto; an adapter trained in "
+            f"{precision} is used in {precision}",
         )
     if precision == Precision.INT8:
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=KEPT_WHOLE)

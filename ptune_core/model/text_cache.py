@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 
 import psutil
@@ -81,6 +82,12 @@ class TextCache:
     def mib(self) -> float:
         """Memory or disk taken when all of it is filled."""
         return self.num_tokens * self._layout.bytes_per_token / _MIB
+
+    @property
+    def unfilled_mib(self) -> float:
+        """What of `mib` nothing has been written to yet: the system gives memory when it is written."""
+        missing = [group for number, group in enumerate(self._groups) if number not in self._ready]
+        return self.mib * sum(map(len, chain.from_iterable(missing))) / max(1, self.num_tokens)
 
     def reserve(self, groups: Iterable[Sequence[Context]], budget: Budget) -> None:
         """Make room for the contexts of `groups` in the fastest place that holds all of them; fills nothing yet.

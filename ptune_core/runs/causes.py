@@ -46,7 +46,9 @@ def memory_remedy(phase: str) -> str:
         case _:
             return (
                 "Lower batch_size, eval_batch_size or max_length, and raise gradient_accumulation_steps to keep the "
-                "effective batch"
+                "effective batch. If the template has text before the first virtual token, lower text_cache_mib: what "
+                "does not fit goes to disk. If this is a sweep, sweep fewer values: trials of one template pass "
+                "through the base model together"
             )
 
 

@@ -1,4 +1,4 @@
-"""What a run will take: measured on three real steps and a part of an evaluation, before it starts."""
+"""What a run will take: measured on a few real steps and a part of an evaluation, before it starts."""
 
 from __future__ import annotations
 
@@ -7,20 +7,50 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ptune_core.model.base import BaseModel
-from ptune_core.training.loop import Trainer, take_step
+from ptune_core.model.text_cache import Place, TextCache
+from ptune_core.training.loop import Schedule, Trainer, take_step
 from ptune_core.training.metrics import Evaluation
 from ptune_core.training.tasks import LabelTask, TextTask
 
 LOOKED_AT = 64
-"""Batches among which a short, a long and the longest one are chosen."""
+"""Batches among which usual ones and the longest ones are chosen, unless a step alone takes many."""
 
 _MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How often a trial does what takes time, if it does not stop early.
+
+    Attributes:
+        first_steps: Steps of the first epoch, in which texts before the first virtual token are computed.
+        later_steps: Steps after that, in which the text cache has them.
+        evaluations: Of the prompt; one is of step 0, one of the last step.
+        of_base: Evaluations of the base model alone; trials of one template share it.
+    """
+
+    first_steps: int
+    later_steps: int
+    evaluations: int
+    of_base: int
+
+    @classmethod
+    def of(cls, schedule: Schedule, *, has_head: bool) -> Counts:
+        """Those of a schedule; a new classification head knows nothing, so the base model alone is not asked."""
+        first = min(schedule.steps, -(-schedule.batches_per_epoch // schedule.batches_per_step))
+        return cls(
+            first_steps=first,
+            later_steps=schedule.steps - first,
+            evaluations=1 + -(-schedule.steps // schedule.eval_every),
+            of_base=0 if has_head else 1,
+        )
 
 
 @dataclass(frozen=True)
@@ -29,40 +59,88 @@ class Estimate:
 
     Attributes:
         preparing: Loading data and base model.
-        first_step: A step of the first epoch, in which texts before the first virtual token are computed.
-        later_step: A step after that, in which the text cache has them.
+        first_step: A step of the first epoch.
+        later_step: A step after that.
         evaluation: One evaluation of the validation split.
-        total: All of it, if training does not stop early.
-        peak_mib: Highest use of main memory, everything included.
+        counts: How often each of them happens.
+        share_batches: Whether a sweep's trials of one template pass through the base model together.
+        peak_mib: Highest use of main memory, everything included: a text cache there as if it were full.
         gpu_peak_mib: Highest use of GPU memory; None without a GPU.
         text_cache_mib: Of the text cache when it is full, wherever it is.
+        text_cache_place: Where it is.
     """
 
     preparing: float
     first_step: float
     later_step: float
     evaluation: float
-    total: float
+    counts: Counts
+    share_batches: bool
     peak_mib: float
     gpu_peak_mib: float | None
     text_cache_mib: float
+    text_cache_place: Place
+
+    def seconds(self, trials: int = 1, templates: int = 1) -> float:
+        """All of it, if training does not stop early and every trial and template is like the one measured."""
+        counts = self.counts
+        steps = counts.first_steps * self.first_step + counts.later_steps * self.later_step
+        once = self.preparing + counts.of_base * self.evaluation
+        return templates * once + trials * (steps + counts.evaluations * self.evaluation)
 
     def __str__(self) -> str:
         step = f"{self.first_step:.2f} s a step"
         if abs(self.first_step - self.later_step) > 0.1 * self.first_step:
             step += f" in the first epoch, {self.later_step:.2f} s after it"
-        gpu = "" if self.gpu_peak_mib is None else f", {self.gpu_peak_mib:,.0f} MiB of GPU memory"
         return (
-            f"at most {self.total:,.0f} s: {self.preparing:.1f} s to prepare, {step}, "
-            f"{self.evaluation:.1f} s an evaluation\n"
-            f"{self.peak_mib:,.0f} MiB of main memory{gpu}, {self.text_cache_mib:,.0f} MiB of them for the text cache"
+            f"at most {self.seconds():,.0f} s: {self.preparing:.1f} s to prepare, {step}, "
+            f"{self.evaluation:.1f} s an evaluation\n{self._memory()}"
         )
+
+    def of_sweep(self, trials: int, templates: int) -> str:
+        """The same for a sweep, whose first trial alone was measured.
+
+        Args:
+            trials: How many there are.
+            templates: How many different ones they have.
+        """
+        if trials == 1:
+            return str(self)
+        like_it = "trials" if templates == 1 else f"trials and the texts of all {templates} templates"
+        if self.share_batches:
+            how = (
+                "Trials of one template share the preparation and, several at a time, their batches: N of them take "
+                "at most N times the seconds a step, and more memory than measured here, the text cache aside"
+            )
+        else:
+            how = "They share the preparation and run one after the other, so memory stays as measured"
+        return (
+            f"One of {trials} trials, measured alone: {self}\n"
+            f"All {trials} trials: at most {self.seconds(trials, templates):,.0f} s, if the other {like_it} are like "
+            f"the first. {how}."
+        )
+
+    def _memory(self) -> str:
+        """A use of memory each, and beside it what the text cache has of it."""
+        cache = f"{self.text_cache_mib:,.0f} MiB"
+        where = self.text_cache_place if self.text_cache_mib else Place.NOWHERE
+        in_gpu = where is Place.DEVICE and self.gpu_peak_mib is not None
+        parts = [f"{self.peak_mib:,.0f} MiB of main memory"]
+        if where is Place.HOST or (where is Place.DEVICE and not in_gpu):
+            parts.append(f"{cache} of them for the text cache")
+        if self.gpu_peak_mib is not None:
+            parts.append(f"{self.gpu_peak_mib:,.0f} MiB of GPU memory")
+        if in_gpu:
+            parts.append(f"{cache} of them for the text cache")
+        if where is Place.DISK:
+            parts.append(f"{cache} on disk for the text cache")
+        return ", ".join(parts)
 
 
 def measure(
     trainer: Trainer, task: LabelTask | TextTask, part: LabelTask | TextTask, base: BaseModel, begun: float
 ) -> Estimate:
-    """Take three steps with `trainer`, which must not be used afterwards: a short, a long and the longest batch.
+    """Take up to three steps with `trainer`, which must not be used afterwards: two usual ones and one of the longest.
 
     Args:
         trainer: As for the run.
@@ -72,51 +150,76 @@ def measure(
         begun: `time.monotonic()` at the beginning of the preparation.
     """
     preparing = time.monotonic() - begun
-    schedule, order = trainer.schedule, task.order
-    looked_at = range(min(LOOKED_AT, order.batches_per_epoch))
-    by_tokens = sorted(looked_at, key=lambda position: int(order.lengths_of(np.array(order.indices(position))).sum()))
-    chosen = [by_tokens[round(share * (len(by_tokens) - 1))] for share in (0.25, 0.75, 1.0)]
+    steps = choose_steps(_by_tokens(task, trainer.schedule.batches_per_step), trainer.schedule.batches_per_step)
     # Each twice: the second time the text cache has the texts, as in every epoch after the first.
-    seconds = [(_step_seconds(trainer, task, at), _step_seconds(trainer, task, at)) for at in chosen]
-    first, later = zip(*seconds, strict=True)
-    first_step, later_step = sum(first[:2]) / 2, sum(later[:2]) / 2  # the longest shows only the memory
+    seconds = [(_step_seconds(trainer, task, step), _step_seconds(trainer, task, step)) for step in steps]
+    first, later = zip(*seconds[:2], strict=True)  # the longest shows only the memory
     begun_evaluation = time.perf_counter()
     trainer.evaluate(part)
     evaluation = (time.perf_counter() - begun_evaluation) * len(task.validation) / len(part.validation)
-    in_first = min(schedule.steps, -(-schedule.batches_per_epoch // schedule.batches_per_step))
-    training = in_first * first_step + (schedule.steps - in_first) * later_step
-    evaluations = 2 + schedule.steps // schedule.eval_every  # one is of step 0, one of the base model alone
-    texts = task.model.texts
+    texts, on_gpu = task.model.texts, base.device.type == "cuda"
     return Estimate(
         preparing=preparing,
-        first_step=first_step,
-        later_step=later_step,
+        first_step=fmean(first),
+        later_step=fmean(later),
         evaluation=evaluation,
-        total=preparing + training + evaluations * evaluation,
-        peak_mib=_peak_bytes() / _MIB,
-        gpu_peak_mib=torch.cuda.max_memory_allocated() / _MIB if base.device.type == "cuda" else None,
+        counts=Counts.of(trainer.schedule, has_head=base.head is not None),
+        share_batches=base.head is None,
+        peak_mib=_peak_bytes() / _MIB + (0.0 if texts is None else _untouched_mib(texts)),
+        gpu_peak_mib=torch.cuda.max_memory_allocated() / _MIB if on_gpu else None,
         text_cache_mib=0.0 if texts is None else texts.mib,
+        text_cache_place=Place.NOWHERE if texts is None else texts.place,
     )
 
 
-def _step_seconds(trainer: Trainer, task: LabelTask | TextTask, position: int) -> float:
+def choose_steps(by_tokens: Sequence[int], size: int) -> list[list[int]]:
+    """Batches of up to three steps: one or two usual steps, then one of the longest batches. No batch comes twice.
+
+    Args:
+        by_tokens: Positions of batches, shortest batch first.
+        size: Batches of a step. If there are fewer, a step goes over all of them again, as it does in the run.
+    """
+    whole = len(by_tokens) // size
+    if whole < 3:
+        longest_first, count = by_tokens[::-1], max(1, whole)
+        return [list(longest_first[i::count][:size]) for i in range(count)]
+    usual, longest = by_tokens[:-size], list(by_tokens[-size:])
+    picked = [usual[int((i + 0.5) / (2 * size) * len(usual))] for i in range(2 * size)]
+    return [picked[::2], picked[1::2], longest]
+
+
+def _by_tokens(task: LabelTask | TextTask, size: int) -> list[int]:
+    """Positions of batches of the first epoch, enough for three steps if it has so many; shortest first."""
+    order = task.order
+    looked_at = range(min(max(LOOKED_AT, 3 * size), order.batches_per_epoch))
+    return sorted(looked_at, key=lambda position: int(order.lengths_of(np.array(order.indices(position))).sum()))
+
+
+def _step_seconds(trainer: Trainer, task: LabelTask | TextTask, positions: Sequence[int]) -> float:
     begun = time.perf_counter()
-    take_step([trainer], _At(task, position))
+    take_step([trainer], _At(task, positions))
     return time.perf_counter() - begun
 
 
 @dataclass(frozen=True)
 class _At:
-    """A task that always gives the same batch."""
+    """A task that has only these batches, over and over."""
 
     task: LabelTask | TextTask
-    position: int
+    positions: Sequence[int]
 
     def losses(self, position: int, prompts: Sequence[Tensor]) -> tuple[Tensor, int]:
-        return self.task.losses(self.position, prompts)
+        return self.task.losses(self.positions[position % len(self.positions)], prompts)
 
     def evaluate(self, prompt_embeddings: Tensor) -> Evaluation:
         return self.task.evaluate(prompt_embeddings)
+
+
+def _untouched_mib(texts: TextCache) -> float:
+    """What a text cache in main memory will take beyond what it has: the system gives a page when it is written."""
+    if texts.place is not (Place.HOST if texts.base.device.type == "cuda" else Place.DEVICE):
+        return 0.0
+    return texts.unfilled_mib
 
 
 def _peak_bytes() -> int:

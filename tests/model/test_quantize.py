@@ -50,5 +50,6 @@ def test_few_bits_score_nearly_the_same_and_pass_gradients_on(
 
 def test_a_missing_library_is_named(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ptune_core.model.quantize.find_spec", lambda name: None)
-    with pytest.raises(SettingsError, match="Precision int4 needs bitsandbytes.*pip install bitsandbytes"):
+    with pytest.raises(SettingsError, match="Precision int4 needs bitsandbytes.*pip install bitsandbytes") as error:
         load_base_model(str(tiny_llama), target=TargetKind.ANSWER, device="cpu", precision="int4")
+    assert "train with precision auto; an adapter trained in int4 is used in int4" in str(error.value)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ptune_core.runs import causes
-from ptune_core.runs.causes import machine_start, memory_kills, why_it_died
+from ptune_core.runs.causes import machine_start, memory_kills, memory_remedy, why_it_died
 
 
 @pytest.fixture
@@ -52,6 +52,13 @@ def test_the_advice_fits_what_the_worker_was_doing(started: dict[str, object], p
     """Bug: whoever lacked memory for writing the adapter was told to lower batch_size."""
     text = why_it_died(started | {"memory_kills": -1}, -signal.SIGKILL, phase)
     assert words in text and ("batch_size" in text) == (words == "batch_size")
+
+
+@pytest.mark.parametrize("phase", ["preparing", "training"])
+def test_the_advice_names_what_takes_most_memory_besides_the_batch(phase: str) -> None:
+    """Bug: a text cache and the trials of a sweep take the most, and neither was named."""
+    text = memory_remedy(phase)
+    assert "lower text_cache_mib" in text and "sweep fewer values" in text
 
 
 def test_a_crash_is_not_blamed_on_memory_that_another_process_lacked(started: dict[str, object]) -> None:

@@ -238,7 +238,7 @@ def test_many_trials_pass_together_in_groups(
 
 def test_templates_that_use_different_rows_are_not_compared(tmp_path: Path, tiny_llama: Path) -> None:
     rows = "text,title,label\n" + "".join(
-        f"film {i},{'great' if i % 3 else ''},{('good', 'bad')[i % 2]}\n" for i in range(30)
+        f"film {i},{f'great {i}' if i % 3 else ''},{('good', 'bad')[i % 2]}\n" for i in range(30)
     )
     sweep = {"template": ["{text} [P*4][ANSWER:label]", "{title} [P*4][ANSWER:label]"]}
     recorder = Recorder()
