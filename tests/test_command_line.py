@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
 import json
 import os
 import re
+import runpy
 import shlex
 import signal
 import subprocess
@@ -240,6 +242,19 @@ def test_the_readme_names_only_real_commands() -> None:
         words = shlex.split(line.split(">")[0], comments=True)[3:]
         assert build_parser().parse_args(words).run
     assert commands == {"train", "estimate", "classify", "chat", "export", "init-settings", "serve", "deploy"}
+
+
+def test_the_readmes_python_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert '"max_steps": 60' in code
+    (tmp_path / "readme.py").write_text(code.replace('"max_steps": 60', '"max_steps": 2'))
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(tmp_path / "readme.py"))
+    first, second = capsys.readouterr().out.splitlines()
+    assert "after 2 steps" in first
+    assert [round(sum(row), 4) for row in ast.literal_eval(second)] == [1.0, 1.0]
 
 
 def test_ci_runs_the_line_that_the_readme_names() -> None:
