@@ -234,6 +234,13 @@ def test_the_first_interrupt_asks_and_the_second_breaks_off() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_inspect_prints_a_line_for_each_virtual_token(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(run), "--words", "2"]) == 0
+    heading, first, second, alike, _ = capsys.readouterr().out.splitlines()
+    assert heading.split()[:3] == ["token", "norm", "moved"] and alike.startswith("cosine between")
+    assert [line.split()[0] for line in (first, second)] == ["1", "2"] and first.count(", ") == 1
+
+
 def test_the_readme_names_only_real_commands() -> None:
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines() if line.startswith("python -m ptune_core ")]
@@ -241,7 +248,17 @@ def test_the_readme_names_only_real_commands() -> None:
     for line in lines:
         words = shlex.split(line.split(">")[0], comments=True)[3:]
         assert build_parser().parse_args(words).run
-    assert commands == {"train", "estimate", "classify", "chat", "export", "init-settings", "serve", "deploy"}
+    assert commands == {
+        "train",
+        "estimate",
+        "classify",
+        "chat",
+        "export",
+        "inspect",
+        "init-settings",
+        "serve",
+        "deploy",
+    }
 
 
 def test_the_readmes_python_runs(
