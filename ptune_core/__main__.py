@@ -357,7 +357,7 @@ def inspect_command(arguments: argparse.Namespace) -> int:
     base = load_base_model(
         key.id, target=key.target, num_labels=key.num_labels, revision=key.revision, device="cpu"
     )  # fmt: skip
-    print(as_text(adapter.trained, virtual_tokens(adapter.trained, base, max(1, arguments.words))))
+    print(as_text(adapter.trained, base, virtual_tokens(adapter.trained, base, max(1, arguments.words))))
     return 0
 
 

@@ -236,7 +236,7 @@ def test_the_first_interrupt_asks_and_the_second_breaks_off() -> None:
 
 def test_inspect_prints_a_line_for_each_virtual_token(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(run), "--words", "2"]) == 0
-    heading, first, second, alike, _ = capsys.readouterr().out.splitlines()
+    heading, first, second, alike, *_ = capsys.readouterr().out.splitlines()
     assert heading.split()[:3] == ["token", "norm", "moved"] and alike.startswith("cosine between")
     assert [line.split()[0] for line in (first, second)] == ["1", "2"] and first.count(", ") == 1
 

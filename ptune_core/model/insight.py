@@ -16,6 +16,9 @@ from ptune_core.errors import SettingsError
 from ptune_core.model.base import BaseModel
 from ptune_core.model.trained import TrainedPrompt
 
+MUCH_LONGER = 50
+"""Times as long as a word from which the length of a virtual token is worth a word of advice."""
+
 _WORDS_AT_ONCE = 16_384
 
 
@@ -98,8 +101,8 @@ def similarity(prompt_embeddings: Tensor) -> Tensor:
     return unit @ unit.T
 
 
-def as_text(trained: TrainedPrompt, tokens: list[VirtualToken]) -> str:
-    """A line for each virtual token, and how alike they are, for a terminal."""
+def as_text(trained: TrainedPrompt, base: BaseModel, tokens: list[VirtualToken]) -> str:
+    """A line for each virtual token, how long words are, and how alike virtual tokens are, for a terminal."""
     lines = ["token    norm   moved   nearest words (cosine)"]
     for token in tokens:
         words = ", ".join(f"{near.token!r} {near.cosine:.2f}" for near in token.nearest)
@@ -109,6 +112,11 @@ def as_text(trained: TrainedPrompt, tokens: list[VirtualToken]) -> str:
         alike = similarity(trained.prompt_embeddings)
         others = alike[~torch.eye(len(alike), dtype=torch.bool)]
         lines.append(f"cosine between two virtual tokens: {others.mean():.2f} on average, {others.max():.2f} at most")
+    # A sample of the vocabulary: its length is wanted, not that of each word.
+    word_norm = float(base.embedding_weight[:_WORDS_AT_ONCE].float().norm(dim=1).mean())
+    lines.append(f"words of the base model: norm {word_norm:.3f} on average")
+    if max(token.norm for token in tokens) > MUCH_LONGER * word_norm:
+        lines.append("Far longer than words: a lower learning rate may do as well, and leave them room to differ.")
     lines.append("Virtual tokens need not mean the words near them.")
     return "\n".join(lines)
 

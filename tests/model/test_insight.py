@@ -59,8 +59,16 @@ def test_alike_virtual_tokens_are_told(base: BaseModel) -> None:
     matrix = similarity(torch.cat([one, 3 * one, -one]))
     torch.testing.assert_close(matrix, torch.tensor([[1.0, 1, -1], [1, 1, -1], [-1, -1, 1]]))
     trained = trained_with(torch.cat([one, 3 * one, -one]), None)
-    text = as_text(trained, virtual_tokens(trained, base, 1))
-    assert "1.00 at most" in text and len(text.splitlines()) == 6
+    text = as_text(trained, base, virtual_tokens(trained, base, 1))
+    assert "1.00 at most" in text and len(text.splitlines()) == 7
+
+
+@pytest.mark.parametrize(("times", "advised"), [(1, False), (1000, True)])
+def test_virtual_tokens_far_longer_than_words_are_told(base: BaseModel, times: int, advised: bool) -> None:
+    trained = trained_with(times * base.embedding_weight[:3].clone(), None)
+    text = as_text(trained, base, virtual_tokens(trained, base, 1))
+    assert ("lower learning rate" in text) is advised
+    assert f"norm {base.embedding_weight.norm(dim=1).mean():.3f} on average" in text
 
 
 def test_virtual_tokens_of_another_size_are_refused(base: BaseModel) -> None:
