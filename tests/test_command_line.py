@@ -19,7 +19,9 @@ from typing import Any
 
 import pytest
 
-from ptune_core.__main__ import build_parser, main, override_value, read_settings, stop_on_interrupt
+from ptune_core.__main__ import build_parser, main
+from ptune_core.commands.arguments import override_value, read_settings
+from ptune_core.commands.train import stop_on_interrupt
 from ptune_core.errors import SettingsError
 from ptune_core.training.settings import RunSettings
 

@@ -26,7 +26,8 @@ BELOW["adapters"] = BELOW["model"] | {"model"}
 BELOW["inference"] = BELOW["adapters"] | {"adapters"}
 BELOW["runs"] = BELOW["training"] | {"training", "adapters"}
 BELOW["ui"] = BELOW["runs"] | {"runs", "inference"}
-BELOW["__main__"] = BELOW["ui"] | {"ui", "deploy"}
+BELOW["commands"] = BELOW["runs"] | {"runs", "inference"}
+BELOW["__main__"] = BELOW["ui"] | {"ui", "deploy", "commands"}
 
 # Library -> where it may be imported, as path prefixes relative to the repository.
 ONLY_IN = {
@@ -34,6 +35,7 @@ ONLY_IN = {
     "peft": ("tests/", "benchmarks/"),
     "transformers": (
         "ptune_core/model/base.py",
+        "ptune_core/model/source.py",  # what it says while it loads
         "ptune_core/model/quantize.py",
         "ptune_core/model/past.py",  # its cache of keys and values
         "ptune_core/model/targets.py",  # its layers
@@ -45,7 +47,7 @@ ONLY_IN = {
         "benchmarks/",
     ),
 }
-NO_TORCH = ("app.py", "ptune_core/ui/", "ptune_core/__main__.py", "ptune_core/deploy.py")
+NO_TORCH = ("app.py", "ptune_core/ui/", "ptune_core/__main__.py", "ptune_core/commands/", "ptune_core/deploy.py")
 
 
 def sources(*places: str) -> list[Path]:

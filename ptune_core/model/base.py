@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import os
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import is_bf16_available
-from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HFValidationError,
-    HTTPError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from huggingface_hub.utils import validate_repo_id
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import (
@@ -36,12 +24,11 @@ from transformers import (
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-from transformers.utils import logging
 
-from ptune_core.demo import DEMO, DEMO_MODEL
 from ptune_core.errors import BaseModelError, SettingsError
 from ptune_core.model.kernels import fuse_activations, onednn_is_faster, use_onednn
 from ptune_core.model.quantize import keep_layout, quantization
+from ptune_core.model.source import check_reachable, explained, place_of, quiet
 from ptune_core.model.targets import row_wise_modules
 from ptune_core.prompt.template import TargetKind
 
@@ -150,12 +137,12 @@ def load_base_model(
             works here, or cannot be fetched.
         SettingsError: `device` is cuda and there is none, or `precision` needs a library that is missing.
     """
-    place = _place(id)
+    place = place_of(id)
     where = _device(device)
     dtype, quantized = _dtype(precision, where), quantization(precision)
     common: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
-    with _explained(id), _quiet():
-        _check_reachable(place, revision)
+    with explained(id), quiet():
+        check_reachable(place, revision)
         config = AutoConfig.from_pretrained(place, **common)
         if config.is_encoder_decoder:
             raise BaseModelError(
@@ -200,36 +187,6 @@ def load_base_model(
         # LLM.int8 looks at all rows of a product together, so a row depends on the others there.
         row_wise=() if quantized is not None else row_wise_modules(model, is_causal=is_causal),
     )
-
-
-def _place(id: str) -> str:
-    """Folder or Hub id to load from."""
-    if id == DEMO:
-        return str(DEMO_MODEL)
-    if os.path.isdir(id):
-        return str(Path(id).resolve())
-    try:
-        validate_repo_id(id)
-    except HFValidationError:
-        raise BaseModelError(
-            f"There is no base model {id!r}",
-            needed="'demo', a Hub id such as openai-community/gpt2, or a local folder",
-        ) from None
-    return id
-
-
-def _check_reachable(place: str, revision: str | None) -> None:
-    """Ask the Hub once: huggingface_hub repeats for 24 seconds before it says that there is no connection.
-
-    Only a failed connection counts; a slow answer, or one that says no, is left to the loading.
-    """
-    if os.path.isdir(place) or isinstance(try_to_load_from_cache(place, "config.json", revision=revision), str):
-        return
-    try:
-        get_hf_file_metadata(hf_hub_url(place, "config.json", revision=revision), timeout=10)
-    except HTTPError as error:
-        if type(error).__name__ == "ConnectError":
-            raise
 
 
 def _device(wanted: str) -> torch.device:
@@ -298,65 +255,3 @@ def _prepare_head(model: PreTrainedModel, id: str, missing: Collection[str]) -> 
 
 def _position_embedding(model: PreTrainedModel) -> nn.Module | None:
     return next((m for name, m in model.named_modules() if name.endswith("embeddings.position_embeddings")), None)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers from drawing bars and reporting the new head, which is expected; errors still come through."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-
-
-@contextmanager
-def _explained(id: str) -> Iterator[None]:
-    """Turn what transformers and the Hub raise while loading into a `BaseModelError` that says what to do."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, ImportError, HTTPError) as error:
-        raise _explain(id, error) from error
-
-
-def _explain(id: str, error: Exception) -> BaseModelError:
-    causes = set()
-    cause: BaseException | None = error
-    while cause is not None:
-        causes.add(type(cause).__name__)
-        cause = cause.__cause__ or cause.__context__
-    text = " ".join(str(error).split())
-    if GatedRepoError.__name__ in causes:
-        return BaseModelError(
-            f"The base model {id!r} asks for acceptance on its page",
-            remedy=f"Accept at https://huggingface.co/{id}, then set HF_TOKEN to a token of yours",
-        )
-    if RevisionNotFoundError.__name__ in causes:
-        return BaseModelError(f"The base model {id!r} has no such revision", remedy="Leave revision empty")
-    if RepositoryNotFoundError.__name__ in causes:
-        return BaseModelError(
-            f"There is no base model {id!r} on the Hub",
-            needed="'demo', a Hub id such as openai-community/gpt2, or a local folder",
-            remedy="Check the spelling; a private model needs HF_TOKEN",
-        )
-    if causes & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError", "Timeout"}:
-        return BaseModelError(
-            f"The base model {id!r} is not on this machine and the Hub cannot be reached",
-            remedy="Check the connection and try again, use 'demo', or give a local folder",
-        )
-    if "safetensors" in text:
-        return BaseModelError(
-            f"The base model {id!r} has no safetensors weights",
-            needed="model.safetensors; other weight files can run code when they are opened, so they are never read",
-            remedy="Choose another base model, or convert it with transformers' save_pretrained",
-        )
-    if "trust_remote_code" in text or "custom code" in text:
-        return BaseModelError(
-            f"The base model {id!r} needs code from its repository, which is never run here",
-            remedy="Choose a base model that transformers supports itself",
-        )
-    return BaseModelError(f"The base model {id!r} cannot be loaded", got=text[:400])

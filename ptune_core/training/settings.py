@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Self
@@ -22,6 +21,7 @@ from ptune_core.errors import PTuneError, SettingsError
 from ptune_core.model.device import Device, Precision
 from ptune_core.prompt.config import PromptEncoderReparameterizationType
 from ptune_core.prompt.template import Target, TargetKind, Template, parse_template
+from ptune_core.training.plain_yaml import load_mapping
 
 MAX_VIRTUAL_TOKENS = 512
 MAX_TRIALS = 64
@@ -287,43 +287,6 @@ def _revision_of_a_folder(base_model: str, revision: str) -> SettingsError:
         needed="a Hub id with a revision, or a folder without one",
         remedy="Leave revision empty, or give the Hub id",
     )
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """YAML 1.2's booleans: `true` and `false` alone, so that the labels yes, no, on and off stay text."""
-
-
-_PlainLoader.yaml_implicit_resolvers = {
-    start: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-    for start, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_PlainLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|false)$"), ["t", "f"])
-
-
-def parse_yaml(text: str) -> Any:
-    """One YAML value, such as what follows `--set option=`.
-
-    Raises:
-        SettingsError: It is not YAML.
-    """
-    try:
-        return yaml.load(text, Loader=_PlainLoader)
-    except yaml.YAMLError as error:
-        raise SettingsError("The settings are not valid YAML", got=" ".join(str(error).split())) from None
-
-
-def load_mapping(text: str) -> dict[str, Any]:
-    """The mapping that YAML `text` holds.
-
-    Raises:
-        SettingsError: It is not YAML, or not a mapping.
-    """
-    values = parse_yaml(text)
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise SettingsError("The settings must be a mapping of option to value", got=type(values).__name__)
-    return values
 
 
 def bounds_text(field: FieldInfo) -> str:
