@@ -86,6 +86,79 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_bert_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a 2-layer BERT that fills masks (hidden size 32, 64 positions, token types)."""
+    import torch
+    from transformers import BertConfig, BertForMaskedLM
+
+    folder = tmp_path_factory.mktemp("tiny-bert-lm")
+    tokenizer = _wordpiece_tokenizer()
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(3)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=64, initializer_range=0.4, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    BertForMaskedLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a T5 of 2 and 2 layers (hidden size 32), with GPT-2's kind of tokenizer that ends texts."""
+    import torch
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    folder = tmp_path_factory.mktemp("tiny-t5")
+    tokenizer = _ending_tokenizer()
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(4)
+    config = T5Config(
+        vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, dropout_rate=0.1,
+        pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id, initializer_factor=2.0,
+    )  # fmt: skip
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a BART of 2 and 2 layers (hidden size 32, 64 positions), whose answers begin with a forced token."""
+    import torch
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    folder = tmp_path_factory.mktemp("tiny-bart")
+    tokenizer = _ending_tokenizer()
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(5)
+    config = BartConfig(
+        vocab_size=len(tokenizer), d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=64, init_std=0.4,
+        pad_token_id=tokenizer.pad_token_id, bos_token_id=5, eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    model = BartForConditionalGeneration(config)
+    model.final_logits_bias.normal_()
+    model.generation_config.forced_bos_token_id = 5
+    model.generation_config.forced_eos_token_id = None
+    model.save_pretrained(folder)
+    return folder
+
+
+def _ending_tokenizer():  # type: ignore[no-untyped-def]
+    """A byte-level one that closes every text, as those of encoder-decoders do."""
+    from tokenizers import processors
+
+    tokenizer = _byte_level_tokenizer()
+    end = tokenizer.eos_token
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {end}", pair=f"$A {end} $B {end}", special_tokens=[(end, tokenizer.eos_token_id)]
+    )
+    return tokenizer
+
+
 def _byte_level_tokenizer():  # type: ignore[no-untyped-def]
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast

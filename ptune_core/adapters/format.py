@@ -22,6 +22,7 @@ from ptune_core.adapters.archive import PICKLE_SUFFIXES, read_files, write_files
 from ptune_core.adapters.sidecar import (
     FORMAT_VERSION,
     FRONT,
+    MASKED,
     TASK_TYPES,
     TEMPLATE,
     PeftConfig,
@@ -69,7 +70,7 @@ def template_of(trained: TrainedPrompt) -> Template:
 
 def is_peft_compatible(template: Template) -> bool:
     """Whether stock PEFT can express a resolved, expanded template: one group, before everything, answer or head."""
-    return template.is_front and template.target.kind in TASK_TYPES
+    return template.is_front and template.target.kind is not TargetKind.MASK
 
 
 def is_folder(base_model: str) -> bool:
@@ -88,8 +89,6 @@ def save_adapter(trained: TrainedPrompt, directory: Path) -> None:
         DiskFull: There is no room.
     """
     template = template_of(trained)
-    if template.target.kind not in TASK_TYPES:
-        raise AdapterError(f"An adapter with a [{template.target.kind}] target cannot be written yet")
     config = _config_of(trained, template)
     files = {
         CONFIG_FILE: dump_json(config.model_dump(), sort_keys=True),
@@ -138,7 +137,7 @@ def load_adapter(path: Path) -> TrainedPrompt:
         raise AdapterError(
             f"The adapter {path.name} cannot be used",
             got="\n" + "\n".join(f"{number}. {problem}" for number, problem in enumerate(problems, start=1)),
-            needed="an adapter that PTune exported, or a P_TUNING adapter of PEFT for CAUSAL_LM or SEQ_CLS",
+            needed="an adapter that PTune exported, or a P_TUNING adapter of PEFT for CAUSAL_LM, SEQ_2_SEQ_LM, SEQ_CLS",
         )
     assert config is not None
     return _trained(config, sidecar or _assumed_sidecar(config, found), found, encoder_state)
@@ -147,7 +146,7 @@ def load_adapter(path: Path) -> TrainedPrompt:
 def _config_of(trained: TrainedPrompt, template: Template) -> PeftConfig:
     count, token_dim = trained.prompt_embeddings.shape
     heads = sorted({name.split(".")[0] for name in trained.head})
-    own = trained.prompt_config
+    own, possible = trained.prompt_config, TASK_TYPES[template.target.kind]
     values = {
         "base_model_name_or_path": trained.base_model,
         "encoder_dropout": float(own.encoder_dropout),
@@ -162,7 +161,8 @@ def _config_of(trained: TrainedPrompt, template: Template) -> PeftConfig:
         "peft_type": FRONT if is_peft_compatible(template) else TEMPLATE,
         "peft_version": PEFT_VERSION,
         "revision": trained.revision,
-        "task_type": TASK_TYPES[template.target.kind],
+        # The template says all but whether an answer is written by a decoder or by an encoder-decoder.
+        "task_type": own.task_type if own.task_type in possible else possible[0],
         "token_dim": token_dim,
     }
     try:
@@ -250,7 +250,7 @@ def _check_agreement(config: PeftConfig, sidecar: Sidecar, problems: list[str]) 
     rules = {
         "the peft_type does not fit the place of the virtual tokens": (config.peft_type == FRONT)
         == is_peft_compatible(template),
-        "the task_type does not fit the target": TASK_TYPES[target.kind] == config.task_type,
+        "the task_type does not fit the target": config.task_type in TASK_TYPES[target.kind],
         "num_virtual_tokens does not fit the template": template.num_virtual_tokens == config.num_virtual_tokens,
         "the base models differ": sidecar.base_model == config.base_model_name_or_path,
         "the revisions differ": sidecar.revision == config.revision,
@@ -284,12 +284,12 @@ def _checked_tensors(
         peft_type = config.peft_type if config else FRONT
         prompt_key, head_prefix = _keys(peft_type)
         expected: dict[str, tensors.Shape] = {prompt_key: ("P", "H")}
-        if config is None or config.task_type == TASK_TYPES[TargetKind.HEAD]:
+        if config is None or config.task_type in TASK_TYPES[TargetKind.HEAD]:
             layout = tensors.head_layout(name.removeprefix(head_prefix) for name in names)
             if layout is None and config is not None:
                 problems.append(f"{TENSOR_FILE}: there is no classification head (score or classifier)")
             expected |= {head_prefix + name: shape for name, shape in (layout or {}).items()}
-        sizes = {"P": config.num_virtual_tokens} if config else {}
+        sizes = {"P": config.num_rows} if config else {}
         if config and config.token_dim:
             sizes["H"] = config.token_dim
         if sidecar and sidecar.labels:
@@ -309,7 +309,7 @@ def _checked_encoder(content: bytes, config: PeftConfig | None, problems: list[s
         names = tensors.tensor_names(content, ENCODER_FILE)
         expected = tensors.encoder_shapes(_prompt_config(config, inference_mode=False))
         if "start" in names:
-            expected["start"] = (config.num_virtual_tokens, config.token_dim or "H")
+            expected["start"] = (config.num_rows, config.token_dim or "H")
         return tensors.read_tensors(content, ENCODER_FILE, expected)
     except ValueError as error:
         problems += str(error).split("\n")
@@ -317,13 +317,17 @@ def _checked_encoder(content: bytes, config: PeftConfig | None, problems: list[s
 
 
 def _prompt_config(config: PeftConfig, *, inference_mode: bool) -> PromptEncoderConfig:
-    return PromptEncoderConfig.from_dict(config.model_dump() | {"peft_type": FRONT, "inference_mode": inference_mode})
+    own: dict[str, Any] = {"peft_type": FRONT, "inference_mode": inference_mode}
+    if config.task_type == MASKED:
+        own["task_type"] = None
+    return PromptEncoderConfig.from_dict(config.model_dump() | own)
 
 
 def _trained(
     config: PeftConfig, sidecar: Sidecar, found: dict[str, Tensor], encoder_state: dict[str, Tensor]
 ) -> TrainedPrompt:
-    prompt_embeddings = found["prompt_embeddings"]
+    # Of what PEFT keeps for an encoder-decoder, only the encoder's virtual tokens are ever used.
+    prompt_embeddings = found["prompt_embeddings"][: config.num_virtual_tokens]
     sized = config.model_copy(update={"token_dim": prompt_embeddings.shape[1]})
     return TrainedPrompt(
         prompt_embeddings=prompt_embeddings,
@@ -348,7 +352,7 @@ def _assumed_sidecar(config: PeftConfig, head: dict[str, Tensor]) -> Sidecar:
     """What a plain PEFT adapter does not say, as its users use it."""
     labels: list[str] = []
     template = f"[P*{config.num_virtual_tokens}] {{text}}[ANSWER:answer]"
-    if config.task_type == TASK_TYPES[TargetKind.HEAD]:
+    if config.task_type in TASK_TYPES[TargetKind.HEAD]:
         template = f"[P*{config.num_virtual_tokens}] {{text}} [HEAD:label]"
         num_labels = next(len(tensor) for name, tensor in head.items() if name in tensors.LAST_LAYERS)
         labels = [str(index) for index in range(num_labels)]

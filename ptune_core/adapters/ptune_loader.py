@@ -4,7 +4,7 @@
 
     adapter = Adapter("folder of the adapter")
     adapter.classify({"text": "What a film!"})     # {"negative": 0.03, "positive": 0.97}
-    adapter.generate({"text": "Once upon a time"})  # for adapters that write text
+    adapter.generate({"text": "Once upon a time"})  # for adapters that write text, or fill mask tokens with it
 
 `ptune.json` lists the segments of the template in order: literals, columns, virtual tokens, special tokens, target. The
 model's input is made of them as in training: text that stands together is tokenised as one string, a virtual token is
@@ -14,13 +14,22 @@ one row of the prompt embeddings, and if the input is too long only columns are 
 from __future__ import annotations
 
 import json
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
+from transformers.modeling_outputs import BaseModelOutput
 
 Row = dict[str, str]
 Piece = tuple[list[int], dict[str, Any] | None]
@@ -46,9 +55,12 @@ class Rows:
     def __init__(self, folder: str | Path, tokenizer: Any) -> None:
         self.info = json.loads((Path(folder) / "ptune.json").read_text(encoding="utf-8"))
         config = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
-        self.is_front = config["peft_type"] == "P_TUNING"
+        self.is_peft = config["peft_type"] == "P_TUNING"
+        groups = [i for i, segment in enumerate(self.info["segments"]) if segment["kind"] == "virtual_tokens"]
+        self.is_front = groups == [0] and self.info["special_tokens"]
         self.tokenizer = tokenizer
-        self.has_answer = any(segment.get("target") == "ANSWER" for segment in self.info["segments"])
+        self.target = next(segment["target"] for segment in self.info["segments"] if segment["kind"] == "target")
+        self.answer_follows = self.target == "ANSWER" and config["task_type"] == "CAUSAL_LM"
         # Some tokenizers put a word boundary before a text themselves: a space in front would be a token of its own.
         self.drops_space = len(self.encode(" a")) > len(self.encode("a"))
         self.prefix, self.suffix = self._special_affixes()
@@ -57,9 +69,10 @@ class Rows:
         """Token ids without special tokens."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def answer_id(self, answer: str) -> int:
-        """The token that tells an answer from the others: its first one."""
-        return self.encode(answer.removeprefix(" ") if self.drops_space else answer)[0]
+    def answer_ids(self, answer: str) -> list[int]:
+        """The tokens that tell an answer from the others: its first one, or all that fill mask tokens."""
+        ids = self.encode(answer.removeprefix(" ") if self.drops_space else answer)
+        return ids if self.target == "MASK" else ids[:1]
 
     def ids(self, row: Row) -> list[int]:
         """One row of the input: token ids, and -(i + 1) for virtual token i; not longer than in training."""
@@ -78,6 +91,7 @@ class Rows:
     def _pieces(self, row: Row) -> list[Piece]:
         pieces: list[Piece] = []
         run: list[tuple[str, dict[str, Any] | None]] = []
+        mask_id, unknown = self.tokenizer.mask_token_id, self.tokenizer.unk_token_id
         for segment in [*self.info["segments"], {"kind": "end"}]:
             if segment["kind"] == "literal":
                 run.append((segment["text"], None))
@@ -87,8 +101,17 @@ class Rows:
                     value = FILTERS[name](value)
                 run.append((value, segment))
             else:
-                pieces += self._tokenise(run)
+                is_mask = segment.get("target") == "MASK"
+                if is_mask and run and run[-1][1] is None:
+                    run[-1] = (run[-1][0].rstrip(" "), None)  # no tokenizer puts a space before a mask token
+                for ids, column in self._tokenise(run):
+                    if self.target == "MASK":  # one that somebody wrote into the text is an unknown word
+                        other = self.tokenizer.pad_token_id if unknown is None else unknown
+                        ids = [other if token_id == mask_id else token_id for token_id in ids]
+                    pieces.append((ids, column))
                 run = []
+                if is_mask:
+                    pieces.append(([mask_id] * segment["count"], None))
                 if segment["kind"] == "virtual_tokens":
                     first = segment["first_row"]
                     pieces.append(([-(i + 1) for i in range(first, first + segment["count"])], None))
@@ -118,9 +141,10 @@ class Rows:
         starts = [i for i in range(len(full) - len(plain) + 1) if full[i : i + len(plain)] == plain]
         if not starts or not self.info["special_tokens"]:
             return [], []
-        written = [s.get("token") for s in self.info["segments"] if s["kind"] not in ("virtual_tokens", "target")]
+        skipped = ("virtual_tokens",) if self.target == "MASK" else ("virtual_tokens", "target")
+        written = [s.get("token") for s in self.info["segments"] if s["kind"] not in skipped]
         prefix = [] if written[:1] in (["CLS"], ["BOS"]) else full[: starts[0]]
-        suffix = [] if self.has_answer or written[-1:] in (["SEP"], ["EOS"]) else full[starts[0] + len(plain) :]
+        suffix = [] if self.answer_follows or written[-1:] in (["SEP"], ["EOS"]) else full[starts[0] + len(plain) :]
         return prefix, suffix
 
 
@@ -148,11 +172,19 @@ class Adapter:
         base_model = base_model or info["base_model"]
         self.rows = Rows(folder, AutoTokenizer.from_pretrained(base_model, **where))
         self.labels: list[str] = info["labels"]
-        self.prompt_embeddings = tensors.pop("prompt_embeddings" if self.rows.is_front else "ptune.prompt_embeddings")
+        self.prompt_embeddings = tensors.pop("prompt_embeddings" if self.rows.is_peft else "ptune.prompt_embeddings")
         self.model: Any
-        if self.rows.has_answer:
-            self.model = AutoModelForCausalLM.from_pretrained(base_model, dtype=dtype, **where)
-            self.answer_ids = [self.rows.answer_id(answer) for answer in (info["verbalizer"] or {}).values()]
+        self.start_ids: list[int] = []
+        if self.rows.target != "HEAD":
+            config = AutoConfig.from_pretrained(base_model, **where)
+            kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+            kind = AutoModelForMaskedLM if self.rows.target == "MASK" else kind
+            self.model = kind.from_pretrained(base_model, dtype=dtype, **where)
+            self.answer_ids = [self.rows.answer_ids(answer) for answer in (info["verbalizer"] or {}).values()]
+            if config.is_encoder_decoder:
+                own = (self.model.generation_config, self.model.config)
+                for name in ("decoder_start_token_id", "forced_bos_token_id"):
+                    self.start_ids += [id for c in own if (id := getattr(c, name, None)) is not None][:1]
         else:
             self.model = AutoModelForSequenceClassification.from_pretrained(
                 base_model, dtype=dtype, num_labels=len(self.labels), **where
@@ -163,20 +195,36 @@ class Adapter:
             if self.model.load_state_dict(head, strict=False).unexpected_keys:
                 raise ValueError(f"the adapter's classification head {sorted(head)} does not fit the base model")
         self.model = self.model.to(device).eval()
+        self.reads_token_types = "token_type_ids" in signature(self.model.forward).parameters
 
     def inputs(self, row: Row) -> dict[str, Tensor]:
-        """What the model is given for one row: `inputs_embeds` [1, T, H] and `attention_mask` [1, T]."""
+        """What the model is given for one row: `inputs_embeds` [1, T, H], `attention_mask` [1, T], and more."""
         ids = torch.tensor([self.rows.ids(row)], device=self.model.device)
         text = self.model.get_input_embeddings()(ids.clamp(min=0))
         prompt = self.prompt_embeddings.to(text.dtype)[(-ids - 1).clamp(min=0)]
         embeddings = torch.where((ids < 0).unsqueeze(-1), prompt, text)
-        return {"inputs_embeds": embeddings, "attention_mask": torch.ones_like(ids)}
+        given = {"inputs_embeds": embeddings, "attention_mask": torch.ones_like(ids)}
+        if self.start_ids:
+            given["decoder_input_ids"] = torch.tensor([self.start_ids], device=self.model.device)
+        separator = self.rows.tokenizer.sep_token_id
+        if separator is not None and self.reads_token_types and getattr(self.model.config, "type_vocab_size", 0) > 1:
+            after = (ids == separator).long()
+            given["token_type_ids"] = (after.cumsum(1) - after).clamp(max=1)
+        return given
 
     @torch.no_grad()
     def logits(self, row: Row) -> Tensor:
         """One score per label, `[C]`."""
-        logits = self.model(**self.inputs(row)).logits[0].float()
-        return logits[-1, self.answer_ids] if self.rows.has_answer else logits
+        inputs = self.inputs(row)
+        logits = self.model(**inputs).logits[0].float()
+        if self.rows.target == "HEAD":
+            return logits
+        at = self._masks(row) if self.rows.target == "MASK" else [len(logits) - 1]
+        return torch.stack([logits[at, ids].sum() for ids in self.answer_ids])
+
+    def _masks(self, row: Row) -> list[int]:
+        """Where the mask tokens stand."""
+        return [i for i, number in enumerate(self.rows.ids(row)) if number == self.rows.tokenizer.mask_token_id]
 
     def classify(self, row: Row) -> dict[str, float]:
         """Label -> probability, for the columns of one example."""
@@ -185,15 +233,24 @@ class Adapter:
     @torch.no_grad()
     def generate(self, row: Row, max_new_tokens: int = 64) -> str:
         """The likeliest continuation, token by token, up to the end-of-text token or the last position."""
+        inputs = self.inputs(row)
+        if self.rows.target == "MASK":
+            return self.rows.tokenizer.decode(self.model(**inputs).logits[0, self._masks(row)].argmax(-1))
         configured = self.model.generation_config.eos_token_id
         end_ids = {*(configured if isinstance(configured, list) else [configured]), self.rows.tokenizer.eos_token_id}
-        inputs = self.inputs(row)
+        used, name = (
+            (len(self.start_ids), "decoder_input_ids") if self.start_ids else (len(self.rows.ids(row)), "input_ids")
+        )
         if positions := getattr(self.model.config, "max_position_embeddings", None):
-            max_new_tokens = min(max_new_tokens, positions - inputs["attention_mask"].shape[1])
+            max_new_tokens = min(max_new_tokens, positions - used)
         token_ids: list[int] = []
         output = self.model(**inputs, use_cache=True)
+        again: dict[str, Any] = {}
+        if self.start_ids:
+            read = BaseModelOutput(last_hidden_state=output.encoder_last_hidden_state)
+            again = {"encoder_outputs": read, "attention_mask": inputs["attention_mask"]}
         while len(token_ids) < max_new_tokens and (token_id := int(output.logits[0, -1].argmax())) not in end_ids:
             token_ids.append(token_id)
-            step = torch.tensor([[token_id]], device=self.model.device)
-            output = self.model(input_ids=step, past_key_values=output.past_key_values, use_cache=True)
+            step = {name: torch.tensor([[token_id]], device=self.model.device)}
+            output = self.model(**step, **again, past_key_values=output.past_key_values, use_cache=True)
         return self.rows.tokenizer.decode(token_ids, skip_special_tokens=True)

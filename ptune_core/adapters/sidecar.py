@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, Self
 from typing import Literal as OneOf
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ptune_core.prompt.template import Column, Literal, Segment, Special, Target, TargetKind, VirtualTokens
 
@@ -22,7 +22,15 @@ FRONT = "P_TUNING"
 TEMPLATE = "PTUNE_TEMPLATE"
 """`peft_type` of any other placement: a name PEFT does not know, so that it refuses the adapter."""
 
-TASK_TYPES = {TargetKind.ANSWER: "CAUSAL_LM", TargetKind.HEAD: "SEQ_CLS"}
+MASKED = "MASKED_LM"
+"""`task_type` of an adapter that fills masks, for which PEFT has none."""
+
+TASK_TYPES = {
+    TargetKind.ANSWER: ("CAUSAL_LM", "SEQ_2_SEQ_LM"),
+    TargetKind.HEAD: ("SEQ_CLS",),
+    TargetKind.MASK: (MASKED,),
+}
+"""What `task_type` may be for each target."""
 
 MAX_VIRTUAL_TOKENS = 1024
 MAX_TOKEN_DIM = 65_536
@@ -52,13 +60,27 @@ class PeftConfig(BaseModel):
     modules_to_save: Annotated[list[OneOf["score", "classifier"]], Field(max_length=100)] | None = None
     num_attention_heads: Size | None = None
     num_layers: Size | None = None
-    num_transformer_submodules: OneOf[1] | None = None
+    num_transformer_submodules: OneOf[1, 2] | None = None
     num_virtual_tokens: Count
     peft_type: OneOf["P_TUNING", "PTUNE_TEMPLATE"]
     peft_version: Annotated[str, Field(max_length=100)] | None = None
     revision: Revision | None = None
-    task_type: OneOf["CAUSAL_LM", "SEQ_CLS"]
+    task_type: OneOf["CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS", "MASKED_LM"]
     token_dim: Size | None = None
+
+    @model_validator(mode="after")
+    def _only_encoder_decoders_have_two_submodules(self) -> Self:
+        if self.num_transformer_submodules == 2 and self.task_type != "SEQ_2_SEQ_LM":
+            raise ValueError(f"num_transformer_submodules is 2, which {self.task_type} has not")
+        return self
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the prompt embeddings in the file: PEFT keeps as many again for the decoder of an encoder-decoder."""
+        submodules = self.num_transformer_submodules
+        if submodules is None:
+            submodules = 2 if self.task_type == "SEQ_2_SEQ_LM" else 1
+        return self.num_virtual_tokens * submodules
 
 
 class _Part(BaseModel):
@@ -103,8 +125,9 @@ class TargetPart(_Part):
     """Where the result stands."""
 
     kind: OneOf["target"] = "target"
-    target: OneOf["ANSWER", "HEAD"]
+    target: OneOf["ANSWER", "HEAD", "MASK"]
     column: Text
+    count: Count = 1
 
 
 Part = Annotated[LiteralPart | ColumnPart | VirtualTokensPart | SpecialPart | TargetPart, Field(discriminator="kind")]
@@ -175,8 +198,8 @@ def parts_from(segments: Sequence[Segment]) -> list[dict[str, Any]]:
                 parts.append(VirtualTokensPart(group=group, count=count, first_row=row, name=label, init_text=text))
             case Special(kind=kind):
                 parts.append(SpecialPart(token=kind))
-            case Target(kind=target, column=column):
-                parts.append(TargetPart(target="HEAD" if target is TargetKind.HEAD else "ANSWER", column=column))
+            case Target(kind=target, column=column, count=count):
+                parts.append(TargetPart(target=target.value, column=column, count=count))
     return [part.model_dump(exclude_none=True) for part in parts]
 
 
@@ -196,7 +219,7 @@ def _segment(part: Part) -> Segment:
         case SpecialPart():
             return Special(part.token)
         case TargetPart():
-            return Target(TargetKind(part.target), part.column)
+            return Target(TargetKind(part.target), part.column, part.count)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import PurePath
 from ptune_core.adapters.format import is_folder, is_peft_compatible, template_of
 from ptune_core.demo import DEMO
 from ptune_core.model.trained import TrainedPrompt
+from ptune_core.prompt.config import TaskType
 from ptune_core.prompt.template import TargetKind, Template
 
 _START = '''"""{what}
@@ -65,16 +66,27 @@ ids = [number for number in rows.ids(row) if number >= 0]  # PEFT puts the virtu
 inputs = {{"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}}
 """
 
-_LOGITS = {
-    TargetKind.ANSWER: """answers = {answers}
-answer_ids = [rows.answer_id(answer) for answer in answers.values()]
+_ANSWER_LOGITS = """answers = {answers}
+answer_ids = [rows.answer_ids(answer)[0] for answer in answers.values()]
 with torch.no_grad():
     logits = model(**inputs).logits[0, -1, answer_ids].float()
-""",
-    TargetKind.HEAD: """with torch.no_grad():
+"""
+
+_HEAD_LOGITS = """with torch.no_grad():
     logits = model(**inputs).logits[0].float()
-""",
-}
+"""
+
+_DECODER_START = """# What the answers of this base model begin with.
+own = (base.generation_config, base.config)
+start = [
+    next(getattr(c, name) for c in own if getattr(c, name, None) is not None)
+    for name in ("decoder_start_token_id", "forced_bos_token_id")
+    if any(getattr(c, name, None) is not None for c in own)
+]
+"""
+
+_DECODER_INPUTS = """inputs["decoder_input_ids"] = torch.tensor([start])
+"""
 
 _PRINT_LABELS = """for label, probability in zip({labels}, logits.softmax(0).tolist(), strict=True):
     print(f"{{label}}\\t{{probability:.6f}}")
@@ -82,9 +94,9 @@ _PRINT_LABELS = """for label, probability in zip({labels}, logits.softmax(0).tol
 
 _GENERATE = """end = tokenizer.eos_token_id
 generated = model.generate(
-    **inputs, max_new_tokens={max_new_tokens}, do_sample=False, repetition_penalty=1.0, pad_token_id=end
+    **inputs, max_new_tokens={max_new_tokens}{more}, do_sample=False, repetition_penalty=1.0, pad_token_id=end
 )
-print(tokenizer.decode(generated[0, len(ids) :], skip_special_tokens=True))
+print(tokenizer.decode(generated[0, {given} :], skip_special_tokens=True))
 """
 
 _LOADER_CLASSIFY = """for label, probability in Adapter({adapter}).classify(row).items():
@@ -104,7 +116,9 @@ def snippet(trained: TrainedPrompt) -> str:
     template = template_of(trained)
     by_peft = is_peft_compatible(template)
     is_head = template.target.kind is TargetKind.HEAD
-    auto_class = "AutoModelForSequenceClassification" if is_head else "AutoModelForCausalLM"
+    writes_apart = trained.prompt_config.task_type == TaskType.SEQ_2_SEQ_LM
+    auto_class = "AutoModelForSeq2SeqLM" if writes_apart else "AutoModelForCausalLM"
+    auto_class = "AutoModelForSequenceClassification" if is_head else auto_class
     values = {
         "revision": f", revision={trained.revision!r}" if trained.revision else "",
         "num_labels": f", num_labels={len(trained.labels)}" if is_head else "",
@@ -115,11 +129,16 @@ def snippet(trained: TrainedPrompt) -> str:
         # Without a base model, the loader takes the one that ptune.json names, at its revision.
         "adapter": "HERE, BASE_MODEL" if is_folder(trained.base_model) else "HERE",
         "max_new_tokens": _max_new_tokens(trained),
+        # The first of what its answers begin with is not counted as new.
+        "more": " + len(start) - 1" if writes_apart else "",
+        "given": "len(start)" if writes_apart else "len(ids)",
     }
     start = _start(trained, template, auto_class)
     if by_peft:
-        finish = _LOGITS[template.target.kind] + _PRINT_LABELS if trained.labels else _GENERATE
-        return start + (_LOAD_PEFT + finish).format(**values)
+        begin = _LOAD_PEFT + (_DECODER_START if writes_apart else "")
+        logits = _HEAD_LOGITS if is_head else (_DECODER_INPUTS if writes_apart else "") + _ANSWER_LOGITS
+        finish = logits + _PRINT_LABELS if trained.labels else _GENERATE
+        return start + (begin + finish).format(**values)
     return start + (_LOADER_CLASSIFY if trained.labels else _LOADER_GENERATE).format(**values)
 
 

@@ -58,6 +58,7 @@ class RowMaker:
         template: Resolved and without chat messages (see `Template.resolve`, `Template.expand_chat`).
         max_length: Longest row in tokens, virtual tokens and a given answer included.
         special_tokens: Whether the tokenizer's own leading and trailing special tokens are added.
+        writes_apart: Whether the base model writes an answer apart from what it reads, as encoder-decoders do.
 
     Raises:
         BaseModelError: The tokenizer is not a fast one, or lacks a special token the template names.
@@ -65,7 +66,13 @@ class RowMaker:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, template: Template, max_length: int, *, special_tokens: bool = True
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        template: Template,
+        max_length: int,
+        *,
+        special_tokens: bool = True,
+        writes_apart: bool = False,
     ) -> None:
         if not tokenizer.is_fast:
             raise BaseModelError(
@@ -78,9 +85,11 @@ class RowMaker:
         self._group_start = _group_starts(template)
         self._drop_leading_space = _space_is_a_token(tokenizer)
         self._answer_starts_line = _answer_starts_line(template)
+        self._answer_follows = template.target.kind is TargetKind.ANSWER and not writes_apart
+        self.mask_id = self._special_id("mask") if template.target.kind is TargetKind.MASK else None
         prefix, suffix = _special_affixes(tokenizer) if special_tokens else ((), ())
         prefix = () if _starts_special(template) else prefix
-        suffix = () if _ends_special(template) or template.target.kind is TargetKind.ANSWER else suffix
+        suffix = () if _ends_special(template) or self._answer_follows else suffix
         self._parts = self._make_parts(prefix, suffix)
         empty = self._encode([{name: "" for name in template.columns}])[0]
         fixed = sum(len(ids) for ids, _ in empty)
@@ -116,7 +125,8 @@ class RowMaker:
             examples: N times template column -> text.
             reserve: Tokens to keep free for the answer of each, `[N]`; None: nowhere any.
         """
-        reserve = [0] * len(examples) if reserve is None else reserve
+        if reserve is None or not self._answer_follows:
+            reserve = [0] * len(examples)
         whole = self._encode(examples)
         long = [i for i, parts in enumerate(whole) if self._excess(parts, reserve[i]) > 0]
         cut = dict(zip(long, self._encode([examples[i] for i in long], in_pieces=True), strict=True))
@@ -158,9 +168,13 @@ class RowMaker:
             fixed += part
         return tuple(fixed)
 
-    def surely_fits(self, num_answer: int) -> bool:
-        """Whether an answer of so many tokens leaves room for the template, whatever is in the columns."""
-        return num_answer + self._most_fixed <= self.max_length
+    def fits(self, num_answer: int) -> bool | None:
+        """Whether an answer of so many tokens fits; None if that depends on what is in the columns."""
+        if self.mask_id is not None:
+            return num_answer == self.template.target.count
+        if not self._answer_follows:
+            return num_answer <= self.max_length
+        return True if num_answer + self._most_fixed <= self.max_length else None
 
     def encode_answer(self, text: str) -> list[int]:
         """Token ids of answer words as they continue the row, without special tokens, `[A]`."""
@@ -170,7 +184,7 @@ class RowMaker:
         return ids
 
     def answers(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of texts to generate, closed by the end-of-text token, `[N][A]`.
+        """Token ids of texts to generate, closed by the end-of-text token unless they fill masks, `[N][A]`.
 
         A space goes in front unless the template's last literal already ends a line, as chat templates do.
         """
@@ -178,7 +192,7 @@ class RowMaker:
         if self._drop_leading_space:
             texts = [text.removeprefix(" ") for text in texts]
         end = self.tokenizer.eos_token_id
-        closing = [] if end is None else [end]
+        closing = [] if end is None or self.mask_id is not None else [end]
         return [[*encoded.ids, *closing] for encoded in self._batch(texts, with_offsets=False)]
 
     def answer_ids(self, text: str) -> list[int]:
@@ -193,6 +207,8 @@ class RowMaker:
             if isinstance(segment, Literal | Column):
                 run.append(segment)
                 continue
+            if self.mask_id is not None and isinstance(segment, Target) and run and isinstance(run[-1], Literal):
+                run[-1] = Literal(run[-1].text.rstrip(" "))  # no tokenizer puts a space before a mask token
             parts += [tuple(run)] if run else []
             run = []
             parts.append(self._fixed_ids(segment))
@@ -229,19 +245,26 @@ class RowMaker:
         if self._drop_leading_space:
             joined = [text.removeprefix(" ") for text in joined]
         for parts, text, encoded in zip(texts, joined, self._batch(joined, with_offsets=in_pieces), strict=True):
+            ids = encoded.ids if self.mask_id is None else self._without_masks(encoded.ids)
             if not in_pieces:
-                yield [(encoded.ids, None)]
+                yield [(ids, None)]
                 continue
             ends = list(accumulate(map(len, parts)))
             dropped = ends[-1] - len(text)
             grouped: list[list[int]] = [[] for _ in parts]
             piece = 0
-            for token_id, (start, end) in zip(encoded.ids, encoded.offsets, strict=True):
+            for token_id, (start, end) in zip(ids, encoded.offsets, strict=True):
                 while max(start, end - 1) >= ends[piece] - dropped:
                     piece += 1
                 grouped[piece].append(token_id)
             columns = [segment if isinstance(segment, Column) else None for segment in run]
             yield list(zip(grouped, columns, strict=True))
+
+    def _without_masks(self, ids: Sequence[int]) -> list[int]:
+        """Tokens of a text in which a mask token, which somebody may have written there, is an unknown word."""
+        unknown = self.tokenizer.unk_token_id
+        other = self.tokenizer.pad_token_id if unknown is None else unknown
+        return [other if token_id == self.mask_id else token_id for token_id in ids]
 
     def _batch(self, texts: Sequence[str], *, with_offsets: bool) -> Iterator[Encoding]:
         """Tokenise texts without special tokens, some characters at a time: an encoding takes a hundred times more."""
@@ -283,15 +306,21 @@ class RowMaker:
                 assert count is not None, "the template is resolved"
                 return [-(self._group_start[group] + i + 1) for i in range(count)]
             case Special(kind=kind):
-                token_id = getattr(self.tokenizer, f"{kind.lower()}_token_id")
-                if token_id is None:
-                    raise BaseModelError(
-                        f"The template uses [{kind}], which this base model's tokenizer does not have",
-                        remedy=f"Remove [{kind}] from the template or choose another base model",
-                    )
-                return [token_id]
+                return [self._special_id(kind.lower())]
+            case Target(kind=TargetKind.MASK, count=count):
+                assert self.mask_id is not None, "the target is a mask"
+                return [self.mask_id] * count
             case Target():
                 return []
+
+    def _special_id(self, name: str) -> int:
+        token_id: int | None = getattr(self.tokenizer, f"{name}_token_id")
+        if token_id is None:
+            raise BaseModelError(
+                f"The template uses [{name.upper()}], which this base model's tokenizer does not have",
+                remedy=f"Remove [{name.upper()}] from the template or choose another base model",
+            )
+        return token_id
 
 
 def all_rows(rows: Sequence[Row | DataError]) -> list[Row]:
@@ -365,5 +394,7 @@ def _starts_special(template: Template) -> bool:
 
 
 def _ends_special(template: Template) -> bool:
-    rest = [segment for segment in template.segments if not isinstance(segment, VirtualTokens | Target)]
+    is_mask = template.target.kind is TargetKind.MASK
+    nothing = VirtualTokens if is_mask else VirtualTokens | Target
+    rest = [segment for segment in template.segments if not isinstance(segment, nothing)]
     return bool(rest) and isinstance(rest[-1], Special) and rest[-1].kind in ("SEP", "EOS")

@@ -5,6 +5,8 @@ B rows, T positions, N targets. A row of a causal model has up to three parts, i
 - its *context*: the text before its first virtual token, which nothing that is trained can change;
 - what *all rows of the batch share* from there on, such as a front prompt, computed once for all of them;
 - the rest, which is padded on the right. Later positions change nothing before them, so padding needs no mask.
+
+Of an encoder-decoder the row is what it reads, and what it writes stands apart.
 """
 
 from __future__ import annotations
@@ -31,9 +33,10 @@ class Batch:
         token_ids: `[S * B, T]` long, the rest; an arbitrary valid id where a virtual token or padding stands.
         virtual_index: `[S * B, T]` long; the row of the prompt embeddings to put there, or -1.
         attention_mask: `[S * B, T]` long; 0 at padding. Only a model that reads in both directions needs it.
-        targets: `[S * N]` long, positions in the flattened `[S * B * T]` whose output is wanted: each row's last
-            one, or those that the tokens of its answer follow.
+        targets: `[S * N]` long, positions in the flattened `[S * B * T]` whose output is wanted: each row's last one,
+            its mask tokens, or those that the tokens of its answer follow (of an encoder-decoder in `[S * B * A]`).
         labels: `[S * N]` long: class indices, or the token ids of the answers; None if there are none.
+        decoder_ids: `[S * B, A]` long, what an encoder-decoder has written so far; None for other base models.
     """
 
     contexts: tuple[tuple[int, ...], ...]
@@ -43,6 +46,7 @@ class Batch:
     attention_mask: Tensor
     targets: Tensor
     labels: Tensor | None = None
+    decoder_ids: Tensor | None = None
 
     def copies(self, count: int, num_virtual_tokens: int) -> Batch:
         """The rows once for each of S prompts, whose embeddings stand one below the other, `[S * P, H]`.
@@ -54,6 +58,7 @@ class Batch:
         if count == 1:
             return self
         rows, width = self.token_ids.shape
+        outputs = rows * (width if self.decoder_ids is None else self.decoder_ids.shape[1])
         first_tokens = torch.arange(count) * num_virtual_tokens
         tiled = self.virtual_index.repeat(count, 1)
         shifted = tiled + first_tokens.repeat_interleave(rows)[:, None]
@@ -63,8 +68,9 @@ class Batch:
             token_ids=self.token_ids.repeat(count, 1),
             virtual_index=torch.where(tiled < 0, -1, shifted),
             attention_mask=self.attention_mask.repeat(count, 1),
-            targets=(self.targets + torch.arange(count)[:, None] * rows * width).flatten(),
+            targets=(self.targets + torch.arange(count)[:, None] * outputs).flatten(),
             labels=None if self.labels is None else self.labels.repeat(count),
+            decoder_ids=None if self.decoder_ids is None else self.decoder_ids.repeat(count, 1),
         )
 
     def to(self, device: torch.device) -> Batch:
@@ -79,11 +85,31 @@ class Batch:
         return Batch(**{**vars(self), **moved})
 
 
+@dataclass(frozen=True)
+class Arrangement:
+    """What of the base model and the template decides how rows are laid out.
+
+    Attributes:
+        in_parts: Whether contexts and what the rows share are set apart; else whole rows are "the rest".
+        share: Whether what the rows share is set apart too, not only contexts.
+        mask_id: The mask token, whose places are the targets; None if the target is not a mask.
+        decoder_start: What an encoder-decoder's answers begin with; empty for other base models.
+    """
+
+    in_parts: bool = False
+    share: bool = True
+    mask_id: int | None = None
+    decoder_start: tuple[int, ...] = ()
+
+
+WHOLE = Arrangement()
+"""Rows of a decoder or an encoder as they are."""
+
+
 def make_batch(
     rows: Sequence[Row],
+    arrangement: Arrangement = WHOLE,
     *,
-    in_parts: bool,
-    share: bool = True,
     answers: Sequence[Sequence[int]] | None = None,
     labels: Sequence[int] | None = None,
 ) -> Batch:
@@ -91,35 +117,48 @@ def make_batch(
 
     Args:
         rows: B rows.
-        in_parts: Whether contexts and what the rows share are set apart; else whole rows are "the rest".
-        share: Whether what the rows share is set apart too, not only contexts.
-        answers: For generation: the answer of each row, appended to it, and the targets.
+        arrangement: Where what stands.
+        answers: The answer of each row, which is what is to be predicted: after the row, or at its mask tokens.
         labels: For classification: class indices, one per row.
     """
-    contexts, shared = _parts(rows) if in_parts else ((), ())
-    shared = shared if share else ()
+    contexts, shared = _parts(rows) if arrangement.in_parts else ((), ())
+    shared = shared if arrangement.share else ()
     begins = [len(shared) + (len(contexts[i]) if contexts else 0) for i in range(len(rows))]
     rests = [list(row.ids[begin:]) for row, begin in zip(rows, begins, strict=True)]
-    counts = [1] * len(rows)
-    if answers is not None:
-        counts = [len(answer) for answer in answers]
-        # The last answer token is only ever predicted: nothing stands after it.
-        full = [rest + list(answer)[:-1] for rest, answer in zip(rests, answers, strict=True)]
-        labels = [token_id for answer in answers for token_id in answer]
+    decoder_ids = None
+    if arrangement.mask_id is not None:
+        places = [[j for j, number in enumerate(rest) if number == arrangement.mask_id] for rest in rests]
+    elif arrangement.decoder_start:
+        places, written = _after([list(arrangement.decoder_start)] * len(rows), answers)
+        decoder_ids = _pad(written, 0)
     else:
-        full = rests
-    ids = _pad(full, 0)
-    width = ids.shape[1]
-    targets = [i * width + len(rests[i]) - 1 + j for i in range(len(rows)) for j in range(counts[i])]
+        places, rests = _after(rests, answers)
+    if answers is not None:
+        labels = [token_id for answer in answers for token_id in answer]
+    ids = _pad(rests, 0)
+    width = ids.shape[1] if decoder_ids is None else decoder_ids.shape[1]
+    targets = [i * width + place for i, found in enumerate(places) for place in found]
     return Batch(
         contexts=contexts,
         shared=torch.tensor([shared], dtype=torch.long),
         token_ids=ids.clamp(min=0),
         virtual_index=torch.where(ids < 0, -ids - 1, -1),
-        attention_mask=_pad([[1] * len(numbers) for numbers in full], 0),
+        attention_mask=_pad([[1] * len(numbers) for numbers in rests], 0),
         targets=torch.tensor(targets, dtype=torch.long),
         labels=None if labels is None else torch.tensor(labels, dtype=torch.long),
+        decoder_ids=decoder_ids,
     )
+
+
+def _after(
+    begun: Sequence[list[int]], answers: Sequence[Sequence[int]] | None
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Where each answer token is predicted, and all that is read for it: the last one is only ever predicted."""
+    counts = [1] * len(begun) if answers is None else [len(answer) for answer in answers]
+    places = [list(range(len(start) - 1, len(start) - 1 + count)) for start, count in zip(begun, counts, strict=True)]
+    if answers is None:
+        return places, list(begun)
+    return places, [[*start, *answer[:-1]] for start, answer in zip(begun, answers, strict=True)]
 
 
 def _parts(rows: Sequence[Row]) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]:

@@ -170,7 +170,7 @@ def stretch_bounds(count: int) -> list[int]:
 
 
 def which_fit(examples: ExampleSet, maker: RowMaker) -> np.ndarray:
-    """Which examples' answers leave room for the template, `[N]` bool; short answers are not tokenised for it."""
+    """Which examples' answers fit the template, `[N]` bool; short answers are not tokenised for it."""
     fits = np.ones(len(examples), dtype=bool)
     indices = iter(range(len(examples)))
     for group in _groups(iter(examples)):
@@ -181,8 +181,11 @@ def which_fit(examples: ExampleSet, maker: RowMaker) -> np.ndarray:
             if not _is_surely_short(example.values[examples.target], maker)
         ]
         answers = maker.answers([values[examples.target] for _, values in doubtful])
-        long = [(*doubtful[i], len(answer)) for i, answer in enumerate(answers) if not maker.surely_fits(len(answer))]
-        rows = maker.rows([values for _, values, _ in long], [reserve for _, _, reserve in long])
+        found = [(*doubtful[i], len(answer), maker.fits(len(answer))) for i, answer in enumerate(answers)]
+        for index, _, _, known in found:
+            fits[index] = known is not False
+        long = [(index, values, length) for index, values, length, known in found if known is None]
+        rows = maker.rows([values for _, values, _ in long], [length for _, _, length in long])
         for (index, _, _), row in zip(long, rows, strict=True):
             fits[index] = isinstance(row, Row)
     return fits
@@ -190,7 +193,7 @@ def which_fit(examples: ExampleSet, maker: RowMaker) -> np.ndarray:
 
 def _is_surely_short(answer: str, maker: RowMaker) -> bool:
     # A character of ASCII is one token at most; a space in front and the end of the text are two more.
-    return answer.isascii() and maker.surely_fits(len(answer) + 2)
+    return answer.isascii() and maker.mask_id is None and maker.fits(len(answer) + 2) is True
 
 
 def _groups(examples: Iterator[Example]) -> Iterator[list[Example]]:

@@ -281,7 +281,7 @@ def _room_for_answer(model: PromptedModel, max_new_tokens: int) -> int:
     At most half a row: an answer that is cut short is better than a text of which nothing is left.
     """
     positions = model.base.max_positions
-    if positions is None:
+    if positions is None or not model.base.is_causal:  # only a decoder's answer stands in the row
         return 0
     return min(max(0, model.max_length + max_new_tokens - positions), model.max_length // 2)
 

@@ -86,6 +86,12 @@ class AdapterPool:
                 got=base.id,
                 needed="a template with [ANSWER], or a decoder such as GPT-2, Llama or Qwen",
             )
+        if base.head is None and not base.is_causal:
+            raise AdapterError(
+                "Adapters of this base model cannot share a batch: it does not answer after the text",
+                got=f"{base.id}, an {base.kind}",
+                needed="a decoder such as GPT-2, Llama or Qwen",
+            )
         self.base, self.batch_size = base, batch_size
         self._members: dict[str, _Member] = {}
         self._models: dict[tuple[Template, int | None], PromptedModel] = {}
@@ -194,7 +200,7 @@ class AdapterPool:
         stored = requests[0].stored
         first, table = self._table(requests)
         rows = [_shifted(request.row.ids[stored:], first[request.name]) for request in requests]
-        batch = make_batch(rows, in_parts=False).to(self.base.device)
+        batch = make_batch(rows).to(self.base.device)
         embeddings = combine(self.base.word_embeddings(batch.token_ids), batch.virtual_index, table)
         past = self._prefixes.past([request.name for request in requests], stored) if stored else None
         inputs = inputs_after(self.base, past, embeddings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import partial
 from typing import Any
 
@@ -16,9 +17,12 @@ from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     Cache,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -29,7 +33,7 @@ from ptune_core.errors import BaseModelError, SettingsError
 from ptune_core.model.kernels import fuse_activations, onednn_is_faster, use_onednn
 from ptune_core.model.quantize import keep_layout, quantization
 from ptune_core.model.source import check_reachable, explained, place_of, quiet
-from ptune_core.model.targets import row_wise_modules
+from ptune_core.model.targets import Place, row_wise_modules
 from ptune_core.prompt.template import TargetKind
 
 ENCODER_HEAD = "classifier"
@@ -38,6 +42,14 @@ HEAD_NAMES = ("score", ENCODER_HEAD)
 """Attribute of the classification head, as PEFT looks for it: `score` on decoders, `classifier` on encoders."""
 
 _POSITION_LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len")
+
+
+class BaseKind(StrEnum):
+    """How a base model reads and writes."""
+
+    DECODER = "decoder"  # GPT-2, Llama: a position sees only what stands before it
+    ENCODER = "encoder"  # BERT: a position sees all others
+    ENCODER_DECODER = "encoder-decoder"  # T5, BART: reads as an encoder, writes as a decoder
 
 
 @dataclass(frozen=True)
@@ -50,7 +62,7 @@ class BaseModel:
         id: What the person wrote: `demo`, a Hub id or a folder.
         precision: Number format of the weights as a setting names it: `fp32`, `bf16`, `int8` or `int4`.
         revision: Commit of a Hub model, else None.
-        is_causal: True for decoders: a position sees only what stands before it.
+        kind: How it reads and writes.
         head_name: Name of the classification head, or None for a language model.
         row_wise: Modules of the last layer that need to compute target rows only, see `targets.row_wise_modules`.
         gradient_checkpointing: Whether layers compute their activations again for the gradient.
@@ -61,7 +73,7 @@ class BaseModel:
     id: str
     precision: str
     revision: str | None
-    is_causal: bool
+    kind: BaseKind
     head_name: str | None
     row_wise: tuple[nn.Module, ...] = ()
     gradient_checkpointing: bool = False
@@ -70,6 +82,23 @@ class BaseModel:
     def body(self) -> nn.Module:
         """The base model below its vocabulary or classification head."""
         return self.model.base_model
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether a position of what it reads sees only what stands before it."""
+        return self.kind is BaseKind.DECODER
+
+    @property
+    def decoder_start_ids(self) -> list[int]:
+        """What an encoder-decoder's answers begin with, which is never predicted; empty for the other kinds."""
+        if self.kind is not BaseKind.ENCODER_DECODER:
+            return []
+        configs = (self.model.generation_config, self.model.config)
+        ids = [
+            next((id for config in configs if (id := getattr(config, name, None)) is not None), None)
+            for name in ("decoder_start_token_id", "forced_bos_token_id")
+        ]
+        return [id for id in ids if id is not None]
 
     @property
     def device(self) -> torch.device:
@@ -98,6 +127,16 @@ class BaseModel:
         return None if self.head_name is None else self.model.get_submodule(self.head_name)
 
     @property
+    def has_token_types(self) -> bool:
+        """Whether it tells a second text from the first by token types."""
+        return self.accepts("token_type_ids") and getattr(self.model.config, "type_vocab_size", 0) > 1
+
+    @property
+    def adds_to_logits(self) -> bool:
+        """Whether it adds a number for each word to the vocabulary head's logits, as BART does."""
+        return hasattr(self.model, "final_logits_bias")
+
+    @property
     def max_positions(self) -> int | None:
         """Longest sequence in tokens; None if the model has no limit."""
         config = self.model.config.get_text_config()
@@ -124,8 +163,8 @@ def load_base_model(
 
     Args:
         id: `demo`, a Hub id, or a local folder.
-        target: ANSWER loads a causal language model, HEAD a sequence classifier (its head is new and trainable,
-            initialised from torch's global random state).
+        target: ANSWER loads a causal language model or an encoder-decoder, MASK a masked language model, HEAD a
+            sequence classifier (its head is new and trainable, initialised from torch's global random state).
         num_labels: Classes of the head; needed for HEAD.
         revision: Branch, tag or commit of a Hub model.
         device: `auto`, `cpu` or `cuda`.
@@ -144,28 +183,14 @@ def load_base_model(
     with explained(id), quiet():
         check_reachable(place, revision)
         config = AutoConfig.from_pretrained(place, **common)
-        if config.is_encoder_decoder:
-            raise BaseModelError(
-                f"The base model {id!r} is an encoder-decoder model",
-                got=config.model_type,
-                needed="a decoder such as GPT-2, Llama or Qwen, or for [HEAD] also an encoder such as BERT",
-            )
+        auto_class, kind = _auto_class(id, config, target)
         tokenizer = AutoTokenizer.from_pretrained(place, **common)
         common |= {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
         if quantized is not None:
             common |= {"quantization_config": quantized, "device_map": {"": where}}
         if target is TargetKind.HEAD:
-            loaded: Any = AutoModelForSequenceClassification.from_pretrained(place, num_labels=num_labels, **common)
-        elif config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
-            raise BaseModelError(
-                f"The base model {id!r} reads in both directions and cannot write an answer",
-                got=config.model_type,
-                needed="a decoder such as GPT-2, Llama or Qwen for a template with [ANSWER]",
-                remedy="Use a classification head, as in [P*20] {text} [HEAD:label], or choose a decoder",
-            )
-        else:
-            loaded = AutoModelForCausalLM.from_pretrained(place, **common)
-    model, report = loaded
+            common |= {"num_labels": num_labels}
+        model, report = auto_class.from_pretrained(place, **common)
     if quantized is None:
         model = model.to(where)
     else:
@@ -174,18 +199,101 @@ def load_base_model(
     fuse_activations(model)
     if onednn_is_faster():
         use_onednn(model.base_model)
-    head_name = _prepare_head(model, id, report["missing_keys"]) if target is TargetKind.HEAD else None
-    is_causal = head_name != ENCODER_HEAD and getattr(config, "is_causal", True)
+    head_name = _prepare_head(model, id) if target is TargetKind.HEAD else None
+    _check_nothing_invented(id, report["missing_keys"], head_name)
+    if target is not TargetKind.HEAD:
+        _check_vocabulary_head(model, id)
+    if head_name == ENCODER_HEAD or not getattr(config, "is_causal", True):
+        kind = BaseKind.ENCODER if kind is BaseKind.DECODER else kind
+    # What stands behind an encoder's last layer sees all of its rows, and LLM.int8 looks at all rows of a product.
+    needs_all_rows = kind is BaseKind.ENCODER_DECODER or quantized is not None
     return BaseModel(
         model=model,
         tokenizer=tokenizer,
         id=id,
         precision=precision if quantized is not None else {torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype],
         revision=getattr(config, "_commit_hash", None),
-        is_causal=is_causal,
+        kind=kind,
         head_name=head_name,
-        # LLM.int8 looks at all rows of a product together, so a row depends on the others there.
-        row_wise=() if quantized is not None else row_wise_modules(model, is_causal=is_causal),
+        row_wise=() if needs_all_rows else row_wise_modules(model, _read_at(kind, target)),
+    )
+
+
+def _auto_class(id: str, config: PreTrainedConfig, target: TargetKind) -> tuple[Any, BaseKind]:
+    """What loads a base model for a target, and how it reads.
+
+    Raises:
+        BaseModelError: This kind of base model cannot do what the target asks for.
+    """
+    is_masked = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    if config.is_encoder_decoder and target is TargetKind.ANSWER:
+        return AutoModelForSeq2SeqLM, BaseKind.ENCODER_DECODER
+    if config.is_encoder_decoder:
+        raise BaseModelError(
+            f"The base model {id!r} is an encoder-decoder model, which writes its answers",
+            got=f"{config.model_type} and a template with [{target}]",
+            needed="a template with [ANSWER], or another base model",
+        )
+    if target is TargetKind.HEAD:
+        return AutoModelForSequenceClassification, BaseKind.DECODER
+    if target is TargetKind.MASK:
+        if is_masked:
+            return AutoModelForMaskedLM, BaseKind.ENCODER
+        raise BaseModelError(
+            f"The base model {id!r} was not trained to fill masks",
+            got=config.model_type,
+            needed="a masked language model such as BERT or RoBERTa for a template with [MASK]",
+            remedy="Let it write the answer, as in {text} [P*8][ANSWER:label], or choose another base model",
+        )
+    if is_masked:
+        raise BaseModelError(
+            f"The base model {id!r} reads in both directions and cannot write an answer",
+            got=config.model_type,
+            needed="a decoder such as GPT-2, Llama or Qwen for a template with [ANSWER]",
+            remedy="Let it fill a mask, as in {text} [P*4] It was [MASK:label].; use a classification head, as in "
+            "[P*20] {text} [HEAD:label]; or choose a decoder",
+        )
+    return AutoModelForCausalLM, BaseKind.DECODER
+
+
+def _check_vocabulary_head(model: PreTrainedModel, id: str) -> None:
+    """Refuse a base model whose output embeddings are not one row for each word: logits could not be had for some."""
+    weight: Any = getattr(model.get_output_embeddings(), "weight", None)
+    inputs: Any = model.get_input_embeddings().weight
+    words = len(inputs)
+    if weight is None or len(weight) < words:
+        raise BaseModelError(
+            f"The base model {id!r} names words in a way that is not known here",
+            got=f"{type(model).__name__}, with {'no' if weight is None else len(weight)} rows of output embeddings",
+            needed=f"output embeddings with a row for each of its {words} words",
+            remedy="Choose another base model",
+        )
+
+
+def _read_at(kind: BaseKind, target: TargetKind) -> Place:
+    """Where the result of a base model is read."""
+    if kind is BaseKind.DECODER:
+        return Place.LAST
+    return Place.POOLED if target is TargetKind.HEAD else Place.ANYWHERE
+
+
+def _check_nothing_invented(id: str, missing: Collection[str], head_name: str | None) -> None:
+    """Refuse a base model that stands on layers which no file holds, but for a new classification head.
+
+    Args:
+        missing: Names of the tensors that the base model's files do not have and transformers made up.
+        head_name: Of the new head.
+    """
+    invented = sorted(key for key in missing if head_name is None or not key.startswith(f"{head_name}."))
+    if not invented:
+        return
+    # They would be other random numbers at every load, and no adapter carries them.
+    what = "lacks layers that its classification head stands on" if head_name else "lacks the layers that name words"
+    raise BaseModelError(
+        f"The base model {id!r} {what}",
+        got=", ".join(invented),
+        needed="a base model whose files hold everything" + (" below the head" if head_name else ""),
+        remedy="Choose another base model, such as google-bert/bert-base-uncased",
     )
 
 
@@ -227,26 +335,14 @@ def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
 
-def _prepare_head(model: PreTrainedModel, id: str, missing: Collection[str]) -> str:
-    """Make the classification head trainable in fp32; returns its name.
-
-    Args:
-        missing: Names of the tensors that the base model's files do not have and transformers made up.
-    """
+def _prepare_head(model: PreTrainedModel, id: str) -> str:
+    """Make the classification head trainable in fp32; returns its name."""
     name = next((name for name in HEAD_NAMES if isinstance(getattr(model, name, None), nn.Module)), None)
     if name is None:
         raise BaseModelError(
             f"The base model {id!r} has no classification head that an adapter could carry",
             got=type(model).__name__,
             needed="a model whose head is called " + " or ".join(HEAD_NAMES),
-        )
-    if invented := sorted(key for key in missing if not key.startswith(f"{name}.")):
-        # They would be other random numbers at every load, and no adapter carries them.
-        raise BaseModelError(
-            f"The base model {id!r} lacks layers that its classification head stands on",
-            got=", ".join(invented),
-            needed="a base model whose files hold everything below the head",
-            remedy="Choose another base model, such as google-bert/bert-base-uncased",
         )
     head = model.get_submodule(name).float().requires_grad_(True)
     head.register_forward_pre_hook(lambda module, inputs: tuple(tensor.float() for tensor in inputs))

@@ -1,22 +1,24 @@
 """Text from a prompted model: our own loop, a token at a time, and transformers' `generate` with all that it can do.
 
 T positions of a row, P virtual tokens, H hidden size, V vocabulary, N new tokens. Both begin from the stored prefix of
-the prompt where there is one, so that a prompt in front costs nothing per request.
+the prompt where there is one, so that a prompt in front costs nothing per request. A masked model fills its mask
+tokens, all at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
 
 from ptune_core.data.batching import Row
 from ptune_core.errors import SettingsError
-from ptune_core.model.base import BaseModel
+from ptune_core.model.base import BaseKind, BaseModel
 from ptune_core.model.past import Past, filled_cache, go_on, inputs_after
 from ptune_core.model.prompted import Prefix, PromptedModel
 from ptune_core.model.targets import last_layer_at, only_rows
@@ -46,7 +48,7 @@ class Sampling:
 def stream(
     model: PromptedModel, row: Row, prompt_embeddings: Tensor | None, sampling: Sampling, prefix: Prefix | None = None
 ) -> Iterator[str]:
-    """Generate a continuation; yields the whole text so far each time it grows. Streams may take turns.
+    """Generate an answer; yields the whole text so far each time it grows. Streams may take turns.
 
     Args:
         model: Without a verbalizer.
@@ -56,15 +58,16 @@ def stream(
         prefix: From `model.prefix` for these prompt embeddings; None computes the whole row.
     """
     base = model.base
+    if base.kind is BaseKind.ENCODER:
+        yield _filled(model, row, prompt_embeddings)
+        return
     limit = _room(base, row, sampling.max_new_tokens)
     generator = torch.Generator(device=base.device).manual_seed(sampling.seed)
     end_ids = _end_ids(base)
-    num_done = 0 if prefix is None else prefix.covers([row])
-    past = prefix.past.first(num_done) if prefix is not None and num_done else None
-    rest = model.embed(row.ids[num_done:], prompt_embeddings)
-    last = torch.tensor([rest.shape[1] - 1], device=base.device)
-    with only_rows(base.model.get_output_embeddings(), last), last_layer_at(base.row_wise, last):
-        output = base.model(**(inputs_after(base, past, rest) | {"use_cache": True}))
+    if base.is_causal:
+        output, step = _begin(model, row, prompt_embeddings, prefix)
+    else:
+        output, step = _begin_writing(model, row, prompt_embeddings)
     token_ids: list[int] = []
     shown = text = ""
     while len(token_ids) < limit:
@@ -78,10 +81,42 @@ def stream(
             shown = text
             yield text
         if len(token_ids) < limit:
-            step = torch.tensor([[token_id]], device=base.device)
-            output = base.model(input_ids=step, past_key_values=output.past_key_values, use_cache=True)
+            output = step(torch.tensor([[token_id]], device=base.device), output.past_key_values)
     if text != shown:
         yield text
+
+
+Step = Callable[[Tensor, Any], Any]
+"""The base model's output for one more token `[1, 1]`, after what its cache holds."""
+
+
+def _begin(model: PromptedModel, row: Row, prompt_embeddings: Tensor | None, prefix: Prefix | None) -> tuple[Any, Step]:
+    """A decoder's output at the end of a row, and how it goes on."""
+    base = model.base
+    num_done = 0 if prefix is None else prefix.covers([row])
+    past = prefix.past.first(num_done) if prefix is not None and num_done else None
+    rest = model.embed(row.ids[num_done:], prompt_embeddings)
+    last = torch.tensor([rest.shape[1] - 1], device=base.device)
+    with only_rows(base.model.get_output_embeddings(), last), last_layer_at(base.row_wise, last):
+        output = base.model(**(inputs_after(base, past, rest) | {"use_cache": True}))
+    return output, lambda ids, cache: base.model(input_ids=ids, past_key_values=cache, use_cache=True)
+
+
+def _begin_writing(model: PromptedModel, row: Row, prompt_embeddings: Tensor | None) -> tuple[Any, Step]:
+    """An encoder-decoder's first output after it has read a row, and how it goes on."""
+    base = model.base
+    inputs = {"attention_mask": torch.ones(1, len(row.ids), dtype=torch.long, device=base.device), "use_cache": True}
+    embeddings = model.embed(row.ids, prompt_embeddings)
+    start = _tokens(base.decoder_start_ids, base)
+    output = base.model(inputs_embeds=embeddings, decoder_input_ids=start, **inputs)
+    inputs["encoder_outputs"] = BaseModelOutput(last_hidden_state=output.encoder_last_hidden_state)
+    return output, lambda ids, cache: base.model(decoder_input_ids=ids, past_key_values=cache, **inputs)
+
+
+def _filled(model: PromptedModel, row: Row, prompt_embeddings: Tensor | None) -> str:
+    """The likeliest word at each mask token of a row."""
+    ids = model.fill([row], prompt_embeddings)[0]
+    return str(model.base.tokenizer.decode(ids, skip_special_tokens=True))
 
 
 def complete(model: PromptedModel, row: Row, prompt_embeddings: Tensor | None, sampling: Sampling) -> str:
@@ -135,6 +170,8 @@ def generate(
     """
     base = model.base
     run: Any = base.model.generate
+    if base.kind is BaseKind.ENCODER:
+        raise SettingsError("A masked model fills masks and generates no text", got=base.id, remedy="Use stream")
     room = _room(base, row, max_new_tokens)
     if room < 1:
         raise SettingsError(
@@ -142,17 +179,21 @@ def generate(
             got=f"{len(row.ids)} tokens",
             needed=f"fewer than {base.max_positions}, the base model's positions",
         )
+    embeddings = model.embed(row.ids, prompt_embeddings)
+    mask = torch.ones(1, len(row.ids), dtype=torch.long, device=base.device)
+    options |= {"attention_mask": mask, "max_new_tokens": room}
+    if base.kind is BaseKind.ENCODER_DECODER:
+        # What its answers begin with comes out of `generate` too, which counts all but the first of it as new.
+        given = len(base.decoder_start_ids)
+        return _only_new(run(inputs_embeds=embeddings, **(options | {"max_new_tokens": room + given - 1})), given)
     option = _Options(base, options)
     num_done = prefix.covers([row]) if prefix is not None and option.cache in _OWN_CACHES else 0
     past = prefix.past.first(num_done) if prefix is not None and num_done else None
-    embeddings = model.embed(row.ids, prompt_embeddings)
     if option.chunk is not None and model.texts is not None:
         past = _in_chunks(base, past, embeddings, option.chunk)
         options |= {"prefill_chunk_size": None}
     if past is not None or option.cache == "static":
         options |= {"cache_implementation": None, "past_key_values": option.filled_cache(past, len(row.ids) + room)}
-    mask = torch.ones(1, len(row.ids), dtype=torch.long, device=base.device)
-    options |= {"attention_mask": mask, "max_new_tokens": room}
     with _in_one_piece(base.model.get_output_embeddings()):
         if option.is_assisted:
             start = 0 if past is None else past.width
@@ -243,7 +284,8 @@ def _only_new(output: Any, given: int) -> Any:
 
 def _room(base: BaseModel, row: Row, wanted: int) -> int:
     """How many tokens there may be after a row."""
-    return wanted if base.max_positions is None else min(wanted, base.max_positions - len(row.ids))
+    used = len(row.ids) if base.is_causal else len(base.decoder_start_ids)
+    return wanted if base.max_positions is None else min(wanted, base.max_positions - used)
 
 
 def _tokens(numbers: list[int], base: BaseModel) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, StaticCache
 from transformers.cache_utils import DynamicLayer
 
-from ptune_core.model.base import BaseModel
+from ptune_core.model.base import BaseKind, BaseModel
 from ptune_core.model.targets import last_layer_at
 
 LayerStates = list[tuple[Tensor, Tensor]]
@@ -118,6 +118,8 @@ def attention_for(base: BaseModel, inputs: dict[str, Any]) -> Iterator[None]:
 def _is_written_out(base: BaseModel, inputs: dict[str, Any]) -> bool:
     embeddings, past = inputs["inputs_embeds"], inputs.get("past_key_values")
     if embeddings.device.type != "cpu" or embeddings.dtype != torch.bfloat16 or not torch.is_grad_enabled():
+        return False
+    if base.kind is BaseKind.ENCODER_DECODER:  # not each of its kinds of attention is written out
         return False
     if base.gradient_checkpointing:  # a layer that is computed again must be computed in the same way
         return False

@@ -1,8 +1,8 @@
 """The prompted model: a frozen base model with virtual tokens in its input.
 
-B rows, T positions, P virtual tokens, N answer tokens, C labels, H hidden size, V vocabulary. Prompt embeddings are an
-argument everywhere, so one base model serves training, the baseline without them, and any number of adapters. S prompts
-pass through it together as S copies of a batch.
+B rows, T positions, P virtual tokens, N answer tokens, M mask tokens, C labels, H hidden size, V vocabulary. Prompt
+embeddings are an argument everywhere, so one base model serves training, the baseline without them, and any number of
+adapters. S prompts pass through it together as S copies of a batch.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ptune_core.data.batching import Row, RowMaker, all_rows
-from ptune_core.data.layout import Batch, make_batch
+from ptune_core.data.layout import Arrangement, Batch, make_batch
 from ptune_core.errors import SettingsError
-from ptune_core.model.base import ENCODER_HEAD, BaseModel
+from ptune_core.model.base import ENCODER_HEAD, BaseKind, BaseModel
 from ptune_core.model.past import Past, attention_for, go_on, inputs_after, why_not_in_parts
 from ptune_core.model.targets import last_layer_at, only_rows
 from ptune_core.model.text_cache import TextCache
@@ -78,18 +78,23 @@ class PromptedModel:
         self.base, self.verbalizer = base, verbalizer
         self.template = resolve_template(template, base)
         self.max_length = _max_length(max_length, base.max_positions)
-        special_tokens = not template.messages
-        self.rows = RowMaker(base.tokenizer, self.template, self.max_length, special_tokens=special_tokens)
+        options = {
+            "special_tokens": not template.messages,
+            "writes_apart": base.kind is BaseKind.ENCODER_DECODER,
+        }
+        self.rows = RowMaker(base.tokenizer, self.template, self.max_length, **options)
         without = replace(self.template, segments=self.template.without_virtual_tokens())
-        self.base_rows = RowMaker(base.tokenizer, without, self.max_length, special_tokens=special_tokens)
+        self.base_rows = RowMaker(base.tokenizer, without, self.max_length, **options)
         self.why_not_in_parts = None if texts is not None else why_not_in_parts(base)
         self.texts = None if self.why_not_in_parts is not None else texts or TextCache(base)
-        # Layers that go on from keys and values cannot be computed a second time for the gradient.
-        self._in_parts, self._share = self.texts is not None, not base.gradient_checkpointing
-        self.answer_ids: Tensor | None = None
-        if verbalizer is not None and self.template.target.kind is TargetKind.ANSWER:
-            first_ids = verbalizer.first_ids(self.rows.encode_answer)
-            self.answer_ids = torch.tensor(first_ids, device=base.device)
+        self._arrangement = Arrangement(
+            in_parts=self.texts is not None,
+            # Layers that go on from keys and values cannot be computed a second time for the gradient.
+            share=not base.gradient_checkpointing,
+            mask_id=self.rows.mask_id,
+            decoder_start=tuple(base.decoder_start_ids),
+        )
+        self.answer_ids = None if verbalizer is None else self._answer_ids(verbalizer)
 
     @property
     def num_virtual_tokens(self) -> int:
@@ -113,16 +118,19 @@ class PromptedModel:
 
     def label_batch(self, rows: Sequence[Row], labels: Sequence[int] | None = None, *, copies: int = 1) -> Batch:
         """A batch for `label_logits`; `labels` are class indices, one per row; `copies` is S."""
-        batch = make_batch(rows, in_parts=self._in_parts, share=self._share, labels=labels)
+        batch = make_batch(rows, self._arrangement, labels=labels)
         return batch.copies(copies, self.num_virtual_tokens).to(self.base.device)
 
     def text_batch(self, rows: Sequence[Row], answers: Sequence[Sequence[int]], *, copies: int = 1) -> Batch:
-        """A batch for `text_losses`; `answers` are token ids, one list per row; `copies` is S."""
-        batch = make_batch(rows, in_parts=self._in_parts, share=self._share, answers=answers)
+        """A batch for `text_losses`; `answers` are token ids, one list per row (M each for masks); `copies` is S."""
+        batch = make_batch(rows, self._arrangement, answers=answers)
         return batch.copies(copies, self.num_virtual_tokens).to(self.base.device)
 
     def label_logits(self, batch: Batch, prompt_embeddings: Tensor | None) -> Tensor:
         """Score every label, `[S * B, C]` fp32: logits of the answers' first tokens, or of the classification head.
+
+        An answer of several mask tokens has the sum of their logits: a softmax over the labels makes the same of it as
+        of their log-probabilities, since all labels stand at the same places.
 
         Args:
             batch: From `label_batch`.
@@ -165,13 +173,29 @@ class PromptedModel:
             prefix: From `prefix` for these prompt embeddings; None computes whole rows.
         """
         num_done = 0 if prefix is None else prefix.covers(rows)
-        batch = make_batch([Row(row.ids[num_done:]) for row in rows], in_parts=False).to(self.base.device)
+        whole = replace(self._arrangement, in_parts=False)
+        batch = make_batch([Row(row.ids[num_done:]) for row in rows], whole).to(self.base.device)
         if prefix is None or not num_done:
             inputs = self._inputs(batch, prompt_embeddings)
         else:
             rest = combine(self.base.word_embeddings(batch.token_ids), batch.virtual_index, prompt_embeddings)
             inputs = inputs_after(self.base, prefix.past.first(num_done).each(len(rows)), rest)
         return self._scores_at(inputs, batch.targets)
+
+    @torch.no_grad()
+    def fill(self, rows: Sequence[Row], prompt_embeddings: Tensor | None) -> list[list[int]]:
+        """The likeliest token at each of the M mask tokens of B rows, `[B][M]`.
+
+        Args:
+            rows: From `make_rows`, of a template with a mask.
+            prompt_embeddings: `[P, H]`; None if the rows have no virtual tokens.
+        """
+        batch = make_batch(rows, self._arrangement).to(self.base.device)
+        inputs = self._inputs(batch, prompt_embeddings)
+        with only_rows(self.base.model.get_output_embeddings(), batch.targets), self._only(inputs, batch.targets):
+            likeliest = self.base.model(**inputs).logits[0].argmax(dim=-1)
+        found: list[list[int]] = likeliest.view(len(rows), -1).tolist()
+        return found
 
     def embed(self, numbers: Sequence[int], prompt_embeddings: Tensor | None) -> Tensor:
         """Input embeddings `[1, T, H]` of T numbers, see `Row`."""
@@ -181,10 +205,7 @@ class PromptedModel:
     def _scores_at(self, inputs: dict[str, Any], targets: Tensor) -> Tensor:
         """`label_logits` at `[N]` targets of what the base model is called with."""
         if self.base.head is None:
-            assert self.answer_ids is not None, "labels are scored through a verbalizer"
-            head = self.base.model.get_output_embeddings()
-            with only_rows(head, targets, self.answer_ids), self._only(inputs, targets):
-                return self.base.model(**inputs).logits[0].float()
+            return self._answer_scores(inputs, targets)
         if self.base.head_name == ENCODER_HEAD:
             rows, width = inputs["inputs_embeds"].shape[:2]
             with self._only(inputs, torch.arange(0, rows * width, width, device=self.base.device)):
@@ -194,17 +215,55 @@ class PromptedModel:
             hidden = self.base.body(**inputs).last_hidden_state.flatten(0, 1)
         return self.base.head(hidden.index_select(0, targets)).float()
 
+    def _answer_scores(self, inputs: dict[str, Any], targets: Tensor) -> Tensor:
+        """`label_logits` by answers, `[B, C]`, at one target a row or M mask tokens."""
+        assert self.answer_ids is not None, "labels are scored through a verbalizer"
+        head = self.base.model.get_output_embeddings()
+        if self.answer_ids.ndim == 1:
+            ids, places = self.answer_ids, None
+        else:
+            ids, places = self.answer_ids.unique(return_inverse=True)
+        vocabulary = None if self.base.adds_to_logits else ids
+        with only_rows(head, targets, vocabulary), self._only(inputs, targets):
+            logits: Tensor = self.base.model(**inputs).logits[0].float()
+        if vocabulary is None:
+            logits = logits.index_select(-1, ids)
+        if places is None:
+            return logits
+        at_masks = logits.unflatten(0, (-1, places.shape[1]))
+        return torch.stack([at_masks[:, i, places[:, i]] for i in range(places.shape[1])]).sum(dim=0)
+
+    def _answer_ids(self, verbalizer: Verbalizer) -> Tensor | None:
+        """The tokens that tell the answers apart: `[C]`, or `[C, M]` for masks; None with a classification head."""
+        target = self.template.target
+        if target.kind is TargetKind.HEAD:
+            return None
+        if target.kind is TargetKind.ANSWER:
+            return torch.tensor(verbalizer.first_ids(self.rows.encode_answer), device=self.base.device)
+        return torch.tensor(verbalizer.mask_ids(self.rows.encode_answer, target.count), device=self.base.device)
+
     @contextmanager
     def _only(self, inputs: dict[str, Any], targets: Tensor) -> Iterator[None]:
         """While this lasts, what the base model is called with costs no more than `[N]` targets need."""
         with attention_for(self.base, inputs), last_layer_at(self.base.row_wise, targets):
             yield
 
+    def _besides(self, batch: Batch) -> dict[str, Any]:
+        """What an encoder or encoder-decoder is called with beside embeddings and mask."""
+        if batch.decoder_ids is not None:
+            return {"decoder_input_ids": batch.decoder_ids, "use_cache": False}
+        separator = self.base.tokenizer.sep_token_id
+        if separator is None or not self.base.has_token_types:
+            return {}
+        is_separator = ((batch.token_ids == separator) & (batch.virtual_index < 0)).long()
+        # As a tokenizer marks a pair of texts: what stands after the first separator is the second one.
+        return {"token_type_ids": (is_separator.cumsum(dim=1) - is_separator).clamp(max=1)}
+
     def _inputs(self, batch: Batch, prompt_embeddings: Tensor | None) -> dict[str, Any]:
         """What the base model is called with for the rest of the batch, after its contexts and what its rows share."""
         rest = combine(self.base.word_embeddings(batch.token_ids), batch.virtual_index, prompt_embeddings)
         if not self.base.is_causal:
-            return {"inputs_embeds": rest, "attention_mask": batch.attention_mask}
+            return {"inputs_embeds": rest, "attention_mask": batch.attention_mask} | self._besides(batch)
         past = None
         if batch.contexts:
             assert self.texts is not None, "only a base model that can be computed in parts has contexts"

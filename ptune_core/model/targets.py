@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from enum import StrEnum
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,19 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 _PROBE_TOKENS = 8
+
+
+class Place(StrEnum):
+    """Which position of a row a result is read at."""
+
+    LAST = "last"
+    ANYWHERE = "anywhere"  # where the mask tokens stand
+    POOLED = "pooled"  # what a classification head makes of the first
+
+    @property
+    def probe(self) -> int:
+        """One such position among the probe's."""
+        return {Place.LAST: -1, Place.ANYWHERE: _PROBE_TOKENS // 2, Place.POOLED: 0}[self]
 
 
 @contextmanager
@@ -78,7 +92,7 @@ def _at(forward: Callable[[Tensor], Tensor], targets: Tensor, hidden: Tensor) ->
 
 
 @torch.no_grad()
-def row_wise_modules(model: PreTrainedModel, *, is_causal: bool) -> tuple[nn.Module, ...]:
+def row_wise_modules(model: PreTrainedModel, place: Place) -> tuple[nn.Module, ...]:
     """Modules of the last layer whose work at other positions than the target's changes nothing at the target.
 
     What a model's class promises is not relied on: a few tokens are computed with and without it, and compared bit by
@@ -86,18 +100,21 @@ def row_wise_modules(model: PreTrainedModel, *, is_causal: bool) -> tuple[nn.Mod
 
     Args:
         model: In eval mode.
-        is_causal: The target is the last position; else a classification head reads the first.
+        place: Where the result is read.
     """
     layers = [module for module in model.base_model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
         return ()
-    layer, target = layers[-1], -1 if is_causal else 0
+    layer, target = layers[-1], place.probe
+    options = {"use_cache": False} if place is Place.LAST else {}
     ids = torch.arange(_PROBE_TOKENS, device=model.device)[None] % model.config.get_text_config().vocab_size
     calls: list[tuple[tuple[Any, ...], dict[str, Any], Any]] = []
 
     def whole() -> Tensor:
-        output = model.base_model(input_ids=ids, use_cache=False) if is_causal else model(input_ids=ids)
-        result: Tensor = output.last_hidden_state[:, target] if is_causal else output.logits
+        if place is Place.POOLED:
+            pooled: Tensor = model(input_ids=ids).logits
+            return pooled
+        result: Tensor = model.base_model(input_ids=ids, **options).last_hidden_state[:, target]
         return result
 
     def alone() -> Tensor:

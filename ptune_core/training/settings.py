@@ -20,7 +20,7 @@ from ptune_core.demo import DEMO, DEMO_TEMPLATE
 from ptune_core.errors import PTuneError, SettingsError
 from ptune_core.model.device import Device, Precision
 from ptune_core.prompt.config import PromptEncoderReparameterizationType
-from ptune_core.prompt.template import Target, TargetKind, Template, parse_template
+from ptune_core.prompt.template import Target, Template, parse_template
 from ptune_core.training.plain_yaml import load_mapping
 
 MAX_VIRTUAL_TOKENS = 512
@@ -83,8 +83,8 @@ class RunSettings(BaseModel):
     template: Text = Field(
         DEMO_TEMPLATE,
         min_length=1,
-        description="Where text, virtual tokens [P*8] and the target stand: [ANSWER:column] for words, [HEAD:column] "
-        "for a classification head.",
+        description="Where text, virtual tokens [P*8] and the target stand: [ANSWER:column] for words, [MASK:column] "
+        "for words of a masked model such as BERT, [HEAD:column] for a classification head.",
     )
     labels: dict[str, str] | None = Field(
         None,
@@ -184,12 +184,6 @@ class RunSettings(BaseModel):
         # By the look of it alone: stored settings are read again in other folders.
         if self.revision is not None and (self.base_model == DEMO or self.base_model.startswith(("/", ".", "~"))):
             raise _revision_of_a_folder(self.base_model, self.revision)
-        if template.target.kind is TargetKind.MASK:
-            raise SettingsError(
-                "The template's target is a [MASK], which cannot be trained yet",
-                got=f"[MASK:{template.target.column}]",
-                needed="[ANSWER:column] for a decoder, or [HEAD:column] for a classification head",
-            )
         self._check_sweep(template.target)
         return self
 

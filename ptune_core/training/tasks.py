@@ -176,7 +176,8 @@ class LabelTask(_Task):
 class TextTask(_Task):
     """Generation: cross entropy over the tokens of the answer. The model has no verbalizer.
 
-    Examples whose answer does not fit beside the template are left out and told in `warnings`.
+    Examples whose answer does not fit beside the template, or does not fill its mask tokens, are left out and told in
+    `warnings`.
 
     Raises:
         DataError: No example of a split fits.
@@ -215,16 +216,22 @@ class TextTask(_Task):
     def _that_fit(self, examples: ExampleSet, split: str) -> ExampleSet:
         model = self.model
         fits = which_fit(examples, model.rows)
+        masks = model.template.target.count if model.rows.mask_id is not None else None
         if not fits.any():
             raise DataError(
                 f"No {split} example fits the base model",
-                got=f"every answer is longer than what the template leaves of {model.max_length} tokens",
-                remedy="Shorten the answers or the template, or raise max_length",
+                got=f"every answer is longer than what the template leaves of {model.max_length} tokens"
+                if masks is None
+                else f"no answer has as many tokens as the template has mask tokens ({masks})",
+                remedy="Shorten the answers or the template, or raise max_length"
+                if masks is None
+                else "Write [MASK*n:column] with the number of tokens your answers have",
             )
-        too_long = examples.rows[~fits].tolist()
-        if too_long:
-            named = ", ".join(map(str, too_long[:10])) + (" …" if len(too_long) > 10 else "")
-            self._left_out.append(f"{len(too_long)} {split} examples have too long an answer (rows {named}), left out")
+        left_out = examples.rows[~fits].tolist()
+        if left_out:
+            named = ", ".join(map(str, left_out[:10])) + (" …" if len(left_out) > 10 else "")
+            why = "too long an answer" if masks is None else f"an answer that does not fill {masks} mask tokens"
+            self._left_out.append(f"{len(left_out)} {split} examples have {why} (rows {named}), left out")
         return examples.select(fits)
 
     @torch.no_grad()

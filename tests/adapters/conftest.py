@@ -36,6 +36,7 @@ def _make_trained(
     answers: dict[str, str] | None = None,
     head_name: str | None = None,
     hidden: int = HIDDEN,
+    task_type: str | None = "CAUSAL_LM",
     **changes: Any,
 ) -> TrainedPrompt:
     """A prompt with random weights and everything a run would add; `head_name` is `score` or `classifier`."""
@@ -44,8 +45,8 @@ def _make_trained(
     count = parsed.num_virtual_tokens
     is_head = parsed.target.kind is TargetKind.HEAD
     config = PromptEncoderConfig(
-        task_type="SEQ_CLS" if is_head else "CAUSAL_LM", num_virtual_tokens=count, token_dim=hidden,
-        encoder_hidden_size=16, encoder_reparameterization_type=encoder,
+        task_type="SEQ_CLS" if is_head else task_type, num_virtual_tokens=count, token_dim=hidden,
+        num_transformer_submodules=1, encoder_hidden_size=16, encoder_reparameterization_type=encoder,
     )  # fmt: skip
     prompt = Prompt(config, torch.randn(count, hidden))
     for parameter in prompt.parameters():

@@ -110,6 +110,25 @@ def test_the_script_says_by_stock_peft_what_ptune_says(
     assert tuple(printed) == trained.labels
 
 
+@pytest.mark.parametrize("base", ["tiny_t5", "tiny_bart", "tiny_bert_lm"])
+@pytest.mark.parametrize("answers", [{"n": "bad", "p": "great"}, {}])
+@pytest.mark.parametrize("place", ["[P*4] {text}", "{text} [P*4]"])
+def test_the_script_of_other_kinds_says_the_same(
+    base, answers, place, make_trained, tmp_path, capsys, monkeypatch, request
+) -> None:
+    target, task_type = ("[MASK:label]", None) if base == "tiny_bert_lm" else ("[ANSWER:label]", "SEQ_2_SEQ_LM")
+    folder = request.getfixturevalue(base)
+    settings = {"max_new_tokens": 9}
+    trained = make_trained(folder, f"{place} {target}", answers=answers, task_type=task_type, settings=settings)
+    export_adapter(trained, tmp_path, tmp_path / "adapter.zip")
+    alone = ptune_loader.Adapter(tmp_path)
+    printed = run_snippet(tmp_path, capsys, monkeypatch)
+    if answers:
+        assert probabilities(printed) == pytest.approx(alone.classify(ROW), abs=1e-5)
+    else:
+        assert printed == alone.generate(ROW, max_new_tokens=9) + "\n"
+
+
 @pytest.mark.filterwarnings("ignore:Position ids are not supported:UserWarning")
 @pytest.mark.parametrize("template", ["[P*4] {text}[ANSWER:label]", "{text} [P*4][ANSWER:label]"])
 def test_the_script_writes_text(template, tiny_llama, make_trained, tmp_path, capsys, monkeypatch) -> None:

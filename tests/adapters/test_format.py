@@ -146,7 +146,6 @@ def test_a_thousand_labels_fit(make_trained, tmp_path) -> None:
         ({"labels": ("negative", "negative")}, "twice"),
         ({"head": {"lm_head.weight": torch.zeros(2, 32)}}, "score"),
         ({"head": {"score.weight": torch.zeros(2, 32)}}, "does not belong here"),
-        ({"template": "[P*4] {text} [MASK:label]"}, r"\[MASK\]"),
         ({"template": "[P*4] {text} [HEAD:label]", "verbalizer": None}, "classification head"),
         ({"columns": {"txet": "text"}}, "columns"),
         ({"max_length": 0}, "max_length"),

@@ -76,7 +76,7 @@ def test_all_problems_are_told_at_once(folder) -> None:
         {"token_dim": 64},
         {"peft_type": "PROMPT_TUNING"},
         {"peft_type": "XLORA"},
-        {"task_type": "SEQ_2_SEQ_LM"},
+        {"task_type": "TOKEN_CLS"},
         {"task_type": None},
         {"modules_to_save": ["lm_head"]},
         {"auto_mapping": {"base_model_class": "Evil", "parent_library": "os"}},

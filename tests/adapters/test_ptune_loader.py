@@ -105,6 +105,46 @@ def test_the_precision_of_training_is_kept(base, template, head_name, make_train
         assert (rounded.logits(values) - expected).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_mask_tokens_score_the_same(template, tiny_bert_lm, make_trained, tmp_path) -> None:
+    answers = {"negative": "bad", "positive": "great"}
+    trained = make_trained(tiny_bert_lm, template + " It was [MASK:label] .", answers=answers, max_length=44)
+    assert_same_logits(trained, tmp_path / "adapter")
+
+
+def test_several_mask_tokens_score_the_same(tiny_bert_lm, make_trained, tmp_path) -> None:
+    answers = {"negative": "bad food", "positive": "great film"}
+    trained = make_trained(tiny_bert_lm, "{a} [P*3] [MASK*2:label] . {b}", answers=answers)
+    assert_same_logits(trained, tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("template", ["[P*3] {a} {b}", "{a} [P*3] {b} [P*2]"])
+@pytest.mark.parametrize("base", ["tiny_t5", "tiny_bart"])
+def test_encoder_decoders_score_the_same(template, base, make_trained, tmp_path, request) -> None:
+    trained = make_trained(request.getfixturevalue(base), template + "[ANSWER:label]", task_type="SEQ_2_SEQ_LM")
+    assert_same_logits(trained, tmp_path / "adapter")
+
+
+@pytest.mark.parametrize(
+    ("base", "template"),
+    [
+        ("tiny_t5", "{a} [P*3] {b}[ANSWER:answer]"),
+        ("tiny_bart", "{a} [P*3] {b}[ANSWER:answer]"),
+        ("tiny_bert_lm", "{a} [P*3] {b} [MASK*2:answer]"),
+    ],
+)
+def test_texts_of_other_kinds_are_the_same(base, template, make_trained, tmp_path, request) -> None:
+    folder = request.getfixturevalue(base)
+    task_type = None if "MASK" in template else "SEQ_2_SEQ_LM"
+    trained = make_trained(folder, template, answers={}, task_type=task_type)
+    export_adapter(trained, tmp_path / "adapter", tmp_path / "adapter.zip")
+    prompted, alone = prompted_model(trained, classifies=False), ptune_loader.Adapter(tmp_path / "adapter")
+    for values in ROWS[:2]:
+        row = prompted.rows.row(values)
+        texts = list(stream(prompted, row, trained.prompt_embeddings, Sampling(max_new_tokens=8)))
+        assert alone.generate(values, max_new_tokens=8) == texts[-1] != ""
+
+
 def test_a_decoders_head_scores_the_same(tiny_gpt2, make_trained, tmp_path) -> None:
     trained = make_trained(tiny_gpt2, "{a} [P*3] {b} [HEAD:label]", head_name="score")
     assert_same_logits(trained, tmp_path / "adapter")
@@ -186,11 +226,12 @@ def test_the_filters_are_ptunes_own() -> None:
 
 def test_it_is_small_and_needs_nothing_of_ptune() -> None:
     source = Path(ptune_loader.__file__).read_text()
-    assert source.count("\n") < 200
+    assert source.count("\n") < 280
     nodes = ast.walk(ast.parse(source))
     modules = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
     nodes = ast.walk(ast.parse(source))
     modules |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     assert modules == {
-        "__future__", "json", "pathlib", "typing", "torch", "safetensors.torch", "transformers",
+        "__future__", "inspect", "json", "pathlib", "typing", "torch", "safetensors.torch", "transformers",
+        "transformers.modeling_outputs",
     }  # fmt: skip

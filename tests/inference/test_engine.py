@@ -322,3 +322,18 @@ def test_preview_marks_special_tokens(tiny_bert: Path, make_adapter) -> None:
     kinds = [(piece["text"], piece["kind"]) for piece in seen["pieces"]]
     assert kinds[:3] == [("v1", "virtual"), ("v2", "virtual"), ("[CLS]", "special")]
     assert kinds[-1] == ("[SEP]", "special")
+
+
+@pytest.mark.parametrize(("base", "target"), [("tiny_bert_lm", "[MASK:label]"), ("tiny_t5", "[ANSWER:label]")])
+def test_masks_and_encoder_decoders_answer(
+    request: pytest.FixtureRequest, base: str, target: str, make_adapter
+) -> None:
+    folder, labels = request.getfixturevalue(base), {"negative": "bad", "positive": "great"}
+    adapter = make_adapter(folder, f"{{text~}} [P*4] {target}", labels=labels)
+    answer = classify(Engine(), adapter, TEXTS)
+    assert answer["base"] is not None and answer["note"] == ""
+    for tuned, alone in zip(answer["tuned"], answer["base"], strict=True):
+        assert sum(tuned) == pytest.approx(1) and abs(tuned[0] - alone[0]) > 1e-4
+    writer = make_adapter(folder, f"{{text~}} [P*4] {target.replace('label', 'answer')}")
+    (*_, last) = generate(Engine(), writer, TEXTS[1], max_new_tokens=6, compare=True)
+    assert last["tuned"] and last["base"] is not None

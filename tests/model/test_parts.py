@@ -48,7 +48,7 @@ def whole_graph(model: PromptedModel, prompt: Tensor, answers: list[list[int]] |
     prompt = prompt.detach().requires_grad_(True)
     total = torch.zeros(())
     for i, row in enumerate(model.make_rows([{"text": text} for text in TEXTS])):
-        batch = make_batch([row], in_parts=False)
+        batch = make_batch([row])
         embeddings = combine(model.base.word_embeddings(batch.token_ids), batch.virtual_index, prompt)
         if answers is None:
             logits = model.base.model(inputs_embeds=embeddings).logits[:, -1, model.answer_ids]

@@ -48,7 +48,7 @@ def logits(model: PromptedModel, texts: list[str], prompt: Tensor | None) -> Ten
 
 def whole_graph(model: PromptedModel, row: Row, prompt: Tensor) -> dict[str, Tensor]:
     """What transformers is given for one row, with nothing left out."""
-    batch = make_batch([row], in_parts=False)
+    batch = make_batch([row])
     embeddings = combine(model.base.word_embeddings(batch.token_ids), batch.virtual_index, prompt)
     return {"inputs_embeds": embeddings, "attention_mask": batch.attention_mask}
 

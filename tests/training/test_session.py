@@ -271,3 +271,42 @@ def test_one_trial_that_diverges_leaves_the_others_alone(
     result = Recorder().train(settings, table, tmp_path / "run")
     assert [row["error"] is None for row in sorted(result["sweep"], key=lambda row: row["trial"])] == [True, False]
     assert [row["steps"] for row in sorted(result["sweep"], key=lambda row: row["trial"])] == [8, 2]
+
+
+@pytest.mark.parametrize(
+    ("base", "template", "task_type"),
+    [
+        ("tiny_bert_lm", "{text~} [P*2] It was [MASK:label] [P*2] .", None),
+        ("tiny_t5", "[P*4] {text~} [ANSWER:label]", "SEQ_2_SEQ_LM"),
+        ("tiny_bart", "{text~} [P*4][ANSWER:label]", "SEQ_2_SEQ_LM"),
+    ],
+)
+def test_masks_and_encoder_decoders_learn_and_resume_exactly(
+    base: str, template: str, task_type: str | None, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    folder = request.getfixturevalue(base)
+    table = ingest_text(LABELLED, tmp_path / "data")
+    labels = {"good": "great", "bad": "bad"}
+    settings = settings_for(folder, template=template, labels=labels, max_steps=12, patience=0)
+    whole, broken = Recorder(), Recorder()
+    result = whole.train(settings, table, tmp_path / "whole")
+    losses = [line["loss"] for line in whole.of("eval")]
+    assert result["metric"] == "accuracy" and min(losses) < losses[0]
+    broken.train(settings, table, tmp_path / "broken", stop_at=7)
+    broken.train(settings, table, tmp_path / "broken")
+    assert torch.equal(broken.exported[-1].prompt_embeddings, whole.exported[-1].prompt_embeddings)
+    assert whole.exported[-1].prompt_config.task_type == task_type
+
+
+def test_words_for_masks_are_learned_and_those_that_do_not_fit_are_told(tiny_bert_lm: Path, tmp_path: Path) -> None:
+    words = ["great", "film", "food", "bad", "time", "dog"]
+    answers = ["great", *(f"{a} {b}" for a in words for b in words)]
+    rows = "text,answer\n" + "".join(f"the film {i},{answer}\n" for i, answer in enumerate(answers))
+    table = ingest_text(rows, tmp_path / "data")
+    recorder = Recorder()
+    settings = settings_for(tiny_bert_lm, template="{text~} [P*3] [MASK*2:answer]", max_steps=20, learning_rate=0.03)
+    result = recorder.train(settings, table, tmp_path / "run")
+    assert result["metric"] == "loss" and result["value"] < recorder.of("eval")[0]["loss"]
+    (plan,) = recorder.of("plan")
+    assert any("an answer that does not fill 2 mask tokens (rows 2)" in warning for warning in plan["warnings"])
+    assert all(len(row["predicted"].split()) >= 1 for row in recorder.of("sample")[-1]["rows"])

@@ -47,7 +47,6 @@ def test_wild_values_are_refused_with_the_name_of_the_field(field: str, value: o
     [
         ("{text} [P*4]", "target"),
         ("{text} [ANSWER:label]", "virtual token"),
-        ("{text} [P*4] [MASK:label]", "cannot be trained yet"),
         ("{text} [P*600][ANSWER:label]", "at most 512"),
     ],
 )

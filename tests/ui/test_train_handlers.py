@@ -75,11 +75,6 @@ def test_a_column_that_none_was_found_for_is_named_with_what_to_do(handlers: Tra
     assert "no column was found for {label}" in said and "Choose a data column" in said and "&#x27;&#x27;" not in said
 
 
-def test_a_target_that_cannot_be_trained_is_told_in_place(handlers: TrainHandlers, reviews: str) -> None:
-    said = handlers.show_data(reviews, "{text} [P*2][MASK:label]", None, *NONE_CHOSEN)[6]
-    assert "cannot be trained yet" in said
-
-
 def test_start_hands_over_what_the_form_says(handlers: TrainHandlers, service: Any, reviews: str) -> None:
     answers = pd.DataFrame([["good", " fine"], ["poor", " bad"]])
     run_id, _ = handlers.start(
