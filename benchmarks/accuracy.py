@@ -71,16 +71,17 @@ class Problem:
 
 @dataclass(frozen=True)
 class Plan:
-    """Optimizer steps of every training, one training of each kind per seed, and a clock of `rounds.CLOCKS`."""
+    """Optimizer steps and evaluations of every training, one of each kind per seed, and a clock of `rounds.CLOCKS`."""
 
     steps: int
     seeds: Sequence[int]
     clock: str
+    evaluations: int = 20
 
     @property
     def eval_every(self) -> int:
         """Steps between two evaluations, on all sides."""
-        return max(5, self.steps // 20)
+        return max(5, self.steps // self.evaluations)
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def compare(seed: int, curves: Sequence[Curve]) -> dict[str, Any]:
     return found
 
 
-def ours(problem: Problem, side: str, template: str, plan: Plan, seed: int) -> Curve:
+def ours(problem: Problem, side: str, template: str, plan: Plan, seed: int, *, patience: int | None = None) -> Curve:
     """PTune with its defaults, through the function behind the command line."""
     with tempfile.TemporaryDirectory() as folder:
         for name, rows in (("train", problem.train), ("validation", problem.validation)):
@@ -173,6 +174,7 @@ def ours(problem: Problem, side: str, template: str, plan: Plan, seed: int) -> C
                 "device": "cpu",
                 "seed": seed,
             }
+            | ({} if patience is None else {"patience": patience})
         )
         now, begun, points = CLOCKS[plan.clock], math.inf, []
 

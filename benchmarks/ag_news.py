@@ -65,8 +65,8 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def ptune(data: Path, steps: int, seed: int) -> dict[str, Any]:
-    """Accuracy by step, through the function behind the command line."""
+def ptune(data: Path, steps: int, seed: int, every: int | None = None) -> dict[str, Any]:
+    """Accuracy by step, every so many steps, through the function behind the command line."""
     settings = RunSettings.parse(
         {
             "base_model": str(get_model_path()),
@@ -76,7 +76,7 @@ def ptune(data: Path, steps: int, seed: int) -> dict[str, Any]:
             "batch_size": BATCH_SIZE,
             "max_length": MAX_LENGTH,
             "max_steps": steps,
-            "eval_every": steps // 3,
+            "eval_every": every or steps // 3,
             "patience": 0,
             "seed": seed,
         }
@@ -93,7 +93,9 @@ def ptune(data: Path, steps: int, seed: int) -> dict[str, Any]:
     }
 
 
-def stock_peft(data: Path, steps: int, seed: int) -> dict[str, Any]:
+def stock_peft(
+    data: Path, steps: int, seed: int, every: int | None = None, rate: float = PEFT_LEARNING_RATE
+) -> dict[str, Any]:
     """Accuracy by step of `get_peft_model` and `Trainer`, as PEFT's documentation shows them."""
     import peft
     from transformers import (
@@ -126,8 +128,9 @@ def stock_peft(data: Path, steps: int, seed: int) -> dict[str, Any]:
             model=peft.get_peft_model(model, config),
             args=TrainingArguments(
                 out, per_device_train_batch_size=BATCH_SIZE, per_device_eval_batch_size=64, max_steps=steps,
-                learning_rate=PEFT_LEARNING_RATE, warmup_steps=round(0.06 * steps), eval_strategy="steps",
-                eval_steps=steps // 3, save_strategy="no", report_to=[], seed=seed, use_cpu=True, disable_tqdm=True,
+                learning_rate=rate, warmup_steps=round(0.06 * steps), eval_strategy="steps",
+                eval_steps=every or steps // 3, save_strategy="no", report_to=[], seed=seed, use_cpu=True,
+                disable_tqdm=True,
             ),  # fmt: skip
             train_dataset=encode(splits["train"]),
             eval_dataset=encode(splits["test"]),
