@@ -165,7 +165,7 @@ class Trainer:
         self.trained.to(accelerator.device)
         self.prompt = prompt
         peaks = {"prompt": schedule.learning_rate, "head": HEAD_TIMES * schedule.learning_rate}
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [p for p in module.parameters() if p.requires_grad], "peak": peaks[name]}
             for name, module in self.trained.items()
         ]
