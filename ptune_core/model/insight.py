@@ -17,7 +17,8 @@ from ptune_core.model.base import BaseModel
 from ptune_core.model.trained import TrainedPrompt
 
 MUCH_LONGER = 50
-"""Times as long as a word from which the length of a virtual token is worth a word of advice."""
+"""Times as long as a word from which the length of a virtual token is worth a word of advice: without a start, or in
+adapters from elsewhere, nothing bounds it."""
 
 _WORDS_AT_ONCE = 16_384
 
@@ -116,7 +117,7 @@ def as_text(trained: TrainedPrompt, base: BaseModel, tokens: list[VirtualToken])
     word_norm = float(base.embedding_weight[:_WORDS_AT_ONCE].float().norm(dim=1).mean())
     lines.append(f"words of the base model: norm {word_norm:.3f} on average")
     if max(token.norm for token in tokens) > MUCH_LONGER * word_norm:
-        lines.append("Far longer than words: a lower learning rate may do as well, and leave them room to differ.")
+        lines.append("Far longer than words: a start from words would bound them; a lower learning rate may do too.")
     lines.append("Virtual tokens need not mean the words near them.")
     return "\n".join(lines)
 

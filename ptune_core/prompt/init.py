@@ -12,6 +12,12 @@ from ptune_core.prompt.config import PromptEncoderConfig
 from ptune_core.prompt.encoder import PromptEncoder
 from ptune_core.prompt.segments import VirtualTokens
 
+GAIN = 10
+"""Spreads of the start that an output of 1 of the prompt encoder moves a number of a virtual token."""
+
+REACH = 5
+"""How far a virtual token can move at most, in mean lengths of the start's rows."""
+
 
 def sample_vocabulary(embedding_weight: Tensor, rows: int, generator: torch.Generator) -> Tensor:
     """Word embeddings of `rows` tokens drawn from the vocabulary, as PEFT's SAMPLE_VOCAB does for prompt tuning.
@@ -91,12 +97,17 @@ def start_embeddings(
 class Prompt(nn.Module):
     """What is trained: the prompt encoder, by itself or on top of a start.
 
-    Without a start the prompt embeddings are the encoder's output, exactly PEFT's P-tuning. With one they are
-    `start + encoder(...)`, and the encoder's last linear layer begins at zero: before the first step the prompt
-    embeddings equal `start` bit for bit, and the encoder learns the way from there. The encoder's own random start
-    is far from the word embeddings' scale, and its rows are nearly the same vector (cosine 0.55 MLP, 0.97 LSTM).
+    Without a start the prompt embeddings are the encoder's output, exactly PEFT's P-tuning. With one they are `start`
+    plus a way, and the encoder's last linear layer begins at zero: before the first step the prompt embeddings equal
+    `start` bit for bit, and the encoder learns the way from there. The encoder's own random start is far from the
+    word embeddings' scale, and its rows are nearly the same vector (cosine 0.55 MLP, 0.97 LSTM).
 
-    State keys: `encoder.*`, and `start` if there is one.
+    With L the mean length of the start's rows, which are words, the way is `GAIN * L / sqrt(H) * encoder(...)`, so that
+    a learning rate means the same for every base model. Each row w of it becomes `w / sqrt(1 + (|w| / (REACH * L))^2)`:
+    the same while it is short, and never longer than `REACH * L`. Left free, rows grow to thousands of words' lengths,
+    all in one direction, and behind a norm layer a vector that long no longer turns.
+
+    State keys: `encoder.*`, and `start` if there is one. All else follows from them.
 
     Args:
         config: Of the prompt encoder, with all sizes set and not in inference mode.
@@ -138,7 +149,13 @@ class Prompt(nn.Module):
     def forward(self) -> Tensor:
         """The prompt embeddings `[P, H]`, fp32."""
         embeddings: Tensor = self.encoder(self.indices)[0]
-        return embeddings if self.start is None else self.start + embeddings
+        if self.start is None:
+            return embeddings
+        length = self.start.norm(dim=1).mean()
+        length = torch.where(length > 0, length, 1.0)  # a start of zeros has no scale of its own
+        way = embeddings * (GAIN * length / self.start.shape[1] ** 0.5)
+        share_of_reach = (way / (REACH * length)).square().sum(dim=1, keepdim=True)
+        return self.start + way * torch.rsqrt(1 + share_of_reach)
 
 
 def _rows(embedding_weight: Tensor, ids: Tensor) -> Tensor:

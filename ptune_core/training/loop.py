@@ -23,6 +23,9 @@ from ptune_core.model.trained import MAX_ABSOLUTE_VALUE
 from ptune_core.prompt.init import Prompt
 from ptune_core.training.metrics import Evaluation, Metric
 
+HEAD_TIMES = 3
+"""A classification head's learning rate, in the prompt encoder's: it has one layer where the encoder has three."""
+
 LOSS_PROGRESS = 0.01
 """By what share the validation loss must fall to count as progress."""
 
@@ -62,11 +65,12 @@ class Schedule:
     patience: int
     seed: int
 
-    def learning_rate_at(self, step: int) -> float:
-        """Linear warm-up to the peak, then linear decay to 0; `step` counts from 0."""
+    def learning_rate_at(self, step: int, peak: float | None = None) -> float:
+        """Linear warm-up to the peak, the prompt encoder's unless given, then decay to 0; `step` counts from 0."""
+        peak = self.learning_rate if peak is None else peak
         if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
-        return self.learning_rate * (self.steps - step) / max(1, self.steps - self.warmup_steps)
+            return peak * (step + 1) / self.warmup_steps
+        return peak * (self.steps - step) / max(1, self.steps - self.warmup_steps)
 
 
 @dataclass
@@ -160,10 +164,13 @@ class Trainer:
         self.trained = nn.ModuleDict({"prompt": prompt} if head is None else {"prompt": prompt, "head": head})
         self.trained.to(accelerator.device)
         self.prompt = prompt
-        self.parameters = [parameter for parameter in self.trained.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(
-            self.parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
-        )
+        peaks = {"prompt": schedule.learning_rate, "head": HEAD_TIMES * schedule.learning_rate}
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in module.parameters() if p.requires_grad], "peak": peaks[name]}
+            for name, module in self.trained.items()
+        ]
+        self.parameters = [parameter for group in groups for parameter in group["params"]]
+        optimizer = torch.optim.AdamW(groups, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True)
         self.optimizer = accelerator.prepare(optimizer)
         self.progress = Progress()
         self.started_at = 0
@@ -222,14 +229,13 @@ class Trainer:
             if parameter.grad is not None:
                 parameter.grad /= targets
         grad_norm = float(self.accelerator.clip_grad_norm_(self.parameters, schedule.max_grad_norm))
-        learning_rate = schedule.learning_rate_at(step)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = schedule.learning_rate_at(step, group["peak"])
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.progress.step += 1
         epoch = self.progress.step * schedule.batches_per_step / schedule.batches_per_epoch
-        return Stepped(self.progress.step, epoch, mean_loss, learning_rate, grad_norm)
+        return Stepped(self.progress.step, epoch, mean_loss, schedule.learning_rate_at(step), grad_norm)
 
     def _diverged(self, what: str) -> Ended:
         kept = f"The best result so far (step {self.progress.best_step}) is kept. "

@@ -112,7 +112,11 @@ class RunSettings(BaseModel):
         description="Start of the virtual tokens: sampled from the vocabulary, or random as in PEFT.",
     )
     learning_rate: float = Field(
-        1e-2, gt=0.0, le=1.0, description="Peak step size. Raising it learns faster, until the loss jumps."
+        3e-3,
+        gt=0.0,
+        le=1.0,
+        description="Peak step size; a classification head's is three times it. Raising it learns faster, until the "
+        "loss jumps.",
     )
     weight_decay: float = Field(0.0, ge=0.0, le=1.0, description="AdamW weight decay; more pulls the weights to zero.")
     warmup_ratio: float = Field(0.06, ge=0.0, le=0.9, description="Share of the steps over which the step size grows.")

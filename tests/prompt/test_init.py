@@ -10,7 +10,7 @@ import torch
 from ptune_core.errors import SettingsError
 from ptune_core.prompt.config import PromptEncoderConfig
 from ptune_core.prompt.encoder import PromptEncoder
-from ptune_core.prompt.init import Prompt, from_token_ids, sample_vocabulary, start_embeddings
+from ptune_core.prompt.init import REACH, Prompt, from_token_ids, sample_vocabulary, start_embeddings
 from ptune_core.prompt.template import VirtualTokens
 
 VOCABULARY = torch.arange(40, dtype=torch.float32).reshape(10, 4)
@@ -98,13 +98,14 @@ def test_without_a_start_the_prompt_is_the_encoders_output(encoder_type: str) ->
 @pytest.mark.parametrize("encoder_type", ["MLP", "LSTM"])
 def test_with_a_start_step_0_is_the_start_and_every_weight_learns(encoder_type: str) -> None:
     start = from_token_ids(VOCABULARY, [3, 1, 4], 6)
+    torch.manual_seed(0)
     prompt = Prompt(config(encoder_type), start)
     assert torch.equal(prompt(), start)
-    goal = torch.randn(6, 4, generator=seeded())
-    optimizer = torch.optim.AdamW(prompt.parameters(), lr=0.05)
+    goal = start.std() * torch.randn(6, 4, generator=seeded())
+    optimizer = torch.optim.AdamW(prompt.parameters(), lr=0.005)
     losses = []
     before = {name: parameter.detach().clone() for name, parameter in prompt.named_parameters()}
-    for _ in range(60):
+    for _ in range(120):
         loss = (prompt() - start - goal).pow(2).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -113,6 +114,47 @@ def test_with_a_start_step_0_is_the_start_and_every_weight_learns(encoder_type: 
     assert losses[-1] < losses[0] / 4
     assert all(not torch.equal(parameter, before[name]) for name, parameter in prompt.named_parameters())
     assert torch.equal(prompt.start, start)  # type: ignore[arg-type]
+
+
+def with_weights_of(prompt: Prompt, start: torch.Tensor, times: float = 1.0) -> Prompt:
+    """Another prompt on another start, whose encoder gives `times` as much."""
+    other = Prompt(config(), start)
+    other.encoder.load_state_dict(prompt.encoder.state_dict())
+    for parameter in other.encoder.mlp_head[-1].parameters():
+        parameter.data *= times
+    return other
+
+
+def moving_prompt(start: torch.Tensor) -> Prompt:
+    """A prompt that has left its start."""
+    torch.manual_seed(0)
+    prompt = Prompt(config(), start)
+    for parameter in prompt.encoder.mlp_head[-1].parameters():
+        torch.nn.init.normal_(parameter)
+    return prompt
+
+
+def test_the_same_weights_move_words_of_any_length_alike() -> None:
+    start = torch.randn(6, 4, generator=seeded())
+    prompt = moving_prompt(start)
+    torch.testing.assert_close(with_weights_of(prompt, 0.01 * start)(), 0.01 * prompt())
+
+
+def test_a_short_way_is_the_encoders_and_a_long_one_ends_within_reach() -> None:
+    start = torch.randn(6, 4, generator=seeded())
+    prompt = moving_prompt(start)
+    one, two, far = (with_weights_of(prompt, start, times)().detach() - start for times in (1e-3, 2e-3, 1e9))
+    torch.testing.assert_close(two, 2 * one, rtol=1e-3, atol=1e-6)
+    reach = REACH * start.norm(dim=1).mean()
+    torch.testing.assert_close(far.norm(dim=1), reach.expand(6))
+    torch.testing.assert_close(far / reach, torch.nn.functional.normalize(one, dim=1), rtol=1e-3, atol=1e-4)
+
+
+def test_a_start_of_zeros_can_be_left() -> None:
+    prompt = moving_prompt(torch.zeros(6, 4))
+    prompt().square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in prompt.parameters())
+    assert prompt().norm(dim=1).min() > 0
 
 
 def test_the_start_is_saved_and_is_no_parameter() -> None:

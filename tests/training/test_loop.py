@@ -27,6 +27,7 @@ from ptune_core.prompt.init import Prompt
 from ptune_core.prompt.template import parse_template
 from ptune_core.prompt.verbalizer import Verbalizer
 from ptune_core.training.loop import (
+    HEAD_TIMES,
     CheckpointDue,
     Ended,
     EndReason,
@@ -124,6 +125,19 @@ def test_learning_rate_warms_up_and_decays_to_nothing() -> None:
     rates = [plan.learning_rate_at(step) for step in range(10)]
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
     assert rates[4:] == pytest.approx([1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
+
+
+def test_a_head_takes_larger_steps_than_the_prompt_encoder(tiny_bert: Path) -> None:
+    plan = schedule(steps=1, warmup_steps=0, learning_rate=1e-3)
+    trainer, task, _ = trainer_for(tiny_bert, plan, template="[P*3] {text} [HEAD:label]")
+    before = {name: tensor.clone() for name, tensor in trainer.trained.state_dict().items()}
+    run(trainer, task)
+    moved = {"prompt": 0.0, "head": 0.0}
+    for name, tensor in trainer.trained.state_dict().items():
+        part = name.split(".")[0]
+        moved[part] = max(moved[part], float((tensor - before[name]).abs().max()))
+    # AdamW's first step moves a weight by the learning rate.
+    assert moved == pytest.approx({"prompt": 1e-3, "head": HEAD_TIMES * 1e-3}, rel=0.01)
 
 
 def test_accumulated_batches_are_one_bigger_batch(tiny_gpt2: Path) -> None:
