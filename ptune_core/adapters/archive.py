@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -65,10 +66,11 @@ def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
         raise write_error(directory, error) from error
 
 
-def write_zip(zip_path: Path, directory: Path, names: Sequence[str]) -> None:
+def write_zip(zip_path: Path, directory: Path, names: Sequence[str], stored: Collection[str] = ()) -> None:
     """Pack those of `names` that exist in `directory`, in that order; the same content gives the same bytes.
 
-    A reader never sees half an archive: it appears under its name when it is complete.
+    A reader never sees half an archive: it appears under its name when it is complete. Files in `stored` are not
+    compressed, and may be larger than the memory.
 
     Raises:
         DiskFull: There is no room.
@@ -80,7 +82,7 @@ def write_zip(zip_path: Path, directory: Path, names: Sequence[str]) -> None:
             with zipfile.ZipFile(file, "w") as archive:
                 for name in names:
                     if (directory / name).is_file():
-                        archive.writestr(_entry(name), (directory / name).read_bytes(), compresslevel=6)
+                        _pack(archive, directory / name, _entry(name), name in stored)
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, zip_path)
@@ -96,6 +98,15 @@ def write_error(path: Path, error: OSError) -> PTuneError:
     if error.errno in NO_ROOM:
         return DiskFull("There is no room to write the adapter", got=str(path), remedy="Free some space and try again")
     return AdapterError(f"The adapter {path} cannot be written", got=error.strerror or str(error))
+
+
+def _pack(archive: zipfile.ZipFile, path: Path, entry: zipfile.ZipInfo, is_stored: bool) -> None:
+    if not is_stored:
+        archive.writestr(entry, path.read_bytes(), compresslevel=6)
+        return
+    entry.compress_type, entry.file_size = zipfile.ZIP_STORED, path.stat().st_size
+    with path.open("rb") as source, archive.open(entry, "w") as target:
+        shutil.copyfileobj(source, target, 2**20)
 
 
 def _entry(name: str) -> zipfile.ZipInfo:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from ptune_core import __version__
 from ptune_core.adapters.format import is_folder, is_peft_compatible, template_of
+from ptune_core.adapters.sidecar import BASE_FOLDER
 from ptune_core.adapters.snippet import example_row
 from ptune_core.demo import DEMO
 from ptune_core.model.trained import TrainedPrompt
@@ -41,18 +42,23 @@ def _hub_id(base_model: str) -> str | None:
 def _front_matter(trained: TrainedPrompt, template: Template) -> str:
     base = _hub_id(trained.base_model)
     values: dict[str, Any] = {}
+    relation = "adapter" if trained.tuned_base is None else "finetune"
     if base is not None:
-        values |= {"base_model": base, "base_model_relation": "adapter"}
+        values |= {"base_model": base, "base_model_relation": relation}
     values["library_name"] = "peft" if is_peft_compatible(template) else "ptune"
     values["pipeline_tag"] = "text-classification" if trained.labels else "text-generation"
-    values["tags"] = ["ptune", "p-tuning"] + ([f"base_model:adapter:{base}"] if base else [])
+    values["tags"] = ["ptune", "p-tuning"] + ([f"base_model:{relation}:{base}"] if base else [])
     # JSON is YAML, and unlike bare YAML it needs no care with what is in the strings.
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
     return "\n".join(["---", *lines, "---", ""])
 
 
 def _title(trained: TrainedPrompt) -> str:
-    return _line(str(trained.settings.get("name") or f"P-tuning adapter for {_base_name(trained)}"))
+    return _line(str(trained.settings.get("name") or f"{_kind(trained)} {_base_name(trained)}"))
+
+
+def _kind(trained: TrainedPrompt) -> str:
+    return "P-tuning adapter for" if trained.tuned_base is None else "P-tuning adapter and tuned base model, from"
 
 
 def _base_name(trained: TrainedPrompt) -> str:
@@ -76,8 +82,14 @@ def _summary(trained: TrainedPrompt, template: Template) -> str:
         if trained.labels
         else "It makes the model write an answer.",
     }.get(template.target.kind, "")
+    weights = (
+        "The base model was **frozen**: it is not in this download and stays as it is."
+        if trained.tuned_base is None
+        else f"The base model was **tuned**, its own weights together with the virtual tokens: all of it is in this "
+        f"download, in `{BASE_FOLDER}/` ({_size(trained.tuned_base)}), and the virtual tokens fit no other."
+    )
     return (
-        f"{what[0].upper()}{what[1:]} for {named}{at}, which itself stays as it is. {task}\n"
+        f"{what[0].upper()}{what[1:]} for {named}{at}. {task}\n\n{weights}\n\n"
         f"Trained with PTune {__version__} by P-tuning ([arXiv 2103.10385](https://arxiv.org/abs/2103.10385)).\n"
     )
 
@@ -92,7 +104,7 @@ def _numbers(metrics: Mapping[str, Any]) -> str:
         case [low, high]:
             spread = f" (95 % interval {_number(low)} to {_number(high)})"
     names = {
-        "baseline_zero_shot": "The base model with the same template and no virtual tokens",
+        "baseline_zero_shot": "The base model before training, with the same template and no virtual tokens",
         "baseline_majority": "Always the most frequent label",
     }
     rows = [("This adapter", _number(value) + spread)]
@@ -120,7 +132,9 @@ def _labels(trained: TrainedPrompt) -> str:
 
 def _usage(trained: TrainedPrompt, template: Template) -> str:
     run = _block(f"python snippet.py '{example_row(template)}'", "bash")
-    if trained.base_model == DEMO:
+    if trained.tuned_base is not None:
+        run += f"\nIt takes the base model from `{BASE_FOLDER}/`, a plain folder of transformers.\n"
+    elif trained.base_model == DEMO:
         run += (
             "\nThe demo model comes with PTune and is on no Hub. The script finds it where `ptune_core` is installed, "
             "and in a clone of PTune that it is run or unzipped in. Anywhere else, name the clone's folder "
@@ -142,10 +156,21 @@ def _usage(trained: TrainedPrompt, template: Template) -> str:
 
 def _limits(trained: TrainedPrompt) -> str:
     cut = f" Inputs longer than {trained.max_length} tokens are cut, in the columns only." if trained.max_length else ""
+    if trained.tuned_base is not None:
+        return (
+            "The numbers hold for texts like the ones it was trained on. The tuned base model may have become worse at "
+            f"everything else, and the virtual tokens work with it only, not with the one it was tuned from.{cut}\n"
+        )
     return (
         "The numbers hold for texts like the ones it was trained on. It knows nothing that the base model does not, "
         f"shares its faults, and works with this base model only.{cut}\n"
     )
+
+
+def _size(tuned_base: Path) -> str:
+    """How large a tuned base model is, from its folder or from the zip that is mostly it."""
+    files = [tuned_base] if tuned_base.is_file() else [path for path in tuned_base.iterdir() if path.is_file()]
+    return f"{sum(path.stat().st_size for path in files) / 1e6:,.1f} MB"
 
 
 def _number(value: Any) -> str:

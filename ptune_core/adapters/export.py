@@ -10,10 +10,12 @@ from pathlib import Path
 from ptune_core.adapters.archive import write_error, write_files, write_zip
 from ptune_core.adapters.card import model_card
 from ptune_core.adapters.format import CONFIG_FILE, ENCODER_FILE, SIDECAR_FILE, TENSOR_FILE, save_adapter
+from ptune_core.adapters.sidecar import BASE_FOLDER
 from ptune_core.adapters.snippet import snippet
 from ptune_core.demo import DEMO
 from ptune_core.files import sync
 from ptune_core.model.trained import TrainedPrompt
+from ptune_core.model.tuned import BASE_FILES, WEIGHTS_FILE
 
 CARD_FILE = "README.md"
 SNIPPET_FILE = "snippet.py"
@@ -21,6 +23,9 @@ LOADER_FILE = "ptune_loader.py"
 
 EXPORTED = (CARD_FILE, CONFIG_FILE, TENSOR_FILE, SIDECAR_FILE, ENCODER_FILE, SNIPPET_FILE, LOADER_FILE)
 """Every file that may be in an adapter's zip, in the order it has there. Nothing else of a folder goes in."""
+
+OF_BASE = tuple(f"{BASE_FOLDER}/{name}" for name in BASE_FILES)
+"""What is there too if the base model was tuned."""
 
 
 def export_adapter(trained: TrainedPrompt, directory: Path, zip_path: Path) -> None:
@@ -56,7 +61,7 @@ def export_zip(directory: Path, zip_path: Path) -> None:
         AdapterError: The file cannot be written.
         DiskFull: There is no room.
     """
-    write_zip(zip_path, directory, EXPORTED)
+    write_zip(zip_path, directory, EXPORTED + OF_BASE, stored=[f"{BASE_FOLDER}/{WEIGHTS_FILE}"])
 
 
 def _with_whole_path(trained: TrainedPrompt) -> TrainedPrompt:

@@ -20,6 +20,8 @@ from ptune_core import __version__
 from ptune_core.adapters import tensors
 from ptune_core.adapters.archive import PICKLE_SUFFIXES, read_files, write_files
 from ptune_core.adapters.sidecar import (
+    BASE_FOLDER,
+    BASE_PLACE,
     FORMAT_VERSION,
     FRONT,
     MASKED,
@@ -33,6 +35,7 @@ from ptune_core.adapters.sidecar import (
     problems_of,
     segments_from,
 )
+from ptune_core.adapters.tuned import check_base, write_base
 from ptune_core.demo import DEMO
 from ptune_core.errors import AdapterError, TemplateError
 from ptune_core.model.trained import TrainedPrompt
@@ -101,6 +104,8 @@ def save_adapter(trained: TrainedPrompt, directory: Path) -> None:
     write_files(directory, files)
     if ENCODER_FILE not in files:
         (directory / ENCODER_FILE).unlink(missing_ok=True)
+    if trained.tuned_base is not None:
+        write_base(trained.tuned_base, directory / BASE_FOLDER)
     load_adapter(directory)
 
 
@@ -131,6 +136,8 @@ def load_adapter(path: Path) -> TrainedPrompt:
         problems.append(f"{SIDECAR_FILE} is missing, which says where the virtual tokens stand")
     if config and sidecar:
         _check_agreement(config, sidecar, problems)
+    if sidecar and sidecar.tuned_from:
+        problems += check_base(path)
     found = _checked_tensors(files[TENSOR_FILE], config, sidecar, problems) if TENSOR_FILE in files else {}
     encoder_state = _checked_encoder(files[ENCODER_FILE], config, problems) if ENCODER_FILE in files else {}
     if problems:
@@ -140,15 +147,21 @@ def load_adapter(path: Path) -> TrainedPrompt:
             needed="an adapter that PTune exported, or a P_TUNING adapter of PEFT for CAUSAL_LM, SEQ_2_SEQ_LM, SEQ_CLS",
         )
     assert config is not None
-    return _trained(config, sidecar or _assumed_sidecar(config, found), found, encoder_state)
+    trained = _trained(config, sidecar or _assumed_sidecar(config, found), found, encoder_state)
+    if sidecar is None or sidecar.tuned_from is None:
+        return trained
+    origin = sidecar.tuned_from
+    place = path / BASE_FOLDER if path.is_dir() else path
+    return replace(trained, base_model=origin.base_model, revision=origin.revision, tuned_base=place)
 
 
 def _config_of(trained: TrainedPrompt, template: Template) -> PeftConfig:
     count, token_dim = trained.prompt_embeddings.shape
     heads = sorted({name.split(".")[0] for name in trained.head})
     own, possible = trained.prompt_config, TASK_TYPES[template.target.kind]
+    base_model, revision = _base_of(trained)
     values = {
-        "base_model_name_or_path": trained.base_model,
+        "base_model_name_or_path": base_model,
         "encoder_dropout": float(own.encoder_dropout),
         "encoder_hidden_size": own.encoder_hidden_size,
         "encoder_num_layers": own.encoder_num_layers,
@@ -160,7 +173,7 @@ def _config_of(trained: TrainedPrompt, template: Template) -> PeftConfig:
         "num_virtual_tokens": count,
         "peft_type": FRONT if is_peft_compatible(template) else TEMPLATE,
         "peft_version": PEFT_VERSION,
-        "revision": trained.revision,
+        "revision": revision,
         # The template says all but whether an answer is written by a decoder or by an encoder-decoder.
         "task_type": own.task_type if own.task_type in possible else possible[0],
         "token_dim": token_dim,
@@ -171,13 +184,19 @@ def _config_of(trained: TrainedPrompt, template: Template) -> PeftConfig:
         raise _unwritable(problems_of(error, CONFIG_FILE)) from None
 
 
+def _base_of(trained: TrainedPrompt) -> tuple[str, str | None]:
+    """Name and revision of the base model that the prompt works with."""
+    return (trained.base_model, trained.revision) if trained.tuned_base is None else (BASE_PLACE, None)
+
+
 def _sidecar_of(trained: TrainedPrompt, template: Template) -> dict[str, object]:
+    base_model, revision = _base_of(trained)
     try:
         values = {
             "format_version": FORMAT_VERSION,
             "ptune_version": __version__,
-            "base_model": trained.base_model,
-            "revision": trained.revision,
+            "base_model": base_model,
+            "revision": revision,
             "template": trained.template,
             "segments": parts_from(template.segments),
             # A chat template writes the special tokens of a conversation itself.
@@ -190,6 +209,8 @@ def _sidecar_of(trained: TrainedPrompt, template: Template) -> dict[str, object]
             "metrics": _as_json(trained.metrics),
             "settings": _as_json(trained.settings),
         }
+        if trained.tuned_base is not None:  # else not there, so that older versions read the adapter
+            values["tuned_from"] = {"base_model": trained.base_model, "revision": trained.revision}
         Sidecar.model_validate(values)
     except ValidationError as error:
         raise _unwritable(problems_of(error, SIDECAR_FILE)) from None
@@ -253,6 +274,8 @@ def _check_agreement(config: PeftConfig, sidecar: Sidecar, problems: list[str]) 
         "the task_type does not fit the target": config.task_type in TASK_TYPES[target.kind],
         "num_virtual_tokens does not fit the template": template.num_virtual_tokens == config.num_virtual_tokens,
         "the base models differ": sidecar.base_model == config.base_model_name_or_path,
+        "tuned_from and the base model do not fit": (sidecar.tuned_from is not None)
+        == (sidecar.base_model == BASE_PLACE),
         "the revisions differ": sidecar.revision == config.revision,
         "special_tokens does not fit the template": sidecar.special_tokens == (not parsed.messages),
         "labels occur twice": len(set(sidecar.labels)) == len(sidecar.labels),

@@ -8,7 +8,8 @@
 
 `ptune.json` lists the segments of the template in order: literals, columns, virtual tokens, special tokens, target. The
 model's input is made of them as in training: text that stands together is tokenised as one string, a virtual token is
-one row of the prompt embeddings, and if the input is too long only columns are cut.
+one row of the prompt embeddings, and if the input is too long only columns are cut. A base model that was tuned
+together with them lies in `base_model/`.
 """
 
 from __future__ import annotations
@@ -153,7 +154,8 @@ class Adapter:
 
     Args:
         folder: Where the adapter's files are.
-        base_model: Hub id or folder; None takes the one the adapter was trained on, unless it is PTune's demo model.
+        base_model: Hub id or folder; None takes the one the adapter was trained on, unless it is PTune's demo model. Of
+            no use to an adapter that brings its own.
         device: Such as `cpu` or `cuda`.
         dtype: Number format of the base model; None takes the one it had in training.
     """
@@ -169,7 +171,7 @@ class Adapter:
         info = json.loads((Path(folder) / "ptune.json").read_text(encoding="utf-8"))
         dtype = dtype or (torch.float32 if info["precision"] == "fp32" else torch.bfloat16)
         where = {"revision": info["revision"]} if base_model is None else {}
-        base_model = base_model or info["base_model"]
+        base_model = Path(folder) / "base_model" if "tuned_from" in info else base_model or info["base_model"]
         self.rows = Rows(folder, AutoTokenizer.from_pretrained(base_model, **where))
         self.labels: list[str] = info["labels"]
         self.prompt_embeddings = tensors.pop("prompt_embeddings" if self.rows.is_peft else "ptune.prompt_embeddings")

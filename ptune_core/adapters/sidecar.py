@@ -22,6 +22,12 @@ FRONT = "P_TUNING"
 TEMPLATE = "PTUNE_TEMPLATE"
 """`peft_type` of any other placement: a name PEFT does not know, so that it refuses the adapter."""
 
+BASE_FOLDER = "base_model"
+"""Folder of an adapter with the base model that was tuned together with its prompt."""
+
+BASE_PLACE = f"./{BASE_FOLDER}"
+"""That folder as `base_model_name_or_path`: seen from the adapter's own."""
+
 MASKED = "MASKED_LM"
 """`task_type` of an adapter that fills masks, for which PEFT has none."""
 
@@ -133,6 +139,13 @@ class TargetPart(_Part):
 Part = Annotated[LiteralPart | ColumnPart | VirtualTokensPart | SpecialPart | TargetPart, Field(discriminator="kind")]
 
 
+class TunedFrom(_Part):
+    """The base model that `base_model/` was before it was tuned."""
+
+    base_model: BaseModelId
+    revision: Revision | None
+
+
 class Sidecar(BaseModel):
     """`ptune.json`: what PEFT's config has no place for."""
 
@@ -152,6 +165,7 @@ class Sidecar(BaseModel):
     precision: OneOf["fp32", "bf16", "int8", "int4"]
     metrics: dict[str, Any]
     settings: dict[str, Any]
+    tuned_from: TunedFrom | None = None
 
 
 def parse_json(content: bytes, name: str) -> dict[str, Any]:

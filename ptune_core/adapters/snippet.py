@@ -1,7 +1,7 @@
 """The script in an adapter's zip: runs it on one row, with stock PEFT where PEFT can, else with the small loader.
 
 It fetches a base model of the Hub by its id. A base model that is a folder may be elsewhere where the script runs, so
-its second argument names it, and PTune's demo model is looked for.
+its second argument names it, and PTune's demo model is looked for. One that was tuned lies beside the script.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 from pathlib import PurePath
 
 from ptune_core.adapters.format import is_folder, is_peft_compatible, template_of
+from ptune_core.adapters.sidecar import BASE_FOLDER
 from ptune_core.demo import DEMO
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.config import TaskType
@@ -48,6 +49,10 @@ if not (Path(BASE_MODEL) / "config.json").is_file():
         {needed}
         "Name that folder after the row: python snippet.py ROW FOLDER"
     )
+
+"""
+
+_BESIDE = f"""BASE_MODEL = HERE / "{BASE_FOLDER}"  # trained together with the virtual tokens, which fit no other
 
 """
 
@@ -119,15 +124,16 @@ def snippet(trained: TrainedPrompt) -> str:
     writes_apart = trained.prompt_config.task_type == TaskType.SEQ_2_SEQ_LM
     auto_class = "AutoModelForSeq2SeqLM" if writes_apart else "AutoModelForCausalLM"
     auto_class = "AutoModelForSequenceClassification" if is_head else auto_class
+    is_elsewhere = trained.tuned_base is None
     values = {
-        "revision": f", revision={trained.revision!r}" if trained.revision else "",
+        "revision": f", revision={trained.revision!r}" if trained.revision and is_elsewhere else "",
         "num_labels": f", num_labels={len(trained.labels)}" if is_head else "",
         "auto_class": auto_class,
         "dtype": "float32" if trained.precision == "fp32" else "bfloat16",
         "answers": repr(trained.verbalizer),
         "labels": "answers" if trained.verbalizer else repr(list(trained.labels)),
-        # Without a base model, the loader takes the one that ptune.json names, at its revision.
-        "adapter": "HERE, BASE_MODEL" if is_folder(trained.base_model) else "HERE",
+        # Without a base model, the loader takes the one beside it, or that ptune.json names, at its revision.
+        "adapter": "HERE, BASE_MODEL" if is_folder(trained.base_model) and is_elsewhere else "HERE",
         "max_new_tokens": _max_new_tokens(trained),
         # The first of what its answers begin with is not counted as new.
         "more": " + len(start) - 1" if writes_apart else "",
@@ -167,14 +173,15 @@ def _start(trained: TrainedPrompt, template: Template, auto_class: str) -> str:
         what, packages = "Run this adapter, whose virtual tokens PEFT cannot place.", "torch transformers safetensors"
         imports = "from ptune_loader import Adapter  # beside this file"
     row = example_row(template)
+    is_elsewhere = trained.tuned_base is None
     return _START.format(
         what=what,
         packages=packages,
         example=row.replace("\\", "\\\\"),
-        folder=" [FOLDER OF THE BASE MODEL]" if is_folder(trained.base_model) else "",
-        finder="from importlib.machinery import PathFinder\n" if trained.base_model == DEMO else "",
+        folder=" [FOLDER OF THE BASE MODEL]" if is_folder(trained.base_model) and is_elsewhere else "",
+        finder="from importlib.machinery import PathFinder\n" if trained.base_model == DEMO and is_elsewhere else "",
         imports=imports,
-        base_model=_base_model(trained.base_model, by_peft),
+        base_model=_base_model(trained.base_model, by_peft) if is_elsewhere else _BESIDE if by_peft else "",
         columns=repr(list(template.columns)),
         row=repr(row),
     )

@@ -42,8 +42,9 @@ def inspect_command(arguments: argparse.Namespace) -> int:
 
     adapter = LoadedAdapter(find_adapter(arguments.adapter))
     key = adapter.base_key
-    base = load_base_model(
-        key.id, target=key.target, num_labels=key.num_labels, revision=key.revision, device="cpu"
-    )  # fmt: skip
+    with adapter.base_place() as place:
+        base = load_base_model(
+            place, target=key.target, num_labels=key.num_labels, revision=key.revision, device="cpu"
+        )  # fmt: skip
     print(as_text(adapter.trained, base, virtual_tokens(adapter.trained, base, max(1, arguments.words))))
     return 0

@@ -59,7 +59,7 @@ def chat_command(arguments: argparse.Namespace) -> int:
     exit_code = 0
     with InferenceClient(directory / "chat.log", directory) as client:
         about = client.describe(adapter)
-        print(f"{about['base_model']} · {about['template']}\nCtrl-D ends.", file=sys.stderr)
+        print(f"{about['base_model']} ({about['base_weights']}) · {about['template']}\nCtrl-D ends.", file=sys.stderr)
         while (values := ask(about["columns"])) is not None:
             try:
                 if about["task"] == "classify":

@@ -33,6 +33,7 @@ from ptune_core.inference.protocol import (
     join_parts,
 )
 from ptune_core.model.base import BaseModel, load_base_model
+from ptune_core.model.device import BaseWeights
 from ptune_core.model.generation import Sampling, stream
 from ptune_core.model.lease import is_training
 from ptune_core.model.prompted import Prefix, PromptedModel
@@ -41,6 +42,11 @@ ROWS_PER_STEP = 16
 
 NO_HEAD_NOTE = (
     "The base model alone has no answer here: its classification head was trained together with the virtual tokens."
+)
+
+TUNED_NOTE = (
+    "The base model was trained too: on its own here means the tuned base model without the virtual tokens, not the "
+    "base model before training."
 )
 
 _GIB = 2**30
@@ -131,6 +137,7 @@ class Engine:
             "labels": list(trained.labels),
             "template": trained.template,
             "base_model": trained.base_model,
+            "base_weights": BaseWeights.FROZEN if trained.tuned_base is None else BaseWeights.TUNED,
             "revision": trained.revision,
             "num_virtual_tokens": len(trained.prompt_embeddings),
             "is_chat": bool(adapter.template.messages),
@@ -161,7 +168,7 @@ class Engine:
             "labels": list(adapter.trained.labels),
             "tuned": _tuned_probabilities(ready, rows),
             "base": _base_probabilities(ready.model, rows) if compare and not has_head else None,
-            "note": NO_HEAD_NOTE if compare and has_head else "",
+            "note": _note(adapter, has_head) if compare else "",
         }
 
     def _generate(self, request: Generate) -> Iterator[Generated]:
@@ -194,7 +201,7 @@ class Engine:
         """Load the adapter's base model if another one is there, and put the adapter's head on it."""
         if self._base is None or self._base_key != adapter.base_key:
             self._unload()
-            self._base, self._base_key = self._load_base(adapter.base_key), adapter.base_key
+            self._base, self._base_key = self._load_base(adapter), adapter.base_key
         if adapter not in self._ready:
             # Whether this base model can be computed in parts is tried once, not for each of its adapters.
             texts = next((ready.model.texts for ready in self._ready.values()), None)
@@ -213,16 +220,18 @@ class Engine:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _load_base(self, key: BaseKey) -> BaseModel:
+    def _load_base(self, adapter: LoadedAdapter) -> BaseModel:
         """Load into RAM first: only then is it known what the GPU must have room for."""
-        base = load_base_model(
-            key.id,
-            target=key.target,
-            num_labels=key.num_labels,
-            revision=key.revision,
-            device="cpu",
-            precision=key.precision,
-        )
+        key = adapter.base_key
+        with adapter.base_place() as place:
+            base = load_base_model(
+                place,
+                target=key.target,
+                num_labels=key.num_labels,
+                revision=key.revision,
+                device="cpu",
+                precision=key.precision,
+            )
         if torch.cuda.is_available():
             free, _ = torch.cuda.mem_get_info()
             check_gpu_room(base, free, is_training=self._is_training())
@@ -253,6 +262,12 @@ def check_gpu_room(base: BaseModel, free: int, *, is_training: bool) -> None:
             needed=f"{needed / _GIB:.1f} GiB for {base.id}",
             remedy="Try again when the run has ended, or stop it" if is_training else "End what else is using the GPU",
         )
+
+
+def _note(adapter: LoadedAdapter, has_head: bool) -> str:
+    if has_head:
+        return NO_HEAD_NOTE
+    return TUNED_NOTE if adapter.trained.tuned_base is not None else ""
 
 
 def _check_columns(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,16 +14,21 @@ import torch
 from torch import Tensor
 
 from ptune_core.adapters.format import FILE_LIMITS, load_adapter, template_of
+from ptune_core.adapters.sidecar import BASE_FOLDER
+from ptune_core.adapters.tuned import unpack_base
 from ptune_core.errors import AdapterError
 from ptune_core.model.base import BaseModel
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.text_cache import TextCache
 from ptune_core.model.trained import TrainedPrompt
+from ptune_core.model.tuned import BASE_FILES
 from ptune_core.prompt.template import TargetKind, Template
 from ptune_core.prompt.verbalizer import Verbalizer
 
 MAX_ADAPTERS = 16
 """Adapters kept loaded; some megabytes each at most."""
+
+_WATCHED = (*FILE_LIMITS, *(f"{BASE_FOLDER}/{name}" for name in BASE_FILES))
 
 Stamp = tuple[tuple[str, int, int], ...]
 
@@ -35,6 +42,8 @@ class BaseKey:
     target: TargetKind
     num_labels: int | None
     precision: str
+    stamp: Stamp = ()
+    """Of the files of a tuned base model: another training may have put others in their place."""
 
 
 class LoadedAdapter:
@@ -61,14 +70,31 @@ class LoadedAdapter:
     @cached_property
     def base_key(self) -> BaseKey:
         """The base model it needs, in the precision it was trained with."""
-        target = self.template.target.kind
+        target, own = self.template.target.kind, self.trained.tuned_base
         return BaseKey(
-            id=self.trained.base_model,
-            revision=self.trained.revision,
+            id=self.trained.base_model if own is None else str(own),
+            revision=self.trained.revision if own is None else None,
             target=target,
             num_labels=len(self.trained.labels) if target is TargetKind.HEAD else None,
             precision=self.trained.precision,
+            stamp=() if own is None else _stamp(own, BASE_FILES),
         )
+
+    @contextmanager
+    def base_place(self) -> Iterator[str]:
+        """Where its base model can be loaded from; one that is in a zip is unpacked while this lasts.
+
+        Raises:
+            AdapterError: The base model in the zip is not to be trusted.
+            DiskFull: There is no room for it.
+        """
+        own = self.trained.tuned_base
+        if own is None or own.is_dir():
+            yield self.base_key.id
+            return
+        with tempfile.TemporaryDirectory(prefix="ptune-") as folder:
+            unpack_base(own, Path(folder) / BASE_FOLDER)
+            yield str(Path(folder) / BASE_FOLDER)
 
 
 class AdapterCache:
@@ -149,8 +175,8 @@ def put_head_on(base: BaseModel, head: Mapping[str, Tensor]) -> None:
             parameter.copy_(head[name])
 
 
-def _stamp(path: Path) -> Stamp:
+def _stamp(path: Path, names: Iterable[str] = _WATCHED) -> Stamp:
     """Size and time of the adapter's files. Files that are not there are for `load_adapter` to complain of."""
-    files = [path / name for name in FILE_LIMITS] if path.is_dir() else [path]
+    files = [path / name for name in names] if path.is_dir() else [path]
     stats = [(file.name, file.stat()) for file in files if file.exists()]
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)

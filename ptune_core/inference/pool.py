@@ -123,10 +123,9 @@ class AdapterPool:
         """
         if not trained.labels:
             raise AdapterError("This adapter writes text, it has no labels to choose from", got=name)
-        if trained.base_model != self.base.id:
-            raise AdapterError(
-                f"The adapter {name} is of another base model", got=trained.base_model, needed=self.base.id
-            )
+        own = trained.base_model if trained.tuned_base is None else str(trained.tuned_base)
+        if own != self.base.id:
+            raise AdapterError(f"The adapter {name} is of another base model", got=own, needed=self.base.id)
         model = self._model(template_of(trained), trained.max_length)
         check_fit(trained, model)
         answer_ids = head = None

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ptune_core import errors
 from ptune_core.errors import InferenceError, PTuneError
+from ptune_core.model.device import BaseWeights
 
 EXIT_IDLE = 75
 """Exit code of a process that left because nobody asked anything; whoever asked just then may ask again."""
@@ -151,6 +152,7 @@ class Description(TypedDict):
     """What an adapter is for.
 
     `columns` are the template's, to be filled; `data_columns` says which of the run's data columns filled them.
+    `base_weights`: whether `base_model` itself is used, or what it became when it was tuned with the prompt.
     """
 
     task: Literal["classify", "generate"]
@@ -160,6 +162,7 @@ class Description(TypedDict):
     template: str
     base_model: str
     revision: str | None
+    base_weights: BaseWeights
     num_virtual_tokens: int
     is_chat: bool
 

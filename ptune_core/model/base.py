@@ -54,10 +54,10 @@ class BaseKind(StrEnum):
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A frozen base model in eval mode, and its tokenizer.
+    """A base model in eval mode, frozen unless it is tuned, and its tokenizer.
 
     Attributes:
-        model: All parameters frozen; a classification head, if there is one, is fp32 and trainable.
+        model: All parameters frozen unless `is_tuned`; a classification head, if there is one, is fp32 and trainable.
         tokenizer: The model's tokenizer.
         id: What the person wrote: `demo`, a Hub id or a folder.
         precision: Number format of the weights as a setting names it: `fp32`, `bf16`, `int8` or `int4`.
@@ -66,6 +66,7 @@ class BaseModel:
         head_name: Name of the classification head, or None for a language model.
         row_wise: Modules of the last layer that need to compute target rows only, see `targets.row_wise_modules`.
         gradient_checkpointing: Whether layers compute their activations again for the gradient.
+        is_tuned: Whether the base model's own weights learn too, see `tuned.tunable`.
     """
 
     model: PreTrainedModel
@@ -77,6 +78,7 @@ class BaseModel:
     head_name: str | None
     row_wise: tuple[nn.Module, ...] = ()
     gradient_checkpointing: bool = False
+    is_tuned: bool = False
 
     @property
     def body(self) -> nn.Module:

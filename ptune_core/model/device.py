@@ -1,4 +1,4 @@
-"""Where the base model runs, and in which numbers: what a person can choose. No torch is imported."""
+"""Where the base model runs, in which numbers, and whether it learns: what a person can choose. Imports no torch."""
 
 from enum import StrEnum
 
@@ -11,6 +11,13 @@ class Precision(StrEnum):
     BF16 = "bf16"
     INT8 = "int8"
     INT4 = "int4"
+
+
+class BaseWeights(StrEnum):
+    """Whether the base model's own weights learn too."""
+
+    FROZEN = "frozen"
+    TUNED = "tuned"
 
 
 class Device(StrEnum):

@@ -31,7 +31,7 @@ def onednn_is_faster() -> bool:
 
 
 def use_onednn(body: nn.Module) -> None:
-    """Let every layer of `body` with frozen fp32 weights on a CPU multiply by oneDNN."""
+    """Let every layer of `body` with fp32 weights on a CPU multiply by oneDNN."""
     for module in body.modules():
         if type(module) not in (nn.Linear, Conv1D):
             continue
@@ -41,31 +41,42 @@ def use_onednn(body: nn.Module) -> None:
 
 
 def multiply(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`[..., in]` times `[out, in]`, of any strides, by oneDNN: `[..., out]`. For gradients see `FrozenProduct`."""
+    """`[..., in]` times `[out, in]`, of any strides, by oneDNN: `[..., out]`. For gradients see `Product`."""
     product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
     return product
 
 
-class FrozenProduct(torch.autograd.Function):
-    """`multiply` with a gradient of the rows, and none of weight and bias."""
+class Product(torch.autograd.Function):
+    """`multiply` with a gradient of the rows, and of weight and bias where they learn."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """See `multiply`."""
-        ctx.save_for_backward(weight)
+        # The rows are of use to the weight's gradient alone: under a frozen layer they need not be kept.
+        ctx.save_for_backward(weight, rows if ctx.needs_input_grad[1] else None)
         return multiply(rows, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        """The gradient of the rows."""
-        (weight,) = ctx.saved_tensors
-        return multiply(gradients[0], weight.t()), None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The gradients of rows, weight and bias, as far as they are asked for."""
+        (gradient,), (weight, rows) = gradients, ctx.saved_tensors
+        for_rows, for_weight, for_bias = ctx.needs_input_grad
+        flat = gradient.flatten(0, -2)
+        return (
+            multiply(gradient, weight.t()) if for_rows else None,
+            _outer(flat, rows.flatten(0, -2)) if for_weight else None,
+            flat.sum(0) if for_bias else None,
+        )
+
+
+def _outer(gradient: Tensor, rows: Tensor) -> Tensor:
+    """`[out, in]` of `[N, out]` and `[N, in]`; oneDNN has no product over nothing."""
+    return multiply(gradient.t(), rows.t()) if len(rows) else gradient.t() @ rows
 
 
 def _linear(module: Any, usual: Callable[[Tensor], Tensor], is_transposed: bool, hidden: Tensor) -> Tensor:
     is_one_row = hidden.numel() == hidden.shape[-1]  # as fast as its weights are read, by any library
     if is_one_row or not hidden.is_cpu:  # a model may move to a GPU after it was loaded
         return usual(hidden)
-    assert not module.weight.requires_grad, "the layer was frozen when it was loaded"
-    product: Tensor = FrozenProduct.apply(hidden, module.weight.t() if is_transposed else module.weight, module.bias)
+    product: Tensor = Product.apply(hidden, module.weight.t() if is_transposed else module.weight, module.bias)
     return product

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -24,7 +25,7 @@ class TrainedPrompt:
         verbalizer: Label -> answer words. None: the target is a classification head, or free text to generate.
         labels: Class names in the order of the logits; empty if the target is free text.
         columns: Template column -> data column, as used by the run.
-        base_model: Hub id or local folder of the base model.
+        base_model: Hub id or local folder of the base model. If it was tuned: of the one it was tuned from.
         revision: Branch, tag or commit of the base model; None for the default one.
         head: Classification head by parameter name in the base model (`score.weight`; `classifier.weight`,
             `classifier.bias`); empty unless the target is a head.
@@ -38,6 +39,8 @@ class TrainedPrompt:
             taken home runs over the whole base model, in bf16 after the last two.
         segments: The template as it was trained: every group's count known, a chat expanded. May stay empty when
             parsing `template` gives just that.
+        tuned_base: Where the base model is that was trained together with the prompt, the only one the prompt works
+            with: its folder, or the zip of the adapter, whose `base_model/` it is. None: the base model was frozen.
     """
 
     prompt_embeddings: Tensor
@@ -55,3 +58,4 @@ class TrainedPrompt:
     settings: dict[str, Any] = field(default_factory=dict)
     precision: str = "fp32"
     segments: tuple[Segment, ...] = ()
+    tuned_base: Path | None = None

@@ -251,6 +251,8 @@ def _status(files: RunDirectory, curve: Curve, state: RunState, reason: str) -> 
             parts.append(f"{progress['rate']:.3g} steps/s")
         if progress["seconds_left"]:
             parts.append(f"at most {duration(max(1.0, progress['seconds_left']))} left")
+    if curve.plan and "base" in curve.plan:
+        parts.append(f"base model {curve.plan['base']['weights']}")
     if curve.best and curve.plan:
         step, value = curve.best
         parts.append(f"best {curve.plan['metric']} {value:.3f} at step {step:,}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from ptune_core.model.device import BaseWeights
 from ptune_core.runs.live import duration
 
 
@@ -30,6 +31,8 @@ class Progress:
             case "plan":
                 self._steps, self._metric, self._trials = line["steps"], line["metric"], line.get("trials", 1)
                 self._keep(line["data"])
+                if "base" in line:
+                    self._keep(base_line(line["base"]))
                 for warning in line["warnings"]:
                     self._keep(f"warning: {warning}")
             case "resume":
@@ -79,6 +82,16 @@ def _numbers(**values: float | None) -> str:
     return ", ".join(f"{name.replace('_', '-')} {value:.3f}" for name, value in values.items() if value is not None)
 
 
+def base_line(base: dict[str, Any]) -> str:
+    """What a plan says of the base model."""
+    if base["weights"] == BaseWeights.FROZEN:
+        return "base model: frozen"
+    return (
+        f"base model: tuned, {base['parameters']:,} weights of its own learn too; at most {base['disk_mib']:,.0f} MiB "
+        f"on disk, and the download holds it ({base['download_mib']:,.0f} MiB)"
+    )
+
+
 def summary(result: dict[str, Any], directory: Path) -> str:
     """What a run that did not fail came to, in a few lines, from its `result.json`."""
     took = f"{result['steps'] or 0} steps and {duration(result['seconds'])}"
@@ -87,7 +100,8 @@ def summary(result: dict[str, Any], directory: Path) -> str:
         return lines[0] + "\nIt ended before the first evaluation, so there is no adapter."
     baselines = _numbers(majority=result["baseline_majority"], zero_shot=result["baseline_zero_shot"])
     lines.append(f"{result['metric']} {result['value']:.3f} at step {result['best_step']}; baseline: {baselines}")
-    lines.append(f"adapter: {directory / 'adapter.zip'}")
+    is_tuned = result.get("base_weights") == BaseWeights.TUNED
+    lines.append(f"{'adapter with the tuned base model' if is_tuned else 'adapter'}: {directory / 'adapter.zip'}")
     if result.get("sweep"):
         lines += ["", *ranking_lines(result["sweep"], result["metric"])]
     return "\n".join(lines)

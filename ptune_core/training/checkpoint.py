@@ -27,21 +27,24 @@ _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.jso
 _UNFINISHED = ".tmp-"
 
 
-def save_checkpoint(directory: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
-    """Write `directory/step-NNNNNN` and drop all but the newest two.
+def save_checkpoint(
+    directory: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, keep: int = KEPT
+) -> Path:
+    """Write `directory/step-NNNNNN` and drop all but the newest ones.
 
     Args:
         directory: Holds the checkpoints of one run.
         step: Optimizer steps done.
         tensors: Everything trained, and the optimizer's state.
         state: Everything else, JSON values.
+        keep: How many, this one included.
 
     Raises:
         OSError: The disk is full or cannot be written; older checkpoints are untouched.
     """
     path = directory / f"step-{step:06d}"
     save_folder(path, tensors, {**state, "step": step})
-    for older in _checkpoints(directory)[KEPT:]:
+    for older in _checkpoints(directory)[keep:]:
         shutil.rmtree(older)
     return path
 

@@ -17,7 +17,9 @@ from ptune_core.model.base import BaseModel
 from ptune_core.model.text_cache import Place, TextCache
 from ptune_core.training.loop import Schedule, Trainer, take_step
 from ptune_core.training.metrics import Evaluation
+from ptune_core.training.preparation import disk_bytes
 from ptune_core.training.tasks import LabelTask, TextTask
+from ptune_core.training.trial import has_own_weights
 
 LOOKED_AT = 64
 """Batches among which usual ones and the longest ones are chosen, unless a step alone takes many."""
@@ -68,6 +70,7 @@ class Estimate:
         gpu_peak_mib: Highest use of GPU memory; None without a GPU.
         text_cache_mib: Of the text cache when it is full, wherever it is.
         text_cache_place: Where it is.
+        disk_mib: Of one trial that tunes its base model; 0 with a frozen one, whose checkpoints are small.
     """
 
     preparing: float
@@ -80,6 +83,7 @@ class Estimate:
     gpu_peak_mib: float | None
     text_cache_mib: float
     text_cache_place: Place
+    disk_mib: float = 0.0
 
     def seconds(self, trials: int = 1, templates: int = 1) -> float:
         """All of it, if training does not stop early and every trial and template is like the one measured."""
@@ -114,6 +118,8 @@ class Estimate:
             )
         else:
             how = "They share the preparation and run one after the other, so memory stays as measured"
+            if self.disk_mib:
+                how += f", and about {trials * self.disk_mib:,.0f} MiB of disk are needed"
         return (
             f"One of {trials} trials, measured alone: {self}\n"
             f"All {trials} trials: at most {self.seconds(trials, templates):,.0f} s, if the other {like_it} are like "
@@ -134,6 +140,8 @@ class Estimate:
             parts.append(f"{cache} of them for the text cache")
         if where is Place.DISK:
             parts.append(f"{cache} on disk for the text cache")
+        if self.disk_mib:
+            parts.append(f"{self.disk_mib:,.0f} MiB on disk for checkpoints of the tuned base model and the adapter")
         return ", ".join(parts)
 
 
@@ -164,11 +172,12 @@ def measure(
         later_step=fmean(later),
         evaluation=evaluation,
         counts=Counts.of(trainer.schedule, has_head=base.head is not None),
-        share_batches=base.head is None,
+        share_batches=not has_own_weights(base),
         peak_mib=_peak_bytes() / _MIB + (0.0 if texts is None else _untouched_mib(texts)),
         gpu_peak_mib=torch.cuda.max_memory_allocated() / _MIB if on_gpu else None,
         text_cache_mib=0.0 if texts is None else texts.mib,
         text_cache_place=Place.NOWHERE if texts is None else texts.place,
+        disk_mib=disk_bytes(base, 1) / _MIB if base.is_tuned else 0.0,
     )
 
 

@@ -1,6 +1,7 @@
 """The training loop: `train`, read downward. It reports events and does no I/O.
 
-What is trained is small (a prompt encoder, perhaps a head), so one step's state fits in a checkpoint every few seconds.
+What is trained is small (a prompt encoder, perhaps a head), so one step's state fits in a checkpoint every few seconds;
+that of a tuned base model is three times the base model.
 Everything random is a function of the seed and the step, so a resumed run repeats the undisturbed one bit for bit on a
 CPU, and to rounding on a GPU.
 """
@@ -22,6 +23,8 @@ from ptune_core.errors import CheckpointError, TrainingDiverged
 from ptune_core.model.trained import MAX_ABSOLUTE_VALUE
 from ptune_core.prompt.init import Prompt
 from ptune_core.training.metrics import Evaluation, Metric
+from ptune_core.training.optimizer import base_parameter_groups, parameter_groups
+from ptune_core.training.processes import sum_over_processes
 
 HEAD_TIMES = 3
 """A classification head's learning rate, in the prompt encoder's: it has one layer where the encoder has three."""
@@ -64,6 +67,7 @@ class Schedule:
     max_grad_norm: float
     patience: int
     seed: int
+    base_learning_rate: float = 0.0
 
     def learning_rate_at(self, step: int, peak: float | None = None) -> float:
         """Linear warm-up to the peak, the prompt encoder's unless given, then decay to 0; `step` counts from 0."""
@@ -157,21 +161,34 @@ class Trainer:
         head: The base model's trainable classification head, or None.
         schedule: How long and how strongly.
         accelerator: Decides device and gradient scaling.
+        base: The base model with its head, if its own weights learn too: with the dropout that its config names, as
+            in the paper's code, for all of a base model soon knows few examples by heart.
     """
 
-    def __init__(self, prompt: Prompt, head: nn.Module | None, schedule: Schedule, accelerator: Accelerator) -> None:
-        self.schedule, self.accelerator, self.head = schedule, accelerator, head
+    def __init__(
+        self,
+        prompt: Prompt,
+        head: nn.Module | None,
+        schedule: Schedule,
+        accelerator: Accelerator,
+        base: nn.Module | None = None,
+    ) -> None:
+        self.schedule, self.accelerator, self.base = schedule, accelerator, base
         self.trained = nn.ModuleDict({"prompt": prompt} if head is None else {"prompt": prompt, "head": head})
         self.trained.to(accelerator.device)
         self.prompt = prompt
-        peaks = {"prompt": schedule.learning_rate, "head": HEAD_TIMES * schedule.learning_rate}
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in module.parameters() if p.requires_grad], "peak": peaks[name]}
-            for name, module in self.trained.items()
+        self.head_parameters = [] if head is None else list(head.parameters())
+        own = [parameter for parameter in prompt.parameters() if parameter.requires_grad]
+        known = {id(parameter) for parameter in (*own, *self.head_parameters)}
+        all_of_base = {} if base is None else dict(base.named_parameters())
+        self.base_parameters = {name: p for name, p in all_of_base.items() if id(p) not in known}
+        self.parameters = [*own, *self.head_parameters, *self.base_parameters.values()]
+        groups = [
+            *parameter_groups(own, schedule.learning_rate, schedule.weight_decay),
+            *parameter_groups(self.head_parameters, HEAD_TIMES * schedule.learning_rate, schedule.weight_decay),
+            *base_parameter_groups(self.base_parameters.values(), schedule.base_learning_rate),
         ]
-        self.parameters = [parameter for group in groups for parameter in group["params"]]
-        optimizer = torch.optim.AdamW(groups, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True)
-        self.optimizer = accelerator.prepare(optimizer)
+        self.optimizer = accelerator.prepare(torch.optim.AdamW(groups, fused=True))
         self.progress = Progress()
         self.started_at = 0
 
@@ -201,9 +218,19 @@ class Trainer:
         """
         # Dropout draws from the global state: seeding by the step is what lets a resumed run repeat it.
         self._seed(self.schedule.seed * 1_000_003 + self.progress.step)
-        self.trained.train()
+        self._learns(True)
         self._prompt_embeddings = self.prompt()
         return self._prompt_embeddings.detach().requires_grad_(True)
+
+    def begin_batch(self, position: int) -> None:
+        """Seed the dropout of a tuned base model: by the batch, so that it is the same whichever process has it."""
+        if self.base is not None:
+            self._seed((self.schedule.seed + 2**31) * 1_000_003 + position)
+
+    def _learns(self, training: bool) -> None:
+        self.trained.train(training)
+        if self.base is not None:
+            self.base.train(training)
 
     def _seed(self, seed: int) -> None:
         if self.accelerator.device.type == "cpu":
@@ -240,19 +267,22 @@ class Trainer:
     def _diverged(self, what: str) -> Ended:
         kept = f"The best result so far (step {self.progress.best_step}) is kept. "
         advice = f"Try again with a learning rate of {self.schedule.learning_rate / 3:.1g}"
+        if self.base is not None:
+            advice += f" and a base learning rate of {self.schedule.base_learning_rate / 3:.1g}"
         error = TrainingDiverged(f"{what} at step {self.progress.step + 1}", remedy=kept + advice)
         return Ended(EndReason.DIVERGED, error)
 
     @torch.no_grad()
     def _is_usable(self) -> bool:
-        self.trained.eval()
-        largest = max(float(values.abs().max()) for values in (self.prompt(), *self.trained.parameters()))
+        self._learns(False)
+        weights = (self.prompt(), *self.trained.parameters(), *self.base_parameters.values())
+        largest = max(float(values.abs().max()) for values in weights)
         return largest <= MAX_ABSOLUTE_VALUE  # not so for NaN either
 
     @torch.no_grad()
     def evaluate(self, task: Task) -> Evaluation:
         """The validation split, with the prompt as it is."""
-        self.trained.eval()
+        self._learns(False)
         # One process measures and all hear of it: a last digit that differs must not part them.
         found = [task.evaluate(self.prompt()) if self.accelerator.is_main_process else None]
         if self.accelerator.num_processes > 1:
@@ -261,9 +291,30 @@ class Trainer:
         assert evaluation is not None
         return evaluation
 
+    def weights(self) -> dict[str, Tensor]:
+        """Everything trained; weights of the base model that are tied once."""
+        weights = {f"trained.{name}": tensor.detach() for name, tensor in self.trained.state_dict().items()}
+        return weights | {f"base.{name}": parameter.detach() for name, parameter in self.base_parameters.items()}
+
+    def put_back(self, tensors: dict[str, Tensor]) -> None:
+        """Make everything trained what `weights` was, ready to be evaluated.
+
+        Raises:
+            CheckpointError: The tensors are not those of this prompt encoder, head and base model.
+        """
+        trained = {name.removeprefix("trained."): t for name, t in tensors.items() if name.startswith("trained.")}
+        try:
+            self.trained.load_state_dict(trained)
+            with torch.no_grad():
+                for name, parameter in self.base_parameters.items():
+                    parameter.copy_(tensors[f"base.{name}"])
+        except (RuntimeError, KeyError) as error:
+            raise CheckpointError("The checkpoint was made with other settings", got=str(error)[:300]) from error
+        self._learns(False)
+
     def tensors(self) -> dict[str, Tensor]:
         """Everything trained and the optimizer's state, for a checkpoint."""
-        tensors = {f"trained.{name}": tensor.detach() for name, tensor in self.trained.state_dict().items()}
+        tensors = self.weights()
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
         return tensors
@@ -278,13 +329,9 @@ class Trainer:
         """Continue from a checkpoint.
 
         Raises:
-            CheckpointError: Its tensors are not those of this prompt encoder and head.
+            CheckpointError: As `put_back`.
         """
-        trained = {name.removeprefix("trained."): t for name, t in tensors.items() if name.startswith("trained.")}
-        try:
-            self.trained.load_state_dict(trained)
-        except RuntimeError as error:
-            raise CheckpointError("The checkpoint was made with other settings", got=str(error)[:300]) from error
+        self.put_back(tensors)
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             if name.startswith("optimizer."):
@@ -332,27 +379,6 @@ def train(
                 running.remove(trainer)
 
 
-def _sum_over_processes(
-    trainers: Sequence[Trainer], leaves: Sequence[Tensor], losses: Tensor, targets: int
-) -> tuple[Tensor, int]:
-    """Add up what the processes found: gradients of prompt embeddings and heads, losses, and the number of targets.
-
-    The prompt encoders' own gradients need no exchange: every process computes them from the same `[P, H]`.
-    """
-    accelerator = trainers[0].accelerator
-    gradients = [leaf.grad for leaf in leaves]
-    for trainer in trainers:
-        gradients += [] if trainer.head is None else [parameter.grad for parameter in trainer.head.parameters()]
-    tensors = [tensor for tensor in gradients if tensor is not None]
-    flat = torch.cat([*(tensor.flatten().float() for tensor in tensors), losses])
-    count = torch.tensor([targets], device=flat.device)
-    flat, count = accelerator.reduce(flat, "sum"), accelerator.reduce(count, "sum")
-    parts = flat.split([*(tensor.numel() for tensor in tensors), len(losses)])
-    for tensor, part in zip(tensors, parts, strict=False):
-        tensor.copy_(part.view_as(tensor))
-    return parts[-1], int(count)
-
-
 def take_step(trainers: Sequence[Trainer], task: Task) -> list[Stepped | Ended]:
     """One optimizer step of trainers that stand at the same step; nothing for none."""
     if not trainers:
@@ -364,11 +390,14 @@ def take_step(trainers: Sequence[Trainer], task: Task) -> list[Stepped | Ended]:
         batch = first.progress.step * first.schedule.batches_per_step + i
         # Each process takes every so-manieth batch, as if its batches were accumulated one after the other.
         position = batch * first.accelerator.num_processes + first.accelerator.process_index
+        first.begin_batch(position)
         loss, count = task.losses(position, leaves)
         first.accelerator.backward(loss.sum())
         losses, targets = losses + loss.detach(), targets + count
     if first.accelerator.num_processes > 1:
-        losses, targets = _sum_over_processes(trainers, leaves, losses, targets)
+        small = [*leaves, *(p for trainer in trainers for p in trainer.head_parameters)]
+        of_base = [p for trainer in trainers for p in trainer.base_parameters.values()]
+        losses, targets = sum_over_processes(first.accelerator, small, of_base, losses, targets)
     return [
         trainer.end_step(leaf, loss, targets)
         for trainer, leaf, loss in zip(trainers, leaves, losses.tolist(), strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ from accelerate import PartialState
 from torch import Tensor
 
 from ptune_core.data.examples import Examples
+from ptune_core.errors import DiskFull
 from ptune_core.model.base import BaseKind, BaseModel
+from ptune_core.model.device import BaseWeights
 from ptune_core.model.prompted import PromptedModel
+from ptune_core.model.tuned import learning
 from ptune_core.prompt.config import PromptEncoderConfig, TaskType
 from ptune_core.prompt.init import start_embeddings
 from ptune_core.prompt.template import TargetKind, Template
@@ -21,6 +25,8 @@ from ptune_core.training.tasks import Batching, LabelTask, TextTask
 
 DEFAULT_ENCODER_HIDDEN_SIZE = 768
 """Widest prompt encoder unless asked for: PEFT takes the base model's width, which at 3072 makes an LSTM of 434 M."""
+
+_MIB = 2**20
 
 
 def make_task(model: PromptedModel, examples: Examples, settings: RunSettings, directory: Path) -> LabelTask | TextTask:
@@ -53,6 +59,7 @@ def make_schedule(settings: RunSettings, num_examples: int) -> Schedule:
         max_grad_norm=settings.max_grad_norm,
         patience=settings.patience,
         seed=settings.seed,
+        base_learning_rate=settings.base_learning_rate,
     )
 
 
@@ -105,3 +112,50 @@ def describe_text_cache(model: PromptedModel) -> dict[str, Any]:
     if model.texts is None:
         return {"tokens": 0, "mib": 0.0, "place": f"none: {model.why_not_in_parts}"}
     return {"tokens": model.texts.num_tokens, "mib": round(model.texts.mib, 1), "place": str(model.texts.place)}
+
+
+def describe_base(base: BaseModel, trials: int) -> dict[str, Any]:
+    """What `plan` says of the base model: whether it learns, and what that means for disk and download."""
+    if not base.is_tuned:
+        return {"weights": str(BaseWeights.FROZEN)}
+    return {
+        "weights": str(BaseWeights.TUNED),
+        "parameters": sum(weight.numel() for _, weight in learning(base)),
+        "disk_mib": round(disk_bytes(base, trials) / _MIB, 1),
+        "download_mib": round(_tuned_bytes(base) / _MIB, 1),
+    }
+
+
+def disk_bytes(base: BaseModel, trials: int) -> int:
+    """The most that `trials` one after the other have on disk if they tune `base`; what is small beside it left out.
+
+    Each keeps two checkpoints, three times the base model each, the best, the adapter and its zip. A third checkpoint
+    is there while it is written; a sweep has the untrained base model too, and the best trial's zip once more.
+    """
+    return (9 * trials + (1 if trials == 1 else 3)) * _tuned_bytes(base)
+
+
+def check_room(base: BaseModel, directory: Path, trials: int) -> None:
+    """Refuse to tune `base` where the disk cannot hold what will be written: told now, not hours later.
+
+    Args:
+        base: With weights that learn.
+        directory: The run directory; what an interrupted run has there already counts.
+        trials: How many there are.
+
+    Raises:
+        DiskFull: There is no room.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    needed = disk_bytes(base, trials) - sum(path.stat().st_size for path in directory.rglob("*.safetensors"))
+    if (free := shutil.disk_usage(directory).free) < needed:
+        raise DiskFull(
+            "There is no room for the checkpoints of a tuned base model",
+            got=f"{free / _MIB:,.0f} MiB free",
+            needed=f"{needed / _MIB:,.0f} MiB, ten times its weights for each of {trials} trials",
+            remedy="Free some space, choose a smaller base model, or set base_weights to frozen",
+        )
+
+
+def _tuned_bytes(base: BaseModel) -> int:
+    return sum(weight.nbytes for _, weight in learning(base))

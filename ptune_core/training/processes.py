@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 
 import torch
 
 # Its functions have the group as a default argument: imported after the group was made, they would keep it alive.
 import torch.distributed.nn.functional  # noqa: F401
-from accelerate import PartialState
+from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
+from torch import Tensor
 
 
 def join_processes(*, cpu: bool = False) -> None:
@@ -50,3 +51,35 @@ def told_by_main(ask: Callable[[], bool]) -> Callable[[], bool]:
         return answer[0]
 
     return asked
+
+
+def sum_over_processes(
+    accelerator: Accelerator,
+    small: Iterable[Tensor],
+    of_base: Iterable[Tensor],
+    losses: Tensor,
+    targets: int,
+) -> tuple[Tensor, int]:
+    """Add up what the processes found; the summed losses `[S]` and the number of targets.
+
+    The prompt encoders' own gradients need no exchange: every process computes them from the same `[P, H]`.
+
+    Args:
+        accelerator: Knows the processes.
+        small: Prompt embeddings and heads. Their gradients are summed in place, all in one message.
+        of_base: A tuned base model's weights. Theirs are summed one by one: in one piece they would be the base model
+            once more.
+        losses: `[S]`, summed over this process's targets.
+        targets: How many these are.
+    """
+    tensors = [tensor.grad for tensor in small if tensor.grad is not None]
+    flat = torch.cat([*(tensor.flatten().float() for tensor in tensors), losses])
+    count = torch.tensor([targets], device=flat.device)
+    flat, count = accelerator.reduce(flat, "sum"), accelerator.reduce(count, "sum")
+    parts = flat.split([*(tensor.numel() for tensor in tensors), len(losses)])
+    for tensor, part in zip(tensors, parts, strict=False):
+        tensor.copy_(part.view_as(tensor))
+    for weight in of_base:
+        if weight.grad is not None:
+            weight.grad.copy_(accelerator.reduce(weight.grad, "sum"))
+    return parts[-1], int(count)

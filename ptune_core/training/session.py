@@ -21,17 +21,18 @@ from ptune_core.data.table import Tables
 from ptune_core.demo import DEMO, DEMO_LABELS
 from ptune_core.errors import SettingsError
 from ptune_core.model.base import BaseModel, load_base_model, with_gradient_checkpointing
-from ptune_core.model.device import Device
+from ptune_core.model.device import BaseWeights, Device, Precision
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.text_cache import Budget, TextCache
 from ptune_core.model.trained import TrainedPrompt
+from ptune_core.model.tuned import put_weights, tunable, untrained_weights
 from ptune_core.training.estimate import Estimate, measure
 from ptune_core.training.loop import EndReason, train
-from ptune_core.training.preparation import describe_text_cache, make_task
+from ptune_core.training.preparation import check_room, describe_base, describe_text_cache, make_task
 from ptune_core.training.processes import is_main_process, join_processes, told_by_main
 from ptune_core.training.settings import RunSettings
 from ptune_core.training.sweep import Outcome, directory_of, ranked, ranking
-from ptune_core.training.trial import Lesson, Trial
+from ptune_core.training.trial import Lesson, Trial, has_own_weights
 
 ESTIMATED_ON = 64
 """Validation rows an estimate evaluates."""
@@ -112,14 +113,17 @@ class _Session:
         base = self.load_base(next(iter(examples.values())))
         self.phase("preparing")
         lessons = self.lessons(base, examples)
-        untrained_head = None if base.head is None else {name: t.clone() for name, t in base.head.state_dict().items()}
+        groups = self.together(base)
+        if base.is_tuned and self.is_main:
+            check_room(base, self.directory, len(self.trials))
+        untrained = untrained_weights(base, self.directory) if len(groups) > 1 else {}
         should_stop = told_by_main(should_stop)
         outcomes: list[Outcome] = []
-        for i, numbers in enumerate(self.together(base)):
+        for i, numbers in enumerate(groups):
             if i and should_stop():
                 break
-            if base.head is not None and untrained_head is not None:
-                base.head.load_state_dict(untrained_head)
+            if i:
+                put_weights(base, untrained)
             outcomes += self.train(numbers, lessons, should_stop, export)
         return self.conclude(outcomes, export) if self.is_main else {}
 
@@ -155,8 +159,10 @@ class _Session:
             num_labels=None if examples.verbalizer is None else len(examples.verbalizer.labels),
             revision=settings.revision,
             device=settings.device,
-            precision=settings.precision,
+            precision=settings.precision if settings.base_weights is BaseWeights.FROZEN else Precision.FP32,
         )
+        if settings.base_weights is BaseWeights.TUNED:
+            base = tunable(base)
         return with_gradient_checkpointing(base) if settings.gradient_checkpointing else base
 
     def lessons(self, base: BaseModel, examples: Mapping[str, Examples]) -> Lessons:
@@ -177,14 +183,14 @@ class _Session:
         groups = []
         for lesson in lessons:
             steps = self.settings.steps_for(lesson.task.num_examples)
-            # Trials with a classification head of their own come one after the other.
-            times = 1 if lesson.model.base.head is None else len(self.trials)
+            # Trials with weights of their own beside the prompt come one after the other.
+            times = len(self.trials) if has_own_weights(lesson.model.base) else 1
             groups.append(lesson.task.contexts(times * steps * self.settings.gradient_accumulation_steps))
         texts.reserve(chain.from_iterable(groups), Budget(self.settings.text_cache_mib, self.directory))
 
     def together(self, base: BaseModel) -> list[list[int]]:
-        """Numbers of the trials that share their batches: one template, and no classification head of their own."""
-        at_most = TOGETHER_AT_MOST if base.head is None else 1
+        """Numbers of the trials that share their batches: one template, and no weights of their own but the prompt."""
+        at_most = 1 if has_own_weights(base) else TOGETHER_AT_MOST
         groups: dict[str, list[int]] = {}
         for number, settings in enumerate(self.trials):
             groups.setdefault(settings.template, []).append(number)
@@ -221,6 +227,8 @@ class _Session:
         best, *_ = ranked(outcomes)
         if self.settings.sweep and best.finished is not None:
             export(best.finished[1], self.directory)
+        for outcome in outcomes:
+            outcome.trial.forget_tuned_base()
         if best.trial.error is not None and (best.finished is None or not self.settings.sweep):
             raise best.trial.error
         stopped = len(outcomes) < len(self.trials) or any(o.trial.reason is EndReason.STOPPED for o in outcomes)
@@ -248,6 +256,7 @@ class _Session:
             train_examples=task.num_examples,
             validation_examples=len(task.validation),
             metric=str(trial.lesson.metric),
+            base=describe_base(model.base, len(self.trials)),
             parameters=sum(parameter.numel() for parameter in trial.trainer.parameters),
             prompt_values=model.num_virtual_tokens * model.base.hidden_size,
             device=str(model.base.device),

@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 
 from ptune_core.demo import DEMO, DEMO_TEMPLATE
 from ptune_core.errors import PTuneError, SettingsError
-from ptune_core.model.device import Device, Precision
+from ptune_core.model.device import BaseWeights, Device, Precision
 from ptune_core.prompt.config import PromptEncoderReparameterizationType
 from ptune_core.prompt.template import Target, Template, parse_template
 from ptune_core.training.plain_yaml import load_mapping
@@ -35,6 +35,7 @@ SWEPT = (
     "prompt_init",
     "learning_rate",
     "weight_decay",
+    "base_learning_rate",
     "warmup_ratio",
     "max_grad_norm",
     "seed",
@@ -118,6 +119,19 @@ class RunSettings(BaseModel):
         description="Peak step size; a classification head's is three times it. Raising it learns faster, until the "
         "loss jumps.",
     )
+    base_weights: BaseWeights = Field(
+        BaseWeights.FROZEN,
+        description="frozen is P-tuning's default: only the virtual tokens learn, the adapter stays small, and one "
+        "base model serves many. tuned trains the base model too, as the paper does on SuperGLUE: four times its size "
+        "in memory, ten times on disk, and the download holds the whole tuned model.",
+    )
+    base_learning_rate: float = Field(
+        1e-5,
+        gt=0.0,
+        le=1.0,
+        description="Peak step size of a tuned base model's own weights (the paper's 1e-5); their weight decay is 0.1. "
+        "Without effect on a frozen one.",
+    )
     weight_decay: float = Field(0.0, ge=0.0, le=1.0, description="AdamW weight decay; more pulls the weights to zero.")
     warmup_ratio: float = Field(0.06, ge=0.0, le=0.9, description="Share of the steps over which the step size grows.")
     max_grad_norm: float = Field(1.0, gt=0.0, le=1000.0, description="Gradients longer than this are cut to it.")
@@ -154,7 +168,7 @@ class RunSettings(BaseModel):
     precision: Precision = Field(
         Precision.AUTO,
         description="Base model numbers: auto is bf16 where the device has it; int8 and int4 save memory and need "
-        "bitsandbytes.",
+        "bitsandbytes. A tuned base model learns in fp32.",
     )
     gradient_checkpointing: bool = Field(
         False, description="Compute activations again for the gradient: less memory for long texts, a third slower."
@@ -188,6 +202,8 @@ class RunSettings(BaseModel):
         # By the look of it alone: stored settings are read again in other folders.
         if self.revision is not None and (self.base_model == DEMO or self.base_model.startswith(("/", ".", "~"))):
             raise _revision_of_a_folder(self.base_model, self.revision)
+        if self.base_weights is BaseWeights.TUNED and self.precision not in (Precision.AUTO, Precision.FP32):
+            raise _too_coarse_to_learn(self.precision)
         self._check_sweep(template.target)
         return self
 
@@ -284,6 +300,20 @@ def _revision_of_a_folder(base_model: str, revision: str) -> SettingsError:
         got=f"base_model: {base_model}, revision: {revision}",
         needed="a Hub id with a revision, or a folder without one",
         remedy="Leave revision empty, or give the Hub id",
+    )
+
+
+def _too_coarse_to_learn(precision: Precision) -> SettingsError:
+    why = (
+        "bf16 has 8 bits for a weight, and a step as small as a base model needs is lost when it is rounded"
+        if precision is Precision.BF16
+        else f"{precision} weights are steps of a scale and have no gradient"
+    )
+    return SettingsError(
+        f"A base model cannot be tuned in {precision}: {why}",
+        got=f"base_weights: tuned, precision: {precision}",
+        needed="auto or fp32, which are the same here",
+        remedy="Set precision to auto, or base_weights to frozen",
     )
 
 

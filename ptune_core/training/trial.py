@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,10 +13,13 @@ from accelerate import Accelerator
 
 from ptune_core.data.examples import Examples
 from ptune_core.errors import CheckpointError, TrainingError
+from ptune_core.model.base import BaseModel
+from ptune_core.model.device import BaseWeights
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.trained import TrainedPrompt
+from ptune_core.model.tuned import save_base_model
 from ptune_core.prompt.init import Prompt
-from ptune_core.training.checkpoint import load_checkpoint, save_checkpoint
+from ptune_core.training.checkpoint import KEPT, load_checkpoint, save_checkpoint
 from ptune_core.training.loop import CheckpointDue, Ended, EndReason, Evaluated, Event, Stepped, Trainer
 from ptune_core.training.metrics import (
     Evaluation,
@@ -29,6 +33,9 @@ from ptune_core.training.metrics import (
 from ptune_core.training.preparation import initial_prompt_embeddings, make_schedule, prompt_config
 from ptune_core.training.settings import RunSettings
 from ptune_core.training.tasks import LabelTask, TextTask
+
+TUNED = "tuned-base"
+"""Folder of a trial with the base model as its best step left it, until that is in the adapter."""
 
 ReportLine = Callable[..., None]
 """Called with the kind of a line and its values."""
@@ -59,6 +66,11 @@ class Lesson:
         return confusion_matrix(self.task.validation_gold, evaluation.predicted, len(self.task.labels))
 
 
+def has_own_weights(base: BaseModel) -> bool:
+    """Whether a trial trains weights of `base` beside its prompt, so that trials cannot pass through it together."""
+    return base.is_tuned or base.head is not None
+
+
 class Trial:
     """One setting in training.
 
@@ -82,7 +94,8 @@ class Trial:
         torch.manual_seed(settings.seed)
         prompt = Prompt(self.config, initial_prompt_embeddings(settings, base, model.template))
         schedule = make_schedule(settings, lesson.task.num_examples)
-        self.trainer = Trainer(prompt, base.head, schedule, Accelerator(cpu=base.device.type == "cpu"))
+        accelerator = Accelerator(cpu=base.device.type == "cpu")
+        self.trainer = Trainer(prompt, base.head, schedule, accelerator, base.model if base.is_tuned else None)
         self.baseline: dict[str, float | None] = {}
         self.ended: Ended | None = None
 
@@ -126,11 +139,13 @@ class Trial:
         if best is None:
             return None
         tensors, state = best
-        trained = {name.removeprefix("trained."): tensor for name, tensor in tensors.items()}
-        self.trainer.trained.load_state_dict(trained)
-        self.trainer.trained.eval()
+        self.trainer.put_back(tensors)
         result = self._result(Evaluation(**state["evaluation"]), int(state["step"]), seconds)
         return result, self._trained_prompt(result)
+
+    def forget_tuned_base(self) -> None:
+        """Drop the folder that the exported adapter has taken its base model from."""
+        shutil.rmtree(self.directory / TUNED, ignore_errors=True)
 
     @property
     def error(self) -> TrainingError | None:
@@ -156,8 +171,8 @@ class Trial:
         self.report("eval", step=event.step, **line)
         if event.best:
             state = self._state() | {"evaluation": asdict(evaluation)}
-            tensors = {name: t for name, t in self.trainer.tensors().items() if name.startswith("trained.")}
-            save_checkpoint(self.directory / "best", event.step, tensors, state)
+            keep = 1 if self.lesson.model.base.is_tuned else KEPT
+            save_checkpoint(self.directory / "best", event.step, self.trainer.weights(), state, keep=keep)
         with torch.no_grad():
             rows = task.samples(evaluation, self.trainer.prompt())
         self.report("sample", step=event.step, rows=rows)
@@ -175,6 +190,7 @@ class Trial:
             "baseline_majority": self.baseline["majority"],
             "baseline_zero_shot": self.baseline["zero_shot"],
             "data": self.lesson.examples.report.summary(),
+            "base_weights": str(BaseWeights.TUNED if self.lesson.model.base.is_tuned else BaseWeights.FROZEN),
             "train_examples": task.num_examples,
             "validation_examples": len(task.validation),
         }
@@ -196,6 +212,8 @@ class Trial:
         model = self.lesson.model
         verbalizer, base = model.verbalizer, model.base
         head = {} if base.head is None else base.head.state_dict(prefix=f"{base.head_name}.")
+        if base.is_tuned:
+            save_base_model(base, self.directory / TUNED)
         return TrainedPrompt(
             prompt_embeddings=self.trainer.prompt().float().cpu(),
             template=self.settings.template,
@@ -213,6 +231,7 @@ class Trial:
             settings=self.settings.model_dump(mode="json"),
             precision=base.precision,
             segments=model.template.segments,
+            tuned_base=self.directory / TUNED if base.is_tuned else None,
         )
 
     def _state(self) -> dict[str, Any]:

@@ -23,9 +23,14 @@ MAIN = ("encoder_reparameterization_type", "max_steps", "learning_rate", "batch_
 """Settings that are always in view; all others are under Advanced."""
 
 
+OF_BASE_MODEL = ("base_weights",)
+"""Settings in the card of the base model."""
+
+
 def advanced() -> tuple[str, ...]:
     """Every other setting, in the order of `RunSettings`."""
-    return tuple(name for name in RunSettings.model_fields if name not in OWN_CONTROLS | {"name"} and name not in MAIN)
+    elsewhere = OWN_CONTROLS | {"name", *MAIN, *OF_BASE_MODEL}
+    return tuple(name for name in RunSettings.model_fields if name not in elsewhere)
 
 
 def control(name: str) -> gr.components.Component:

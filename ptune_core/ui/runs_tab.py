@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from ptune_core.model.device import BaseWeights
 from ptune_core.ui import texts
 from ptune_core.ui.live import Answer, live_plot, run_list
 from ptune_core.ui.service import RunView
@@ -90,4 +91,5 @@ def download_button(view: RunView | None) -> Any:
     if view is None or not view.has_adapter or view.state.is_active:
         return gr.update(visible=False, link=None)
     size = sum(num_bytes for _, num_bytes in view.files)
-    return gr.update(visible=True, link=f"adapters/{view.id}.zip", value=f"Download adapter (.zip, {texts.size(size)})")
+    value = texts.download(view.base_weights is BaseWeights.TUNED, size)
+    return gr.update(visible=True, link=f"adapters/{view.id}.zip", value=value)

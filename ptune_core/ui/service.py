@@ -21,6 +21,7 @@ from ptune_core.demo import DEMO
 from ptune_core.errors import DataError, RunError, SettingsError
 from ptune_core.inference.client import InferenceClient
 from ptune_core.inference.protocol import Classification, Generated
+from ptune_core.model.device import BaseWeights
 from ptune_core.runs import live
 from ptune_core.runs.directory import RunDirectory
 from ptune_core.runs.launcher import Launcher
@@ -47,6 +48,7 @@ class RunView:
         columns: The template's input columns, to be filled in Try.
         labels: Class names; empty if the run generates text.
         examples: Some rows for Try, template column -> text.
+        base_weights: Whether the base model was frozen, or is in the adapter's zip because it was tuned.
         settings: The settings as YAML.
         snippet: Code that uses the adapter; empty without one.
         files: Name and bytes of everything in the adapter's zip.
@@ -62,6 +64,7 @@ class RunView:
     columns: tuple[str, ...]
     labels: tuple[str, ...]
     examples: tuple[dict[str, str], ...]
+    base_weights: BaseWeights
     settings: str
     snippet: str
     files: tuple[tuple[str, int], ...]
@@ -183,6 +186,7 @@ class Service:
             columns=template.columns,
             labels=tuple(result.get("labels") or ()),
             examples=_examples(directory, run.settings) if has_adapter else (),
+            base_weights=run.settings.base_weights,
             settings=yaml.safe_dump(run.settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
             snippet=(directory.adapter / "snippet.py").read_text(encoding="utf-8") if has_adapter else "",
             files=_files(directory.adapter) if has_adapter else (),
@@ -198,7 +202,8 @@ class Service:
         path = RunDirectory(run.directory).adapter_zip
         if not path.exists():
             raise RunError("This run has no adapter yet", remedy=_WAIT)
-        return path, f"{texts.file_name(run.name)}-adapter.zip"
+        what = "adapter" if run.settings.base_weights is BaseWeights.FROZEN else "tuned-model"
+        return path, f"{texts.file_name(run.name)}-{what}.zip"
 
     def classify(self, run_id: str, viewer: str, values: Mapping[str, str]) -> Classification:
         """Label probabilities of the tuned model and of the base model alone.
@@ -296,7 +301,8 @@ def _examples(directory: RunDirectory, settings: RunSettings) -> tuple[dict[str,
 
 
 def _files(adapter: Path) -> tuple[tuple[str, int], ...]:
-    return tuple((path.name, path.stat().st_size) for path in sorted(adapter.iterdir()) if path.is_file())
+    files = (path for path in sorted(adapter.rglob("*")) if path.is_file())
+    return tuple((path.relative_to(adapter).as_posix(), path.stat().st_size) for path in files)
 
 
 def _text(question: Mapping[str, Any], key: str) -> str:

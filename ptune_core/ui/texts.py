@@ -12,7 +12,7 @@ from ptune_core.runs.states import RunState
 
 TAGLINE = "Teach a frozen language model a task with a few trainable virtual tokens."
 IDLE_CPU = "Ready · CPU only: the demo model trains in about a minute, larger models are slow"
-ABOUT_BASE_MODEL = "One from the list, any Hub id such as openai-community/gpt2, or a local folder. It stays frozen."
+ABOUT_BASE_MODEL = "One from the list, any Hub id such as openai-community/gpt2, or a local folder."
 ABOUT_TEMPLATE = (
     "{column} is filled from the data, [P*8] are eight virtual tokens, [ANSWER:column] or [HEAD:column] is the target. "
     "~ marks the text that may be cut when an example is too long, as in {text~}."
@@ -38,12 +38,20 @@ NO_BETTER = (
 CHOOSE_RUN = "Choose a run from the list, or start one on the Train tab."
 
 WHAT_HAPPENS = (
-    "The base model stays as it is; only the prompt encoder learns. The run belongs to this computer, not to the page: "
-    "close it, come back, or stop from any browser. The best step by validation becomes the adapter."
+    "The prompt encoder learns. A frozen base model stays as it is; a tuned one learns too. The run belongs to this "
+    "computer, not to the page: close it, come back, or stop from any browser. The best step by validation becomes the "
+    "adapter."
+)
+
+COMPLETION_TUNED = (
+    "The model continues the text. The base model was tuned too: the left pane is the tuned base model without virtual "
+    "tokens, not the base model before training."
 )
 
 LABELS = {
     "base_model": "Base model",
+    "base_weights": "The base model's own weights",
+    "base_learning_rate": "Learning rate of a tuned base model",
     "encoder_reparameterization_type": "Prompt encoder",
     "encoder_hidden_size": "Hidden size",
     "encoder_num_layers": "LSTM layers",
@@ -84,6 +92,12 @@ def size(num_bytes: int) -> str:
 def plain(text: str) -> str:
     """Text that came from people, safe to put into Markdown."""
     return re.sub(r"([\\`*_{}\[\]<>()#+!|~$&-])", r"\\\1", text)
+
+
+def download(is_tuned: bool, num_bytes: int) -> str:
+    """What the button says that fetches an adapter's zip, with what is in it and how much."""
+    what = "tuned model and adapter" if is_tuned else "adapter"
+    return f"Download {what} (.zip, {size(num_bytes)})"
 
 
 def file_name(name: str) -> str:
@@ -141,4 +155,5 @@ def headline(state: RunState, result: Mapping[str, Any]) -> str:
     ]
     compared = f" (before: {', '.join(before)})" if before else ""
     value = f"{str(result['metric']).capitalize()} **{number(result['value'])}**{compared}"
-    return f"{_ENDED[state]} after {duration(result.get('seconds') or 0)}. {value}."
+    base = f" Base model {result['base_weights']}." if result.get("base_weights") else ""
+    return f"{_ENDED[state]} after {duration(result.get('seconds') or 0)}. {value}.{base}"

@@ -77,11 +77,12 @@ def build_train() -> TrainTab:
                     show_label=False,
                     elem_id="base-model",
                 )
+                of_base_model = {name: form.control(name) for name in form.OF_BASE_MODEL}
             data = _data_card()
             prompt = _prompt_card()
             with gr.Column(elem_classes="card"):
                 gr.Markdown("### 4 Tuning")
-                settings = _tuning_controls()
+                settings = of_base_model | _tuning_controls()
         with gr.Column(scale=3, min_width=280, elem_classes="run-card"):
             with gr.Column(elem_classes="card"):
                 gr.Markdown("### Run")

@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from ptune_core.errors import PTuneError, SettingsError
+from ptune_core.model.device import BaseWeights
 from ptune_core.ui import texts
 from ptune_core.ui.runs_tab import download_button
 from ptune_core.ui.service import RunView, Service
@@ -135,12 +136,16 @@ def show_adapter(view: RunView | None) -> list[Any]:
         gr.update(visible=is_text),
         None,
         None,
-        texts.COMPLETION if is_text else "",
+        _completion(view) if is_text else "",
         "",
         "",
         download_button(view),
         *idle,
     ]
+
+
+def _completion(view: RunView) -> str:
+    return texts.COMPLETION if view.base_weights is BaseWeights.FROZEN else texts.COMPLETION_TUNED
 
 
 class TryHandlers:

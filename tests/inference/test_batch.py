@@ -12,6 +12,7 @@ from ptune_core.errors import AdapterError, DataError, InferenceError
 from ptune_core.inference.batch import ROWS_PER_REQUEST, InProcess, classify_file, escape_formula
 from ptune_core.inference.client import InferenceClient
 from ptune_core.inference.protocol import Classification, Description
+from ptune_core.model.device import BaseWeights
 
 ADAPTER = Path("adapter")
 
@@ -27,7 +28,8 @@ class ByLength:
     def describe(self, adapter: Path) -> Description:
         return {
             "task": self.task, "columns": self.columns, "data_columns": self.data_columns, "labels": ["short", "long"],
-            "template": "", "base_model": "", "revision": None, "num_virtual_tokens": 1, "is_chat": False,
+            "template": "", "base_model": "", "revision": None, "base_weights": BaseWeights.FROZEN,
+            "num_virtual_tokens": 1, "is_chat": False,
         }  # fmt: skip
 
     def classify(self, adapter: Path, rows: Sequence[Mapping[str, str]], *, compare: bool = True) -> Classification:

@@ -213,6 +213,7 @@ def test_describe_says_what_the_page_needs(make_adapter) -> None:
         "template": AFTER,
         "base_model": "someone/not-here",
         "revision": None,
+        "base_weights": "frozen",
         "num_virtual_tokens": 4,
         "is_chat": False,
     }

@@ -11,28 +11,39 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from ptune_core.model.base import load_base_model
-from ptune_core.model.kernels import FrozenProduct, onednn_is_faster, use_onednn
+from ptune_core.model.kernels import Product, onednn_is_faster, use_onednn
 from ptune_core.prompt.template import TargetKind
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 
 
-def product_and_gradient(rows: Tensor, weight: Tensor, bias: Tensor | None, *, plain: bool) -> tuple[Tensor, Tensor]:
+def product_and_gradients(
+    rows: Tensor, weight: Tensor, bias: Tensor | None, *, plain: bool, learns: bool
+) -> list[Tensor]:
     rows = rows.detach().requires_grad_(True)
-    product = functional.linear(rows, weight, bias) if plain else FrozenProduct.apply(rows, weight, bias)
-    (gradient,) = torch.autograd.grad(product.sin().sum(), rows)
-    return product.detach(), gradient
+    asked = [rows]
+    if learns:
+        weight, bias = (
+            weight.detach().requires_grad_(True),
+            None if bias is None else bias.detach().requires_grad_(True),
+        )
+        asked += [weight] if bias is None else [weight, bias]
+    product = functional.linear(rows, weight, bias) if plain else Product.apply(rows, weight, bias)
+    return [product.detach(), *torch.autograd.grad(product.sin().sum(), asked)]
 
 
 @pytest.mark.parametrize("is_transposed", [False, True])
 @pytest.mark.parametrize("has_bias", [False, True])
 @pytest.mark.parametrize("shape", [(5, 24), (2, 3, 24), (1, 0, 24)])
-def test_a_product_has_its_value_and_gradient(is_transposed: bool, has_bias: bool, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("learns", [False, True])
+def test_a_product_has_its_value_and_gradients(
+    is_transposed: bool, has_bias: bool, shape: tuple[int, ...], learns: bool
+) -> None:
     rows, bias = torch.randn(shape), torch.randn(40) if has_bias else None
     weight = torch.randn(24, 40).t() if is_transposed else torch.randn(40, 24)
     if len(shape) == 3:
         rows = rows.transpose(0, 1)
-    found, expected = (product_and_gradient(rows, weight, bias, plain=plain) for plain in (False, True))
+    found, expected = (product_and_gradients(rows, weight, bias, plain=plain, learns=learns) for plain in (False, True))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 

@@ -34,6 +34,15 @@ def test_progress_is_one_changing_line_on_a_terminal() -> None:
     assert stream.getvalue().endswith("\rstep 2/3: validation loss 0.250, accuracy 0.900, best so far\x1b[K\n")
 
 
+def test_the_plan_says_whether_the_base_model_learns() -> None:
+    stream = io.StringIO()
+    base = {"weights": "tuned", "parameters": 4_000_000, "disk_mib": 152.0, "download_mib": 15.2}
+    for of_base in ({"weights": "frozen"}, base):
+        Progress(stream).show(LINES[1] | {"base": of_base})
+    assert "base model: frozen\n" in stream.getvalue()
+    assert "tuned, 4,000,000 weights of its own learn too; at most 152 MiB on disk" in stream.getvalue()
+
+
 def test_progress_in_a_file_keeps_only_what_stays_true() -> None:
     stream = io.StringIO()
     progress = Progress(stream)

@@ -35,14 +35,21 @@ def train_twice(settings: Path, out: Path) -> list[str]:
     return printed
 
 
-@pytest.mark.parametrize("template", ["{text} [P*4][ANSWER:label]", "[P*4] {text} [HEAD:label]"])
-def test_two_processes_are_two_accumulated_batches(tmp_path: Path, tiny_gpt2: Path, template: str) -> None:
+@pytest.mark.parametrize(
+    ("template", "base_weights"),
+    [("{text} [P*4][ANSWER:label]", "frozen"), ("[P*4] {text} [HEAD:label]", "frozen"),
+     ("[P*4] {text} [HEAD:label]", "tuned")],
+)  # fmt: skip
+def test_two_processes_are_two_accumulated_batches(
+    tmp_path: Path, tiny_gpt2: Path, template: str, base_weights: str
+) -> None:
+    """Also with a tuned base model, whose dropout then draws for a batch what it draws in any other process."""
     (tmp_path / "data.csv").write_text(ROWS)
     settings = RunSettings.parse(
         {
             "base_model": str(tiny_gpt2), "data": str(tmp_path / "data.csv"), "template": template, "max_steps": 6,
             "eval_every": 3, "checkpoint_every": 2, "batch_size": 4, "encoder_hidden_size": 16, "device": "cpu",
-            "precision": "fp32", "patience": 0,
+            "precision": "fp32", "patience": 0, "base_weights": base_weights, "base_learning_rate": 1e-3,
         }
     )  # fmt: skip
     alone = settings.model_copy(update={"gradient_accumulation_steps": 2})

@@ -145,6 +145,7 @@ class FakeService:
             columns=("text",),
             labels=run.labels,
             examples=tuple({"text": row["text"]} for row in _SAMPLES),
+            base_weights=run.settings.base_weights,
             settings=run.settings.to_yaml(),
             snippet="from peft import PeftModel\n",
             files=(("adapter_config.json", 512), ("adapter_model.safetensors", 8300)) if ended else (),

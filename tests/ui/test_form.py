@@ -11,11 +11,11 @@ from ptune_core.ui import form, texts
 
 
 def test_every_setting_has_exactly_one_place() -> None:
-    places = [*form.OWN_CONTROLS, "name", *form.MAIN, *form.advanced()]
+    places = [*form.OWN_CONTROLS, "name", *form.MAIN, *form.OF_BASE_MODEL, *form.advanced()]
     assert sorted(places) == sorted(RunSettings.model_fields)
 
 
-@pytest.mark.parametrize("name", ["name", *form.MAIN, *form.advanced()])
+@pytest.mark.parametrize("name", ["name", *form.MAIN, *form.OF_BASE_MODEL, *form.advanced()])
 def test_control_has_the_declared_default_and_help(name: str) -> None:
     field = RunSettings.model_fields[name]
     control = form.control(name)
@@ -27,7 +27,7 @@ def test_control_has_the_declared_default_and_help(name: str) -> None:
     assert isinstance(control, gr.Textbox) or field.default is not None, "only a text box can be empty"
 
 
-@pytest.mark.parametrize("name", [name for name in (*form.MAIN, *form.advanced())])
+@pytest.mark.parametrize("name", [name for name in (*form.MAIN, *form.OF_BASE_MODEL, *form.advanced())])
 def test_what_a_control_hands_over_at_first_is_the_default(name: str) -> None:
     control = form.control(name)
     settings = RunSettings.parse(form.settings_values({name: control.value}))

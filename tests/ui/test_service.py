@@ -16,6 +16,7 @@ from ptune_core.runs.launcher import Launcher
 from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Store
 from ptune_core.training.settings import RunSettings
+from ptune_core.ui.runs_tab import download_button
 from ptune_core.ui.service import Service
 from ptune_core.ui.uploads import Uploads
 
@@ -124,6 +125,22 @@ def test_a_finished_run_shows_its_result_beside_the_baselines(service: Service, 
     answer = service.poll({"run": run_id, "cursor": 0, "epoch": 0, "viewer": "anna"})
     assert answer["done"] and answer["evals"]["value"] == [0.8]
     assert json.dumps(answer) and json.dumps(service.overview({"viewer": "anna"}))
+
+
+@pytest.mark.parametrize("shared", [False], indirect=True)
+def test_a_tuned_base_model_is_said_and_counted_in_what_is_downloaded(service: Service, store: Store) -> None:
+    token = service.uploads.add_text("text,label\n" + "".join(f"text {i},{i % 2}\n" for i in range(8)))
+    run_id = service.start(RunSettings(name="mine", base_weights="tuned"), token, viewer="anna", key="2")
+    directory = finish(store, run_id)
+    (directory.adapter / "base_model").mkdir()
+    (directory.adapter / "base_model" / "model.safetensors").write_bytes(bytes(2_000_000))
+    result = json.loads(directory.result_file.read_text())
+    directory.write_result(result | {"base_weights": "tuned"})
+    view = service.view(run_id, "anna")
+    assert ("base_model/model.safetensors", 2_000_000) in view.files and view.base_weights == "tuned"
+    assert view.headline.endswith("Base model tuned.")
+    assert download_button(view)["value"] == "Download tuned model and adapter (.zip, 2.0 MB)"
+    assert service.adapter_zip(run_id)[1] == "mine-tuned-model.zip"
 
 
 def test_files_removed_underneath_are_told_and_hide_no_other_run(service: Service, store: Store, run_id: str) -> None:
