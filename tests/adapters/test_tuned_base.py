@@ -73,7 +73,9 @@ def test_stock_peft_loads_both_parts_of_the_zip(make_tuned, template: str, tmp_p
     export_adapter(make_tuned(template), tmp_path / "adapter", tmp_path / "adapter.zip")
     home = unpacked(tmp_path / "adapter.zip", tmp_path / "home")
     kind = "AutoModelForSequenceClassification" if template == HEAD else "AutoModelForCausalLM"
-    scores = "logits[0]" if template == HEAD else "logits[0, -1, [rows.answer_id(a) for a in (' terrible', ' great')]]"
+    scores = (
+        "logits[0]" if template == HEAD else "logits[0, -1, [rows.answer_ids(a)[0] for a in (' terrible', ' great')]]"
+    )
     printed = alone(
         f"import torch, json\nfrom peft import PeftModel\nfrom transformers import {kind}, AutoTokenizer\n"
         f"from ptune_loader import Rows\n"
