@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ptune_core.adapters import tensors
-from ptune_core.adapters.archive import PICKLE_SUFFIXES
+from ptune_core.adapters.archive import refuse_pickle
 from ptune_core.adapters.format import load_adapter
 from ptune_core.adapters.sidecar import TASK_TYPES
 from ptune_core.errors import AdapterError
@@ -23,33 +23,6 @@ from ptune_core.prompt.verbalizer import Verbalizer
 
 MAX_BYTES = 2**28
 _NUMBER = re.compile(r"([0-9]{1,6})(?:\.weight)?$")
-
-CONVERT = {
-    ".nemo": """import tarfile, torch; from safetensors.torch import save_file
-weights = torch.load(tarfile.open("FILE.nemo").extractfile("./model_weights.ckpt"), map_location="cpu")
-save_file({"prompt": weights["prompt_table"]["prompt_table.TASK.prompt_embeddings.weight"].float().contiguous()}, \
-"prompt.safetensors")""",
-    ".pt": """from safetensors.torch import save_file  # `template` is the trained MixedTemplate
-vectors = template.soft_embedding.weight[1:]  # SoftTemplate: template.soft_embeds
-save_file({"prompt": vectors.detach().float().contiguous().cpu()}, "prompt.safetensors")""",
-}
-"""Three lines each, to be run where such a file was made and is trusted."""
-
-
-def refuse_pickle(path: Path) -> None:
-    """Refuse files that can run code when they are opened, saying how to make one that cannot.
-
-    Raises:
-        AdapterError: By the name alone; the file is not opened.
-    """
-    suffix = path.suffix.lower()
-    if suffix == ".nemo" or suffix in PICKLE_SUFFIXES:
-        lines = CONVERT[".nemo" if suffix in (".nemo", ".ckpt") else ".pt"].replace("\n", "\n    ")
-        raise AdapterError(
-            f"{path.name} is not opened, because such a file can run code",
-            needed="a .safetensors file with the vectors",
-            remedy=f"Make it where the file was made:\n    {lines}",
-        )
 
 
 def adapter_of(template: str, labels: Mapping[str, str] | None, vectors: Path, base: BaseModel) -> TrainedPrompt:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from ptune_core.adapters.archive import refuse_pickle
 from ptune_core.commands.arguments import Commands
 from ptune_core.errors import PTuneError, SettingsError, TemplateError
 from ptune_core.prompt.template import TargetKind
@@ -121,10 +122,7 @@ def _template_text(arguments: argparse.Namespace) -> tuple[str, bool]:
 
 def _read(path: Path) -> str:
     """A text file, which is not opened if it could be a pickle."""
-    if path.suffix.lower() in (".nemo", ".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle"):
-        from ptune_core.adapters.vectors import refuse_pickle
-
-        refuse_pickle(path)
+    refuse_pickle(path)
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
@@ -137,7 +135,7 @@ def _read(path: Path) -> str:
 
 def _write_adapter(imported: Imported, arguments: argparse.Namespace) -> None:
     from ptune_core.adapters.export import export_adapter
-    from ptune_core.adapters.vectors import adapter_of, refuse_pickle
+    from ptune_core.adapters.vectors import adapter_of
     from ptune_core.model.base import load_base_model
     from ptune_core.prompt.template import parse_template
 

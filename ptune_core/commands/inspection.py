@@ -17,6 +17,8 @@ from ptune_core.files import read_lines
 from ptune_core.prompt.template import TargetKind
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ptune_core.data.examples import Examples
     from ptune_core.model.base import BaseModel
     from ptune_core.model.trained import TrainedPrompt
@@ -225,21 +227,19 @@ def _of_run(given: Path, arguments: argparse.Namespace) -> _Subject:
         raise RunError("This run has no adapter", got=f"{given}, with steps {there}",
                        remedy="Look at --best or a --step; train with --out resumes the run")  # fmt: skip
     prompt_embeddings, start = snapshots.load(step), snapshots.load(snapshots.steps[0])
-    trained = trained or _untold(settings)
+    trained = trained or _untold(settings, prompt_embeddings)
     trained = replace(trained, prompt_embeddings=prompt_embeddings, encoder_state={"start": start}, head={})
     has_head = settings.parsed_template.target.kind is not TargetKind.HEAD
     return _Subject(trained, settings, given, snapshots, step, has_head, device)
 
 
-def _untold(settings: RunSettings) -> TrainedPrompt:
+def _untold(settings: RunSettings, prompt_embeddings: Tensor) -> TrainedPrompt:
     """What the settings of a run say of an adapter that there is not yet."""
-    import torch
-
     from ptune_core.model.trained import TrainedPrompt
     from ptune_core.prompt.config import PromptEncoderConfig
 
     return TrainedPrompt(
-        prompt_embeddings=torch.empty(0, 0), template=settings.template, verbalizer=None, labels=(),
+        prompt_embeddings=prompt_embeddings, template=settings.template, verbalizer=None, labels=(),
         columns=dict(settings.columns), base_model=settings.base_model, revision=settings.revision, head={},
         encoder_state={}, prompt_config=PromptEncoderConfig(), max_length=settings.max_length,
         precision=str(settings.precision),

@@ -10,9 +10,10 @@ from peft import PromptTuningConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from ptune_core.adapters.archive import refuse_pickle
 from ptune_core.adapters.export import export_adapter
 from ptune_core.adapters.format import load_adapter
-from ptune_core.adapters.vectors import adapter_of, refuse_pickle
+from ptune_core.adapters.vectors import adapter_of
 from ptune_core.errors import AdapterError, PTuneError
 from ptune_core.inference.engine import Engine
 from ptune_core.inference.protocol import Classify, build_request

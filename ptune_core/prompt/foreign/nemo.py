@@ -159,7 +159,7 @@ class _Task:
         names = [match[2] for match in fields]
         if shortened is not None and shortened not in names:
             self.problems.add(f"{self.place}.truncate_field is no field of the template", got=shown(shortened))
-        if self.values.get("answer_only_loss") is not True and answer is not None:
+        if self.values.get("answer_only_loss", True) is not True and answer is not None:
             self.notes.append("The loss is that of the answer alone here; NeMo's answer_only_loss is not true.")
         if answer is None:
             last = f', such as "{names[-1]}"' if names else ""
