@@ -13,7 +13,6 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ptune_core.errors import CheckpointError
-from ptune_core.files import atomic_write
 
 FOLDER = "prompts"
 """Name of the folder in a run's or a trial's directory."""
@@ -55,7 +54,11 @@ class Snapshots:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         tensor = prompt_embeddings.detach().float().cpu().contiguous()
-        atomic_write(self._path(step), safetensors.torch.save({_NAME: tensor}))
+        # Whole after a kill. Not forced to the disk, which takes longer than all the rest: after a power cut the last
+        # ones may be damaged, and nothing but a look back is lost.
+        unfinished = self.folder / ".tmp-snapshot"
+        unfinished.write_bytes(safetensors.torch.save({_NAME: tensor}))
+        os.replace(unfinished, self._path(step))
         most = max(KEPT_AT_LEAST, min(KEPT_AT_MOST, ROOM // max(1, tensor.nbytes)))
         steps = self.steps
         while len(steps) > most:
