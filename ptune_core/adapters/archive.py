@@ -18,6 +18,17 @@ from ptune_core.files import NO_ROOM, sync
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 """Files that can run code when they are opened. None of them is ever opened here."""
 
+CONVERT = {
+    ".nemo": """import tarfile, torch; from safetensors.torch import save_file; TASK = "the taskname"
+weights = torch.load(tarfile.open("FILE.nemo").extractfile("./model_weights.ckpt"), map_location="cpu")
+save_file({"prompt": next(t.float().contiguous() for part in weights.values() for name, t in part.items() \
+if name.endswith(f"prompt_table.{TASK}.prompt_embeddings.weight"))}, "prompt.safetensors")""",
+    ".pt": """from safetensors.torch import save_file  # `template` is the trained MixedTemplate
+vectors = template.soft_embedding.weight[1:]  # SoftTemplate: soft_embeds; Ptuning: what its heads make of new_embedding
+save_file({"prompt": vectors.detach().float().contiguous().cpu()}, "prompt.safetensors")""",
+}
+"""Three lines each, to be run where such a file was made and is trusted."""
+
 _MAX_DIRECTORY_BYTES = 2**16
 _END_RECORD = struct.Struct("<4s4H2LH")
 _END_MAGIC = b"PK\x05\x06"
@@ -45,6 +56,22 @@ def read_files(path: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
     except OSError as error:
         raise AdapterError(f"The adapter {path} cannot be read", got=error.strerror or str(error)) from error
     raise AdapterError(f"There is no adapter at {path}", needed="a folder or a zip file that PTune or PEFT wrote")
+
+
+def refuse_pickle(path: Path) -> None:
+    """Refuse files that can run code when they are opened, saying how to make one that cannot.
+
+    Raises:
+        AdapterError: By the name alone; the file is not opened.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".nemo" or suffix in PICKLE_SUFFIXES:
+        lines = CONVERT[".nemo" if suffix in (".nemo", ".ckpt") else ".pt"].replace("\n", "\n    ")
+        raise AdapterError(
+            f"{path.name} is not opened, because such a file can run code",
+            needed="a .safetensors file with the vectors",
+            remedy=f"Make it where the file was made:\n    {lines}",
+        )
 
 
 def write_files(directory: Path, files: Mapping[str, bytes]) -> None:

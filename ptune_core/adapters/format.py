@@ -144,7 +144,8 @@ def load_adapter(path: Path) -> TrainedPrompt:
         raise AdapterError(
             f"The adapter {path.name} cannot be used",
             got="\n" + "\n".join(f"{number}. {problem}" for number, problem in enumerate(problems, start=1)),
-            needed="an adapter that PTune exported, or a P_TUNING adapter of PEFT for CAUSAL_LM, SEQ_2_SEQ_LM, SEQ_CLS",
+            needed="an adapter that PTune exported, or a P_TUNING or PROMPT_TUNING adapter of PEFT for CAUSAL_LM, "
+            "SEQ_2_SEQ_LM or SEQ_CLS",
         )
     assert config is not None
     trained = _trained(config, sidecar or _assumed_sidecar(config, found), found, encoder_state)

@@ -11,13 +11,16 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NoReturn, Self
 from typing import Literal as OneOf
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ptune_core.prompt.template import Column, Literal, Segment, Special, Target, TargetKind, VirtualTokens
 
 FORMAT_VERSION = 1
 FRONT = "P_TUNING"
 """`peft_type` of a prompt that stands before everything else: a standard PEFT adapter."""
+
+PROMPT_TUNING = "PROMPT_TUNING"
+"""`peft_type` of vectors that PEFT trained without an encoder: read as a front prompt, never written."""
 
 TEMPLATE = "PTUNE_TEMPLATE"
 """`peft_type` of any other placement: a name PEFT does not know, so that it refuses the adapter."""
@@ -73,6 +76,12 @@ class PeftConfig(BaseModel):
     revision: Revision | None = None
     task_type: OneOf["CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS", "MASKED_LM"]
     token_dim: Size | None = None
+
+    @field_validator("peft_type", mode="before")
+    @classmethod
+    def _prompt_tuning_is_a_front_prompt(cls, value: object) -> object:
+        """PEFT's prompt tuning saves the same tensor and uses it in the same place; only its training differs."""
+        return FRONT if value == PROMPT_TUNING else value
 
     @model_validator(mode="after")
     def _only_encoder_decoders_have_two_submodules(self) -> Self:

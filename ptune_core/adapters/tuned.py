@@ -10,6 +10,7 @@ import json
 import shutil
 import stat
 import struct
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from ptune_core.adapters.archive import write_error
 from ptune_core.adapters.sidecar import BASE_FOLDER, parse_json
 from ptune_core.errors import AdapterError
 from ptune_core.files import sync
+from ptune_core.model.trained import TrainedPrompt
 from ptune_core.model.tuned import BASE_FILES, WEIGHTS_FILE, copy_base_model
 
 NEEDED = ("config.json", WEIGHTS_FILE, "tokenizer_config.json")
@@ -73,6 +75,25 @@ def write_base(source: Path, directory: Path) -> None:
         copy_base_model(source, directory)
     except OSError as error:
         raise write_error(directory, error) from error
+
+
+@contextmanager
+def base_place(trained: TrainedPrompt) -> Iterator[tuple[str, str | None]]:
+    """Where an adapter's base model can be loaded from, and at which revision; one in a zip is unpacked meanwhile.
+
+    Raises:
+        AdapterError: The base model in the zip is not to be trusted.
+        DiskFull: There is no room for it.
+    """
+    own = trained.tuned_base
+    if own is None:
+        yield trained.base_model, trained.revision
+    elif own.is_dir():
+        yield str(own), None
+    else:
+        with tempfile.TemporaryDirectory(prefix="ptune-") as folder:
+            unpack_base(own, Path(folder) / BASE_FOLDER)
+            yield str(Path(folder) / BASE_FOLDER), None
 
 
 def unpack_base(zip_path: Path, directory: Path) -> None:

@@ -1,4 +1,4 @@
-"""`export` and `inspect`."""
+"""`export`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,11 @@ from ptune_core.commands.arguments import Commands, add_adapter, find_adapter
 
 
 def declare(commands: Commands) -> None:
-    """Add these commands to the command line."""
+    """Add this command to the command line."""
     export = commands.add_parser("export", help="check an adapter and pack it as a zip with card and snippet")
     add_adapter(export)
     export.add_argument("--out", required=True, type=Path, metavar="FILE.zip", help="replaced if it exists")
     export.set_defaults(run=export_command)
-
-    inspect = commands.add_parser("inspect", help="show what virtual tokens became: words near them, length, movement")
-    add_adapter(inspect)
-    inspect.add_argument("--words", type=int, default=5, metavar="N", help="nearest words of each (default: 5)")
-    inspect.set_defaults(run=inspect_command)
 
 
 def export_command(arguments: argparse.Namespace) -> int:
@@ -31,20 +26,4 @@ def export_command(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         export_adapter(adapter, Path(folder) / "adapter", arguments.out)
     print(arguments.out)
-    return 0
-
-
-def inspect_command(arguments: argparse.Namespace) -> int:
-    """Print an adapter's virtual tokens beside the words of its base model."""
-    from ptune_core.inference.loaded import LoadedAdapter
-    from ptune_core.model.base import load_base_model
-    from ptune_core.model.insight import as_text, virtual_tokens
-
-    adapter = LoadedAdapter(find_adapter(arguments.adapter))
-    key = adapter.base_key
-    with adapter.base_place() as place:
-        base = load_base_model(
-            place, target=key.target, num_labels=key.num_labels, revision=key.revision, device="cpu"
-        )  # fmt: skip
-    print(as_text(adapter.trained, base, virtual_tokens(adapter.trained, base, max(1, arguments.words))))
     return 0

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from ptune_core.adapters.tuned import base_place
 from ptune_core.errors import AdapterError, DataError, InferenceError, OutOfMemory
 from ptune_core.inference.loaded import AdapterCache, BaseKey, LoadedAdapter, prompted_model, put_head_on
 from ptune_core.inference.preview import preview
@@ -223,12 +224,12 @@ class Engine:
     def _load_base(self, adapter: LoadedAdapter) -> BaseModel:
         """Load into RAM first: only then is it known what the GPU must have room for."""
         key = adapter.base_key
-        with adapter.base_place() as place:
+        with base_place(adapter.trained) as (place, revision):
             base = load_base_model(
                 place,
                 target=key.target,
                 num_labels=key.num_labels,
-                revision=key.revision,
+                revision=revision,
                 device="cpu",
                 precision=key.precision,
             )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +13,6 @@ from torch import Tensor
 
 from ptune_core.adapters.format import FILE_LIMITS, load_adapter, template_of
 from ptune_core.adapters.sidecar import BASE_FOLDER
-from ptune_core.adapters.tuned import unpack_base
 from ptune_core.errors import AdapterError
 from ptune_core.model.base import BaseModel
 from ptune_core.model.prompted import PromptedModel
@@ -79,22 +76,6 @@ class LoadedAdapter:
             precision=self.trained.precision,
             stamp=() if own is None else _stamp(own, BASE_FILES),
         )
-
-    @contextmanager
-    def base_place(self) -> Iterator[str]:
-        """Where its base model can be loaded from; one that is in a zip is unpacked while this lasts.
-
-        Raises:
-            AdapterError: The base model in the zip is not to be trusted.
-            DiskFull: There is no room for it.
-        """
-        own = self.trained.tuned_base
-        if own is None or own.is_dir():
-            yield self.base_key.id
-            return
-        with tempfile.TemporaryDirectory(prefix="ptune-") as folder:
-            unpack_base(own, Path(folder) / BASE_FOLDER)
-            yield str(Path(folder) / BASE_FOLDER)
 
 
 class AdapterCache:

@@ -6,6 +6,7 @@ all, and a prompt that works can lie close to words that say nothing about the t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -96,6 +97,49 @@ def nearest_words(vectors: Tensor, base: BaseModel, num_words: int) -> list[tupl
     ]
 
 
+@dataclass(frozen=True)
+class Moment:
+    """The virtual tokens at one step of training.
+
+    Attributes:
+        step: Optimizer steps done.
+        norm: Euclidean length of each, `[P]`.
+        moved: Euclidean distance of each from the first moment, `[P]`.
+        alike: Cosine between two of them on average; None if there is but one.
+    """
+
+    step: int
+    norm: tuple[float, ...]
+    moved: tuple[float, ...]
+    alike: float | None
+
+
+def over_training(snapshots: Mapping[int, Tensor]) -> list[Moment]:
+    """How the virtual tokens grew, went and drew together.
+
+    Args:
+        snapshots: Step -> `[P, H]` prompt embeddings, ascending.
+    """
+    moments = []
+    start = next(iter(snapshots.values()), None)
+    for step, prompt in snapshots.items():
+        assert start is not None
+        moved = (prompt.float() - start.float()).norm(dim=1).tolist()
+        moments.append(Moment(step, tuple(prompt.float().norm(dim=1).tolist()), tuple(moved), mean_similarity(prompt)))
+    return moments
+
+
+def mean_similarity(prompt_embeddings: Tensor) -> float | None:
+    """The average cosine between two of `[P, H]` virtual tokens; None if there is but one."""
+    alike = similarity(prompt_embeddings)
+    return float(alike[~torch.eye(len(alike), dtype=torch.bool)].mean()) if len(alike) > 1 else None
+
+
+def word_norm(base: BaseModel) -> float:
+    """Euclidean length of the base model's words, on average over a sample of the vocabulary."""
+    return float(base.embedding_weight[:_WORDS_AT_ONCE].float().norm(dim=1).mean())
+
+
 def similarity(prompt_embeddings: Tensor) -> Tensor:
     """`[P, P]` cosines between virtual tokens; rows that are all alike say the same thing P times."""
     unit = functional.normalize(prompt_embeddings.float(), dim=1)
@@ -113,10 +157,9 @@ def as_text(trained: TrainedPrompt, base: BaseModel, tokens: list[VirtualToken])
         alike = similarity(trained.prompt_embeddings)
         others = alike[~torch.eye(len(alike), dtype=torch.bool)]
         lines.append(f"cosine between two virtual tokens: {others.mean():.2f} on average, {others.max():.2f} at most")
-    # A sample of the vocabulary: its length is wanted, not that of each word.
-    word_norm = float(base.embedding_weight[:_WORDS_AT_ONCE].float().norm(dim=1).mean())
-    lines.append(f"words of the base model: norm {word_norm:.3f} on average")
-    if max(token.norm for token in tokens) > MUCH_LONGER * word_norm:
+    length = word_norm(base)
+    lines.append(f"words of the base model: norm {length:.3f} on average")
+    if max(token.norm for token in tokens) > MUCH_LONGER * length:
         lines.append("Far longer than words: a start from words would bound them; a lower learning rate may do too.")
     lines.append("Virtual tokens need not mean the words near them.")
     return "\n".join(lines)

@@ -8,8 +8,8 @@ stop            exists when the run was asked to stop
 log.txt         everything the worker printed
 metrics.jsonl   the curve
 tokens/         tokenised rows, until training is finished
-checkpoints/ best/ adapter/ adapter.zip   written by training and export
-sweep/NN/       of a sweep: the same four, and metrics.jsonl, of trial NN
+checkpoints/ best/ prompts/ adapter/ adapter.zip   written by training and export
+sweep/NN/       of a sweep: the same five, and metrics.jsonl, of trial NN
 result.json     the end record, written last
 """
 

@@ -1,4 +1,4 @@
-"""From settings to what the loop needs: the task, the schedule, the prompt encoder and its start."""
+"""From settings to what the loop needs: the examples, the task, the schedule, the prompt encoder and its start."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from ptune_core.data.examples import Examples
+from ptune_core.data.examples import Examples, SplitOptions, build_examples
+from ptune_core.data.table import Tables
+from ptune_core.demo import DEMO, DEMO_LABELS
 from ptune_core.errors import DiskFull
 from ptune_core.model.base import BaseKind, BaseModel
 from ptune_core.model.device import BaseWeights
@@ -27,6 +29,22 @@ DEFAULT_ENCODER_HIDDEN_SIZE = 768
 """Widest prompt encoder unless asked for: PEFT takes the base model's width, which at 3072 makes an LSTM of 434 M."""
 
 _MIB = 2**20
+
+
+def load_examples(settings: RunSettings, tables: Tables) -> Examples:
+    """The examples of a run with these settings, of a sweep of those with its first template.
+
+    Raises:
+        DataError: The data do not fit, see `build_examples`.
+    """
+    return build_examples(
+        tables.table,
+        settings.parsed_template,
+        columns=settings.columns,
+        labels=settings.labels or (DEMO_LABELS if settings.data == DEMO else None),
+        split=SplitOptions(settings.validation_fraction, settings.max_validation_rows, settings.seed),
+        validation=tables.validation,
+    )
 
 
 def make_task(model: PromptedModel, examples: Examples, settings: RunSettings, directory: Path) -> LabelTask | TextTask:

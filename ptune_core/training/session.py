@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ptune_core.data.examples import Examples, SplitOptions, build_examples
+from ptune_core.data.examples import Examples
 from ptune_core.data.table import Tables
-from ptune_core.demo import DEMO, DEMO_LABELS
 from ptune_core.errors import SettingsError
 from ptune_core.model.base import BaseModel, load_base_model, with_gradient_checkpointing
 from ptune_core.model.device import BaseWeights, Device, Precision
@@ -28,7 +27,13 @@ from ptune_core.model.trained import TrainedPrompt
 from ptune_core.model.tuned import put_weights, tunable, untrained_weights
 from ptune_core.training.estimate import Estimate, measure
 from ptune_core.training.loop import EndReason, train
-from ptune_core.training.preparation import check_room, describe_base, describe_text_cache, make_task
+from ptune_core.training.preparation import (
+    check_room,
+    describe_base,
+    describe_text_cache,
+    load_examples,
+    make_task,
+)
 from ptune_core.training.processes import is_main_process, join_processes, told_by_main
 from ptune_core.training.settings import RunSettings
 from ptune_core.training.sweep import Outcome, directory_of, ranked, ranking
@@ -139,15 +144,7 @@ class _Session:
         return measure(trainer, lesson.task, part, base, self.begun)
 
     def load_data(self, template: str) -> Examples:
-        settings = self.settings.model_copy(update={"template": template})
-        return build_examples(
-            self.tables.table,
-            settings.parsed_template,
-            columns=settings.columns,
-            labels=settings.labels or (DEMO_LABELS if settings.data == DEMO else None),
-            split=SplitOptions(settings.validation_fraction, settings.max_validation_rows, settings.seed),
-            validation=self.tables.validation,
-        )
+        return load_examples(self.settings.model_copy(update={"template": template}), self.tables)
 
     def load_base(self, examples: Examples) -> BaseModel:
         settings = self.settings

@@ -32,6 +32,7 @@ from ptune_core.training.metrics import (
 )
 from ptune_core.training.preparation import initial_prompt_embeddings, make_schedule, prompt_config
 from ptune_core.training.settings import RunSettings
+from ptune_core.training.snapshots import Snapshots
 from ptune_core.training.tasks import LabelTask, TextTask
 
 TUNED = "tuned-base"
@@ -77,7 +78,7 @@ class Trial:
     Args:
         settings: Of this trial alone.
         lesson: What it learns from.
-        directory: `checkpoints/` and `best/` are kept there.
+        directory: `checkpoints/`, `best/` and `prompts/` are kept there.
         fingerprint: Of settings and data; a checkpoint with another one is not resumed.
         report: Receives the lines of `metrics.jsonl`.
     """
@@ -87,6 +88,7 @@ class Trial:
     ) -> None:
         self.settings, self.lesson, self.directory = settings, lesson, directory
         self.fingerprint, self.report = fingerprint, report
+        self.snapshots = Snapshots(directory)
         model = lesson.model
         base = model.base
         self.config = prompt_config(settings, base, model.template)
@@ -106,6 +108,9 @@ class Trial:
             CheckpointError: It is of other settings or data, or none is whole.
         """
         saved = load_checkpoint(self.directory / "checkpoints")
+        if self.trainer.accelerator.is_main_process:
+            # What came after the checkpoint comes again.
+            self.snapshots.forget_after(-1 if saved is None else int(saved[1]["step"]))
         if saved is None:
             return
         tensors, state = saved
@@ -174,7 +179,9 @@ class Trial:
             keep = 1 if self.lesson.model.base.is_tuned else KEPT
             save_checkpoint(self.directory / "best", event.step, self.trainer.weights(), state, keep=keep)
         with torch.no_grad():
-            rows = task.samples(evaluation, self.trainer.prompt())
+            prompt_embeddings = self.trainer.prompt()
+            rows = task.samples(evaluation, prompt_embeddings)
+        self.snapshots.record(event.step, prompt_embeddings, self.trainer.progress.best_step)
         self.report("sample", step=event.step, rows=rows)
 
     def _result(self, evaluation: Evaluation, best_step: int, seconds: float) -> dict[str, Any]:

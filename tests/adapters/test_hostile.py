@@ -74,7 +74,7 @@ def test_all_problems_are_told_at_once(folder) -> None:
         {"num_virtual_tokens": True},
         {"num_virtual_tokens": 5},
         {"token_dim": 64},
-        {"peft_type": "PROMPT_TUNING"},
+        {"peft_type": "MULTITASK_PROMPT_TUNING"},
         {"peft_type": "XLORA"},
         {"task_type": "TOKEN_CLS"},
         {"task_type": None},

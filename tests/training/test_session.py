@@ -19,6 +19,7 @@ from ptune_core.prompt.init import Prompt
 from ptune_core.prompt.template import TargetKind, parse_template
 from ptune_core.training.session import run_training
 from ptune_core.training.settings import RunSettings
+from ptune_core.training.snapshots import Snapshots
 from ptune_core.training.tasks import Batching, LabelTask
 
 LABELLED = "text,label\n" + "".join(
@@ -135,6 +136,9 @@ def test_stopped_and_resumed_equals_undisturbed(tmp_path: Path, tiny_gpt2: Path,
     assert [line["loss"] for line in parts.of("step")] == [line["loss"] for line in whole.of("step")]
     assert {**result, "seconds": 0} == {**expected, "seconds": 0}
     assert tokenised and not (tmp_path / "parts" / "tokens").exists(), "kept for a resume, not for ever"
+    seen, resumed = (Snapshots(tmp_path / name).load_all() for name in ("whole", "parts"))
+    assert list(seen) == list(resumed) == [0, 4, 8]
+    assert all(torch.equal(seen[step], resumed[step]) for step in seen)
 
 
 def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path, tiny_gpt2: Path, table: Table) -> None:
