@@ -74,7 +74,7 @@ def shortened(name: str, folder: Path, place: Path) -> accuracy.Problem:
 
 def compare(problem: accuracy.Problem, base: str, place: Path, seeds: Sequence[int]) -> dict[str, Any]:
     """Accuracies `[seed][step]` of both sides, PEFT's for each learning rate."""
-    sides: dict[str, list[dict[int, float]]] = {"PTune": []} | {f"PEFT {rate:g}": [] for rate in RATES}
+    sides: dict[str, list[dict[int, float]]] = {side: [] for side in ("PTune", *(f"PEFT {rate:g}" for rate in RATES))}
     for seed in seeds:
         for side, of_side in sides.items():
             of_side.append(trained(problem, base, place, seed, side))

@@ -60,7 +60,7 @@ def adapter_of(template: str, labels: Mapping[str, str] | None, vectors: Path, b
         head={},
         encoder_state={},
         prompt_config=PromptEncoderConfig(
-            task_type=TASK_TYPES[kind],
+            task_type=base.task_type(kind),
             num_virtual_tokens=model.num_virtual_tokens,
             token_dim=base.hidden_size,
             inference_mode=True,

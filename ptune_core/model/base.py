@@ -34,6 +34,7 @@ from ptune_core.model.kernels import fuse_activations, onednn_is_faster, use_one
 from ptune_core.model.quantize import keep_layout, quantization
 from ptune_core.model.source import check_reachable, explained, place_of, quiet
 from ptune_core.model.targets import Place, row_wise_modules
+from ptune_core.prompt.config import TaskType
 from ptune_core.prompt.template import TargetKind
 
 ENCODER_HEAD = "classifier"
@@ -89,6 +90,14 @@ class BaseModel:
     def is_causal(self) -> bool:
         """Whether a position of what it reads sees only what stands before it."""
         return self.kind is BaseKind.DECODER
+
+    def task_type(self, target: TargetKind) -> TaskType | None:
+        """PEFT's name for what it does for a target; None: PEFT has none for filling masks."""
+        if target is TargetKind.HEAD:
+            return TaskType.SEQ_CLS
+        if target is TargetKind.MASK:
+            return None
+        return TaskType.SEQ_2_SEQ_LM if self.kind is BaseKind.ENCODER_DECODER else TaskType.CAUSAL_LM
 
     @property
     def decoder_start_ids(self) -> list[int]:

@@ -14,13 +14,13 @@ from ptune_core.data.examples import Examples, SplitOptions, build_examples
 from ptune_core.data.table import Tables
 from ptune_core.demo import DEMO, DEMO_LABELS
 from ptune_core.errors import DiskFull
-from ptune_core.model.base import BaseKind, BaseModel
+from ptune_core.model.base import BaseModel
 from ptune_core.model.device import BaseWeights
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.tuned import learning
-from ptune_core.prompt.config import PromptEncoderConfig, TaskType
+from ptune_core.prompt.config import PromptEncoderConfig
 from ptune_core.prompt.init import start_embeddings
-from ptune_core.prompt.template import TargetKind, Template
+from ptune_core.prompt.template import Template
 from ptune_core.training.loop import Schedule
 from ptune_core.training.settings import PromptInit, RunSettings
 from ptune_core.training.tasks import Batching, LabelTask, TextTask
@@ -81,20 +81,11 @@ def make_schedule(settings: RunSettings, num_examples: int) -> Schedule:
     )
 
 
-def task_type(kind: BaseKind, target: TargetKind) -> TaskType | None:
-    """PEFT's name for what a base model of this kind does for a target; None: it has none for filling masks."""
-    if target is TargetKind.HEAD:
-        return TaskType.SEQ_CLS
-    if target is TargetKind.MASK:
-        return None
-    return TaskType.SEQ_2_SEQ_LM if kind is BaseKind.ENCODER_DECODER else TaskType.CAUSAL_LM
-
-
 def prompt_config(settings: RunSettings, base: BaseModel, template: Template) -> PromptEncoderConfig:
     """The prompt encoder's configuration for this base model; `template` is resolved."""
     text_config = base.model.config.get_text_config()
     return PromptEncoderConfig(
-        task_type=task_type(base.kind, template.target.kind),
+        task_type=base.task_type(template.target.kind),
         base_model_name_or_path=base.id,
         revision=base.revision,
         num_virtual_tokens=template.num_virtual_tokens,

@@ -99,8 +99,9 @@ def test_the_precision_of_training_is_kept(base, template, head_name, make_train
         with torch.no_grad():
             batch = prompted.label_batch(prompted.make_rows([values]))
             expected = prompted.label_logits(batch, trained.prompt_embeddings)[0]
-        # The engine scores answer words in fp32, the loader in the base model's precision, as transformers does.
-        tolerance = 4e-3 if head_name is None else 1e-6
+        # The engine scores answer words in fp32, the loader in the base model's precision, as transformers does; and a
+        # decoder's text before the virtual tokens is computed apart. Each may round once more, by 2^-8.
+        tolerance = 1e-6 if head_name == "classifier" else 4e-3
         torch.testing.assert_close(alone.logits(values), expected, atol=tolerance, rtol=tolerance)
         assert (rounded.logits(values) - expected).abs().max() > 1e-4
 
