@@ -8,8 +8,8 @@ CPU, and to rounding on a GPU.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -42,13 +42,14 @@ class EndReason(StrEnum):
 
     STEPS_DONE = "all steps done"
     NO_BETTER = "no better result for a while"
+    OUTDONE = "ended early, since others did better"
     STOPPED = "stopped"
     DIVERGED = "it diverged"
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how strongly to train; steps are optimizer steps."""
+    """How long and how strongly to train; steps are optimizer steps, those of `rungs` are where trials are compared."""
 
     steps: int
     eval_every: int
@@ -61,6 +62,7 @@ class Schedule:
     max_grad_norm: float
     patience: int
     seed: int
+    rungs: tuple[int, ...] = ()
 
     def learning_rate_at(self, step: int) -> float:
         """Linear warm-up to the peak, then linear decay to 0; `step` counts from 0."""
@@ -81,6 +83,7 @@ class Progress:
         best_step: Step of the best evaluation.
         lowest_loss: Lowest validation loss so far.
         evaluations_without_progress: For early stopping: neither a better metric nor a clearly lower loss.
+        standings: `[best_value, best_loss]` as they were at every rung that is behind.
     """
 
     step: int = 0
@@ -90,8 +93,9 @@ class Progress:
     best_step: int = 0
     lowest_loss: float = math.inf
     evaluations_without_progress: int = 0
+    standings: list[list[float]] = field(default_factory=list)
 
-    def record(self, evaluation: Evaluation, metric: Metric) -> bool:
+    def record(self, evaluation: Evaluation, metric: Metric, rungs: Sequence[int] = ()) -> bool:
         """Take an evaluation into account; returns whether it is the best so far."""
         self.evaluated_step = self.step
         better = self.best_value is None or metric.better(evaluation.value, self.best_value)
@@ -104,6 +108,9 @@ class Progress:
         else:
             self.evaluations_without_progress += 1
         self.lowest_loss = min(self.lowest_loss, evaluation.loss)
+        assert self.best_value is not None
+        behind = sum(rung <= self.step for rung in rungs)
+        self.standings += [[self.best_value, self.best_loss] for _ in range(behind - len(self.standings))]
         return better
 
 
@@ -168,24 +175,34 @@ class Trainer:
         self.progress = Progress()
         self.started_at = 0
 
-    def review(self, task: Task, metric: Metric, stop: bool) -> Iterator[Event]:
-        """What is due between two steps: an evaluation, a checkpoint, the end."""
+    def measure(self, task: Task, metric: Metric) -> Iterator[Event]:
+        """The evaluation, if one is due between two steps."""
         schedule, progress = self.schedule, self.progress
-        finished = progress.step >= schedule.steps
-        if progress.evaluated_step != progress.step and (progress.step % schedule.eval_every == 0 or finished):
-            if not self._is_usable():
-                yield self._diverged("The virtual tokens grew beyond all bounds")
-                return
-            evaluation = self.evaluate(task)
-            yield Evaluated(progress.step, evaluation, best=progress.record(evaluation, metric))
+        due = progress.step % schedule.eval_every == 0 or progress.step >= schedule.steps
+        if progress.evaluated_step == progress.step or not due:
+            return
+        if not self._is_usable():
+            yield self._diverged("The virtual tokens grew beyond all bounds")
+            return
+        evaluation = self.evaluate(task)
+        yield Evaluated(progress.step, evaluation, best=progress.record(evaluation, metric, schedule.rungs))
 
-        patience_over = 0 < schedule.patience <= progress.evaluations_without_progress
-        stopping = finished or patience_over or stop
-        if stopping or (progress.step % schedule.checkpoint_every == 0 and progress.step > self.started_at):
+    def review(self, *, outdone: bool, stop: bool) -> Iterator[Event]:
+        """What else is due between two steps: a checkpoint, the end."""
+        schedule, progress = self.schedule, self.progress
+        reason = None
+        if progress.step >= schedule.steps:
+            reason = EndReason.STEPS_DONE
+        elif 0 < schedule.patience <= progress.evaluations_without_progress:
+            reason = EndReason.NO_BETTER
+        elif outdone:
+            reason = EndReason.OUTDONE
+        elif stop:
+            reason = EndReason.STOPPED
+        if reason or (progress.step % schedule.checkpoint_every == 0 and progress.step > self.started_at):
             yield CheckpointDue(progress.step)
-        if stopping:
-            done = EndReason.STEPS_DONE if finished else EndReason.NO_BETTER if patience_over else None
-            yield Ended(done or EndReason.STOPPED)
+        if reason:
+            yield Ended(reason)
 
     def begin_step(self) -> Tensor:
         """The prompt embeddings `[P, H]` for one optimizer step, as a leaf in which the batches' gradients add up.
@@ -293,9 +310,13 @@ class Trainer:
 
 
 def train(
-    trainers: Sequence[Trainer], task: Task, metric: Metric, should_stop: Callable[[], bool]
+    trainers: Sequence[Trainer],
+    task: Task,
+    metric: Metric,
+    should_stop: Callable[[], bool],
+    outdone: Callable[[], Collection[Trainer]] = tuple,
 ) -> Iterator[tuple[Trainer, Event]]:
-    """Train until the steps are done, nothing gets better, training diverges, or `should_stop()`.
+    """Train until the steps are done, nothing gets better, training diverges, others did better, or `should_stop()`.
 
     A checkpoint taken at any `CheckpointDue` (with `tensors()` and `state()`) and restored with `restore` continues
     exactly as if there had been no interruption.
@@ -305,6 +326,7 @@ def train(
         task: Data and base model.
         metric: What decides which evaluation is best.
         should_stop: Asked once before every step.
+        outdone: Asked after it, when all evaluations are made: the trainers that have to end.
 
     Yields:
         What happens to which trainer; `Ended` is a trainer's last event.
@@ -313,7 +335,13 @@ def train(
     while running:
         stop = should_stop()
         for trainer in list(running):
-            for event in trainer.review(task, metric, stop):
+            for event in trainer.measure(task, metric):
+                yield trainer, event
+                if isinstance(event, Ended):
+                    running.remove(trainer)
+        ending = outdone()
+        for trainer in list(running):
+            for event in trainer.review(outdone=trainer in ending, stop=stop):
                 yield trainer, event
                 if isinstance(event, Ended):
                     running.remove(trainer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from ptune_core.training.tasks import Batching, LabelTask, TextTask
 
 DEFAULT_ENCODER_HIDDEN_SIZE = 768
 """Widest prompt encoder unless asked for: PEFT takes the base model's width, which at 3072 makes an LSTM of 434 M."""
+
+RUNGS = (1 / 8, 1 / 4, 1 / 2)
+"""Shares of the steps after which the settings of a sweep are compared; four or fewer only at the later ones."""
 
 
 def make_task(model: PromptedModel, examples: Examples, settings: RunSettings, directory: Path) -> LabelTask | TextTask:
@@ -53,6 +57,7 @@ def make_schedule(settings: RunSettings, num_examples: int) -> Schedule:
         max_grad_norm=settings.max_grad_norm,
         patience=settings.patience,
         seed=settings.seed,
+        rungs=tuple(math.ceil(share * steps) for share in RUNGS),
     )
 
 
