@@ -80,7 +80,7 @@ def train(settings: RunSettings) -> Trained:
         begun = time.process_time()
         result = train_here(settings, Path(folder) / "run")
         trained = Trained(time.process_time() - begun, result)
-    print(f"{len(settings.trials)} trials, {settings.halving=}: {trained.seconds:.1f} s", file=sys.stderr, flush=True)
+    print(f"{len(settings.trials)} trials, halving {settings.halving}: {trained.seconds:.1f} s", file=sys.stderr, flush=True)
     return trained
 
 
