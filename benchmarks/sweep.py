@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def measure(place: str, steps: int, rounds: int) -> dict[str, list[Trained]]:
     sweep = values | {"sweep": {"learning_rate": RATES}}
     commands = {ONE: values, HALVED: sweep, WHOLE: sweep | {"halving": False}}
     train(RunSettings.parse(values | {"max_steps": 1}))  # what is loaded once in a process
-    return interleave({name: lambda of=of: train(RunSettings.parse(of)) for name, of in commands.items()}, rounds)
+    return interleave({name: partial(train, RunSettings.parse(of)) for name, of in commands.items()}, rounds)
 
 
 def train(settings: RunSettings) -> Trained:
@@ -80,7 +81,11 @@ def train(settings: RunSettings) -> Trained:
         begun = time.process_time()
         result = train_here(settings, Path(folder) / "run")
         trained = Trained(time.process_time() - begun, result)
-    print(f"{len(settings.trials)} trials, halving {settings.halving}: {trained.seconds:.1f} s", file=sys.stderr, flush=True)
+    print(
+        f"{len(settings.trials)} trials, halving {settings.halving}: {trained.seconds:.1f} s",
+        file=sys.stderr,
+        flush=True,
+    )
     return trained
 
 

@@ -192,10 +192,13 @@ def test_a_sweep_killed_again_and_again_ends_as_an_undisturbed_one(
     whole, parts = (Sweep(tmp_path / name, tiny_gpt2, **changes) for name in ("whole", "parts"))
     expected = whole.train(table)
     assert any(row["reason"] == OUTDONE for row in expected["sweep"])
-    for kill_after in (20, 31, 33, 28, 40):
+    # Between the evaluations of the first rung, twice, just after it, and before the second.
+    for kill_after in (44, 17, 24, 30):
         with pytest.raises(Killed):
             parts.train(table, kill_after)
     result = parts.train(table)
+    resumed_at = {line["step"] for line in parts.lines if line["kind"] == "resume"}
+    assert head or {3, 4} <= resumed_at, "some that had ended, and some that had to come as far again"
     assert without_seconds(result) == without_seconds(expected)
     for place, trained in whole.exported.items():
         assert torch.equal(parts.exported[place].prompt_embeddings, trained.prompt_embeddings)
