@@ -72,7 +72,8 @@ def estimate_command(arguments: argparse.Namespace) -> int:
             None if validation is None else load_source(validation, place / "validation"),
         )
         found = estimate_run(settings, tables, place / "run")
-        print(found.of_sweep(len(settings.trials), len({trial.template for trial in settings.trials})))
+        templates = {trial.template for trial in settings.trials}
+        print(found.of_sweep(len(settings.trials), len(templates), halving=settings.halving))
     return 0
 
 

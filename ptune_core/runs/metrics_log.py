@@ -2,13 +2,14 @@
 
 The first line is ``{"kind": "edition", "edition": n}``. Lines are only ever appended to an edition; when a resumed run
 goes back to its last checkpoint, the lines after it are dropped by replacing the file with edition n + 1, which tells
-readers that what they have read before may no longer be true.
+readers that what they have read before may no longer be true. So does the file of a sweep when the
+trial it shows ends early.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +60,23 @@ class MetricsLog:
             os.ftruncate(self._descriptor, size)
             raise
 
+    def follow(self, other: Path) -> None:
+        """Show the curve of another trial, from its beginning, in place of what is there."""
+        lines = read_lines(self._path.read_bytes())
+        kept = [line for line in lines if line.get("kind") not in (*_ABOUT_THE_RESULT, "resume", "edition", "follow")]
+        theirs = [line for line in read_lines(other.read_bytes()) if line.get("kind") != "edition"]
+        self._replace(lines, b"".join(json_line(line) for line in [*kept, *theirs]))
+
     def _rewrite(self, keep_until: int | None) -> None:
         data = self._path.read_bytes()
         lines = read_lines(data[: self._earlier])
-        edition = max((line["edition"] for line in lines if line.get("kind") == "edition"), default=1)
         kept = [] if keep_until is None else [line for line in lines if _stands(line, keep_until)]
-        content = _edition(edition + 1) + b"".join(json_line(line) for line in kept) + data[self._earlier :]
-        atomic_write(self._path, content)
+        self._replace(lines, b"".join(json_line(line) for line in kept) + data[self._earlier :])
+
+    def _replace(self, lines: Iterable[Mapping[str, Any]], content: bytes) -> None:
+        """Write `content` as the next edition after that of `lines`."""
+        edition = max((line["edition"] for line in lines if line.get("kind") == "edition"), default=1)
+        atomic_write(self._path, _edition(edition + 1) + content)
         os.close(self._descriptor)
         self._descriptor = _open(self._path)
         self._earlier = 0

@@ -35,6 +35,8 @@ class Progress:
                     self._keep(base_line(line["base"]))
                 for warning in line["warnings"]:
                     self._keep(f"warning: {warning}")
+            case "follow":
+                self._keep(f"trial {line['to'] + 1} from here on")
             case "resume":
                 self._keep(f"resuming after step {line['step']}")
             case "baseline":
@@ -104,16 +106,33 @@ def summary(result: dict[str, Any], directory: Path) -> str:
     lines.append(f"{'adapter with the tuned base model' if is_tuned else 'adapter'}: {directory / 'adapter.zip'}")
     if result.get("sweep"):
         lines += ["", *ranking_lines(result["sweep"], result["metric"])]
+    if result.get("over_seeds"):
+        lines += ["", *seed_lines(result["over_seeds"], result["metric"])]
     return "\n".join(lines)
 
 
 def ranking_lines(ranking: Sequence[dict[str, Any]], metric: str) -> list[str]:
     """A sweep's trials as a table, best first; the trial's number is that of its folder in `sweep/`."""
     options = list(ranking[0]["settings"])
-    rows = [["trial", *options, metric, "best step", "steps"]]
+    rows = [["trial", *options, metric, "best step", "steps", ""]]
     for trial in ranking:
         value = "none" if trial["value"] is None else f"{trial['value']:.3f}"
-        numbers = [value, str(trial["best_step"]), str(trial["steps"])]
+        numbers = [value, str(trial["best_step"]), str(trial["steps"]), trial["reason"]]
         rows.append([f"{trial['trial'] + 1:02d}", *(str(trial["settings"][option]) for option in options), *numbers])
+    return _table(rows)
+
+
+def seed_lines(settings: Sequence[dict[str, Any]], metric: str) -> list[str]:
+    """Mean and spread of each setting over its seeds as a table, best first."""
+    options = list(settings[0]["settings"])
+    rows = [[*options, f"mean {metric}", "std", "seeds"]]
+    for row in settings:
+        spread = "" if row["std"] is None else f"{row['std']:.3f}"
+        chosen = (str(row["settings"][option]) for option in options)
+        rows.append([*chosen, f"{row['mean']:.3f}", spread, str(len(row["trials"]))])
+    return _table(rows)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -154,16 +154,20 @@ def _attempt(files: RunDirectory, train: Train, *, report: Report, should_stop: 
         terminated = stack.enter_context(_stop_on_sigterm())
         metrics = stack.enter_context(MetricsLog(files.metrics))
         of_trials: dict[int, MetricsLog] = {}
+        shown = 0  # the run's own curve is that of the first trial, or of a better one if the first ended early
 
         def note(line: dict[str, Any]) -> None:
-            nonlocal phase
+            nonlocal phase, shown
             phase = line.get("phase", phase)
             trial = line.get("trial")
             if trial is not None and trial not in of_trials:
                 of_trials[trial] = stack.enter_context(MetricsLog(files.trial(trial).metrics))
             if trial is not None:
                 of_trials[trial].append(line)
-            if not trial:  # the run's own curve is that of the first trial
+            if line["kind"] == "follow":
+                shown = line["to"]
+                metrics.follow(files.trial(shown).metrics)
+            if trial is None or trial == shown:
                 metrics.append(line)
                 report(line)
 

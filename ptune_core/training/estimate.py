@@ -101,12 +101,13 @@ class Estimate:
             f"{self.evaluation:.1f} s an evaluation\n{self._memory()}"
         )
 
-    def of_sweep(self, trials: int, templates: int) -> str:
+    def of_sweep(self, trials: int, templates: int, *, halving: bool = False) -> str:
         """The same for a sweep, whose first trial alone was measured.
 
         Args:
             trials: How many there are.
             templates: How many different ones they have.
+            halving: Whether the worse ones end early.
         """
         if trials == 1:
             return str(self)
@@ -123,7 +124,7 @@ class Estimate:
         return (
             f"One of {trials} trials, measured alone: {self}\n"
             f"All {trials} trials: at most {self.seconds(trials, templates):,.0f} s, if the other {like_it} are like "
-            f"the first. {how}."
+            f"the first. {how}.{' Those that halving ends early take less.' if halving else ''}"
         )
 
     def _memory(self) -> str:

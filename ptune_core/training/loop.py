@@ -9,7 +9,7 @@ CPU, and to rounding on a GPU.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -25,12 +25,10 @@ from ptune_core.prompt.init import Prompt
 from ptune_core.training.metrics import Evaluation, Metric
 from ptune_core.training.optimizer import base_parameter_groups, parameter_groups
 from ptune_core.training.processes import sum_over_processes
+from ptune_core.training.progress import Progress
 
 HEAD_TIMES = 3
 """A classification head's learning rate, in the prompt encoder's: it has one layer where the encoder has three."""
-
-LOSS_PROGRESS = 0.01
-"""By what share the validation loss must fall to count as progress."""
 
 
 class Task(Protocol):
@@ -48,13 +46,14 @@ class EndReason(StrEnum):
 
     STEPS_DONE = "all steps done"
     NO_BETTER = "no better result for a while"
+    OUTDONE = "ended early, since others did better"
     STOPPED = "stopped"
     DIVERGED = "it diverged"
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how strongly to train; steps are optimizer steps."""
+    """How long and how strongly to train; steps are optimizer steps, those of `rungs` are where trials are compared."""
 
     steps: int
     eval_every: int
@@ -68,6 +67,7 @@ class Schedule:
     patience: int
     seed: int
     base_learning_rate: float = 0.0
+    rungs: tuple[int, ...] = ()
 
     def learning_rate_at(self, step: int, peak: float | None = None) -> float:
         """Linear warm-up to the peak, the prompt encoder's unless given, then decay to 0; `step` counts from 0."""
@@ -75,44 +75,6 @@ class Schedule:
         if step < self.warmup_steps:
             return peak * (step + 1) / self.warmup_steps
         return peak * (self.steps - step) / max(1, self.steps - self.warmup_steps)
-
-
-@dataclass
-class Progress:
-    """Where training stands; all of it is in a checkpoint.
-
-    Attributes:
-        step: Optimizer steps done.
-        evaluated_step: The last step that was evaluated, -1 before the first evaluation.
-        best_value: The metric at `best_step`.
-        best_loss: Validation loss at `best_step`; decides between equal values.
-        best_step: Step of the best evaluation.
-        lowest_loss: Lowest validation loss so far.
-        evaluations_without_progress: For early stopping: neither a better metric nor a clearly lower loss.
-    """
-
-    step: int = 0
-    evaluated_step: int = -1
-    best_value: float | None = None
-    best_loss: float = math.inf
-    best_step: int = 0
-    lowest_loss: float = math.inf
-    evaluations_without_progress: int = 0
-
-    def record(self, evaluation: Evaluation, metric: Metric) -> bool:
-        """Take an evaluation into account; returns whether it is the best so far."""
-        self.evaluated_step = self.step
-        better = self.best_value is None or metric.better(evaluation.value, self.best_value)
-        better = better or (evaluation.value == self.best_value and evaluation.loss < self.best_loss)
-        if better:
-            self.best_value, self.best_loss, self.best_step = evaluation.value, evaluation.loss, self.step
-        # Accuracy can stay below an early lucky value while the loss falls: that is learning too.
-        if better or evaluation.loss < self.lowest_loss * (1 - LOSS_PROGRESS):
-            self.evaluations_without_progress = 0
-        else:
-            self.evaluations_without_progress += 1
-        self.lowest_loss = min(self.lowest_loss, evaluation.loss)
-        return better
 
 
 @dataclass(frozen=True)
@@ -192,24 +154,34 @@ class Trainer:
         self.progress = Progress()
         self.started_at = 0
 
-    def review(self, task: Task, metric: Metric, stop: bool) -> Iterator[Event]:
-        """What is due between two steps: an evaluation, a checkpoint, the end."""
+    def measure(self, task: Task, metric: Metric) -> Iterator[Event]:
+        """The evaluation, if one is due between two steps."""
         schedule, progress = self.schedule, self.progress
-        finished = progress.step >= schedule.steps
-        if progress.evaluated_step != progress.step and (progress.step % schedule.eval_every == 0 or finished):
-            if not self._is_usable():
-                yield self._diverged("The virtual tokens grew beyond all bounds")
-                return
-            evaluation = self.evaluate(task)
-            yield Evaluated(progress.step, evaluation, best=progress.record(evaluation, metric))
+        due = progress.step % schedule.eval_every == 0 or progress.step >= schedule.steps
+        if progress.evaluated_step == progress.step or not due:
+            return
+        if not self._is_usable():
+            yield self._diverged("The virtual tokens grew beyond all bounds")
+            return
+        evaluation = self.evaluate(task)
+        yield Evaluated(progress.step, evaluation, best=progress.record(evaluation, metric, schedule.rungs))
 
-        patience_over = 0 < schedule.patience <= progress.evaluations_without_progress
-        stopping = finished or patience_over or stop
-        if stopping or (progress.step % schedule.checkpoint_every == 0 and progress.step > self.started_at):
+    def review(self, *, outdone: bool, stop: bool) -> Iterator[Event]:
+        """What else is due between two steps: a checkpoint, the end."""
+        schedule, progress = self.schedule, self.progress
+        reason = None
+        if progress.step >= schedule.steps:
+            reason = EndReason.STEPS_DONE
+        elif 0 < schedule.patience <= progress.evaluations_without_progress:
+            reason = EndReason.NO_BETTER
+        elif outdone:
+            reason = EndReason.OUTDONE
+        elif stop:
+            reason = EndReason.STOPPED
+        if reason or (progress.step % schedule.checkpoint_every == 0 and progress.step > self.started_at):
             yield CheckpointDue(progress.step)
-        if stopping:
-            done = EndReason.STEPS_DONE if finished else EndReason.NO_BETTER if patience_over else None
-            yield Ended(done or EndReason.STOPPED)
+        if reason:
+            yield Ended(reason)
 
     def begin_step(self) -> Tensor:
         """The prompt embeddings `[P, H]` for one optimizer step, as a leaf in which the batches' gradients add up.
@@ -346,9 +318,13 @@ class Trainer:
 
 
 def train(
-    trainers: Sequence[Trainer], task: Task, metric: Metric, should_stop: Callable[[], bool]
+    trainers: Sequence[Trainer],
+    task: Task,
+    metric: Metric,
+    should_stop: Callable[[], bool],
+    outdone: Callable[[], Collection[Trainer]] = tuple,
 ) -> Iterator[tuple[Trainer, Event]]:
-    """Train until the steps are done, nothing gets better, training diverges, or `should_stop()`.
+    """Train until the steps are done, nothing gets better, training diverges, others did better, or `should_stop()`.
 
     A checkpoint taken at any `CheckpointDue` (with `tensors()` and `state()`) and restored with `restore` continues
     exactly as if there had been no interruption.
@@ -358,6 +334,7 @@ def train(
         task: Data and base model.
         metric: What decides which evaluation is best.
         should_stop: Asked once before every step.
+        outdone: Asked after it, when all evaluations are made: the trainers that have to end.
 
     Yields:
         What happens to which trainer; `Ended` is a trainer's last event.
@@ -366,7 +343,13 @@ def train(
     while running:
         stop = should_stop()
         for trainer in list(running):
-            for event in trainer.review(task, metric, stop):
+            for event in trainer.measure(task, metric):
+                yield trainer, event
+                if isinstance(event, Ended):
+                    running.remove(trainer)
+        ending = outdone()
+        for trainer in list(running):
+            for event in trainer.review(outdone=trainer in ending, stop=stop):
                 yield trainer, event
                 if isinstance(event, Ended):
                     running.remove(trainer)

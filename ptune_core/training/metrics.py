@@ -22,6 +22,15 @@ class Metric(StrEnum):
         """Whether `value` is a strict improvement over `than`."""
         return value > than if self is Metric.ACCURACY else value < than
 
+    @property
+    def worst(self) -> tuple[float, float]:
+        """A value and a loss to stand for no result."""
+        return (-math.inf if self is Metric.ACCURACY else math.inf, math.inf)
+
+    def order(self, value: float, loss: float) -> tuple[float, float]:
+        """What puts results in order, best first: the metric, and the loss where it is the same."""
+        return (-value if self is Metric.ACCURACY else value, loss)
+
 
 @dataclass(frozen=True)
 class Evaluation:

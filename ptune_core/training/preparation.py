@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ from ptune_core.training.tasks import Batching, LabelTask, TextTask
 
 DEFAULT_ENCODER_HIDDEN_SIZE = 768
 """Widest prompt encoder unless asked for: PEFT takes the base model's width, which at 3072 makes an LSTM of 434 M."""
+
+RUNGS = (1 / 8, 1 / 4, 1 / 2)
+"""Shares of the steps after which the settings of a sweep are compared; four or fewer only at the later ones."""
 
 _MIB = 2**20
 
@@ -78,6 +82,7 @@ def make_schedule(settings: RunSettings, num_examples: int) -> Schedule:
         patience=settings.patience,
         seed=settings.seed,
         base_learning_rate=settings.base_learning_rate,
+        rungs=tuple(math.ceil(share * steps) for share in RUNGS),
     )
 
 

@@ -26,7 +26,8 @@ from ptune_core.model.text_cache import Budget, TextCache
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.model.tuned import put_weights, tunable, untrained_weights
 from ptune_core.training.estimate import Estimate, measure
-from ptune_core.training.loop import EndReason, train
+from ptune_core.training.halving import Halving, without_seed
+from ptune_core.training.loop import EndReason, Trainer, train
 from ptune_core.training.preparation import (
     check_room,
     describe_base,
@@ -36,7 +37,7 @@ from ptune_core.training.preparation import (
 )
 from ptune_core.training.processes import is_main_process, join_processes, told_by_main
 from ptune_core.training.settings import RunSettings
-from ptune_core.training.sweep import Outcome, directory_of, ranked, ranking
+from ptune_core.training.sweep import Outcome, directory_of, over_seeds, ranked, ranking
 from ptune_core.training.trial import Lesson, Trial, has_own_weights
 
 ESTIMATED_ON = 64
@@ -108,6 +109,7 @@ class _Session:
         join_processes(cpu=settings.device is Device.CPU)
         self.is_main = is_main_process()
         self.trials = settings.trials
+        self.shown = 0  # the trial whose curve is the run's
         self.begun = time.monotonic()
 
     def run(self, should_stop: Callable[[], bool], export: Export) -> dict[str, Any]:
@@ -123,13 +125,14 @@ class _Session:
             check_room(base, self.directory, len(self.trials))
         untrained = untrained_weights(base, self.directory) if len(groups) > 1 else {}
         should_stop = told_by_main(should_stop)
+        halving = Halving(next(iter(lessons.values())).metric, self.compared())
         outcomes: list[Outcome] = []
         for i, numbers in enumerate(groups):
             if i and should_stop():
                 break
             if i:
                 put_weights(base, untrained)
-            outcomes += self.train(numbers, lessons, should_stop, export)
+            outcomes += self.train(numbers, lessons, halving, should_stop, export)
         return self.conclude(outcomes, export) if self.is_main else {}
 
     def estimate(self) -> Estimate:
@@ -188,13 +191,28 @@ class _Session:
     def together(self, base: BaseModel) -> list[list[int]]:
         """Numbers of the trials that share their batches: one template, and no weights of their own but the prompt."""
         at_most = 1 if has_own_weights(base) else TOGETHER_AT_MOST
-        groups: dict[str, list[int]] = {}
+        # Those that differ in the seed alone stay together, if they are not too many.
+        seeds = len(set(self.settings.sweep.get("seed", [0])))
+        at_most = max(1, at_most // seeds) * seeds if seeds <= at_most else at_most
+        groups: dict[str, dict[str, list[int]]] = {}
         for number, settings in enumerate(self.trials):
-            groups.setdefault(settings.template, []).append(number)
-        return [of[i : i + at_most] for of in groups.values() for i in range(0, len(of), at_most)]
+            groups.setdefault(settings.template, {}).setdefault(without_seed(settings), []).append(number)
+        ordered = [list(chain.from_iterable(of.values())) for of in groups.values()]
+        return [of[i : i + at_most] for of in ordered for i in range(0, len(of), at_most)]
+
+    def compared(self) -> int:
+        """How many settings halving compares; 1 if it has none to compare."""
+        if not self.settings.halving:
+            return 1
+        return min(len(set(map(without_seed, self.trials))), TOGETHER_AT_MOST)
 
     def train(
-        self, numbers: Sequence[int], lessons: Lessons, should_stop: Callable[[], bool], export: Export
+        self,
+        numbers: Sequence[int],
+        lessons: Lessons,
+        halving: Halving,
+        should_stop: Callable[[], bool],
+        export: Export,
     ) -> list[Outcome]:
         """Train trials that share their batches, and export them."""
         trials = {number: self.trial(number, lessons) for number in numbers}
@@ -206,7 +224,9 @@ class _Session:
         self.phase("training", trials=list(trials))
         of_trainer = {id(trial.trainer): trial for trial in trials.values()}
         trainers = [trial.trainer for trial in trials.values()]
-        for trainer, event in train(trainers, lesson.task, lesson.metric, should_stop):
+        halving.begin(list(trials.values()))
+        outdone = self.telling(halving, trials)
+        for trainer, event in train(trainers, lesson.task, lesson.metric, should_stop, outdone):
             of_trainer[id(trainer)].take(event, self.seconds())
         if not self.is_main:
             return []
@@ -218,6 +238,29 @@ class _Session:
                 export(finished[1], trial.directory)
             outcomes.append(Outcome(number, trial, finished))
         return outcomes
+
+    def telling(self, halving: Halving, trials: Mapping[int, Trial]) -> Callable[[], set[Trainer]]:
+        """Who has to end, as `halving` says; and when it says more than before, a line that tells who goes on."""
+        told: set[Trainer] = set()
+
+        def outdone() -> set[Trainer]:
+            nonlocal told
+            ending = set(halving.outdone())
+            if ending != told:
+                told = ending
+                self.report_going_on(halving, trials)
+            return ending
+
+        return outdone
+
+    def report_going_on(self, halving: Halving, trials: Mapping[int, Trial]) -> None:
+        numbers = {id(trial): number for number, trial in trials.items()}
+        going_on = [numbers[id(trial)] for trial in halving.going_on]
+        if self.shown in trials and self.shown not in going_on and going_on:
+            self.shown = going_on[0]
+            self.report("follow", to=self.shown)
+        if training := sorted(number for number in going_on if trials[number].ended is None):
+            self.phase("training", trials=training)
 
     def conclude(self, outcomes: Sequence[Outcome], export: Export) -> dict[str, Any]:
         """The best trial's result; of a sweep with the ranking of all."""
@@ -233,7 +276,10 @@ class _Session:
             shutil.rmtree(self.directory / TOKENS, ignore_errors=True)  # of use to a resumed run alone
         result = {} if best.finished is None else best.finished[0]
         if self.settings.sweep:
-            result = result | {"sweep": ranking(outcomes, list(self.settings.sweep)), "trial": best.number}
+            options = list(self.settings.sweep)
+            result = result | {"sweep": ranking(outcomes, options), "trial": best.number}
+            if "seed" in options:
+                result["over_seeds"] = over_seeds(outcomes, options)
         return result | {"reason": str(best.trial.reason), "seconds": self.seconds(), "stopped": stopped}
 
     def trial(self, number: int, lessons: Lessons) -> Trial:

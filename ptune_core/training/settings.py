@@ -183,6 +183,11 @@ class RunSettings(BaseModel):
         description="Options with several values; every combination is trained and ranked, such as "
         "{learning_rate: [0.003, 0.01]}.",
     )
+    halving: bool = Field(
+        True,
+        description="In a sweep, end the worse half of its settings early, after an eighth, a quarter and half of the "
+        "steps: eight of them take about twice the time of one. Trials that differ in the seed alone all go on.",
+    )
 
     @field_validator("labels", "columns", mode="before")
     @classmethod

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from ptune_core.model.trained import TrainedPrompt
+from ptune_core.training.halving import without_seed
+from ptune_core.training.loop import EndReason
 from ptune_core.training.metrics import Metric
 from ptune_core.training.trial import Trial
 
@@ -33,8 +36,7 @@ def ranked(outcomes: Sequence[Outcome]) -> list[Outcome]:
         if outcome.finished is None:
             return (True, 0.0, 0.0)
         result, _ = outcome.finished
-        sign = -1 if result["metric"] == Metric.ACCURACY else 1
-        return (False, sign * result["value"], result["loss"])
+        return (False, *Metric(result["metric"]).order(result["value"], result["loss"]))
 
     return sorted(outcomes, key=rank)
 
@@ -64,3 +66,33 @@ def ranking(outcomes: Sequence[Outcome], options: Sequence[str]) -> list[dict[st
             }
         )
     return rows
+
+
+def over_seeds(outcomes: Sequence[Outcome], options: Sequence[str]) -> list[dict[str, Any]]:
+    """Mean and standard deviation of each setting over its seeds, best first, as in `result.json`.
+
+    Args:
+        outcomes: Of all trials; those without a result are left out.
+        options: What the sweep varies, the seed among it.
+    """
+    settings: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        if outcome.finished is not None:
+            settings.setdefault(without_seed(outcome.trial.settings), []).append(outcome)
+    rows = []
+    for group in settings.values():
+        results = [outcome.finished[0] for outcome in group if outcome.finished is not None]
+        values = [result["value"] for result in results]
+        chosen = group[0].trial.settings.model_dump(mode="json", include=set(options) - {"seed"})
+        rows.append(
+            {
+                "settings": {option: chosen[option] for option in options if option != "seed"},
+                "trials": [outcome.number for outcome in group],
+                "mean": fmean(values),
+                "std": stdev(values) if len(values) > 1 else None,
+                "loss": fmean(result["loss"] for result in results),
+                "ended_early": any(outcome.trial.reason is EndReason.OUTDONE for outcome in group),
+            }
+        )
+    metric = next((outcome.trial.lesson.metric for outcome in outcomes), Metric.ACCURACY)
+    return sorted(rows, key=lambda row: metric.order(row["mean"], row["loss"]))

@@ -152,6 +152,23 @@ class Trial:
         """Drop the folder that the exported adapter has taken its base model from."""
         shutil.rmtree(self.directory / TUNED, ignore_errors=True)
 
+    def standing(self, rung: int) -> tuple[float, float] | None:
+        """Its best metric and loss at rung number `rung`, from 0; None if it is not there.
+
+        A trial that has ended before the rung is there with its final result, if it has one.
+        """
+        standings = self.trainer.progress.standings
+        if rung < len(standings):
+            value, loss = standings[rung]
+            return value, loss
+        return None if self.ended is None else self.best
+
+    @property
+    def best(self) -> tuple[float, float] | None:
+        """The best metric so far, and the loss there."""
+        progress = self.trainer.progress
+        return None if progress.best_value is None else (progress.best_value, progress.best_loss)
+
     @property
     def error(self) -> TrainingError | None:
         """Why it had to end."""

@@ -63,3 +63,34 @@ def test_a_run_stopped_before_its_first_evaluation_has_no_numbers() -> None:
     text = summary({"state": "stopped", "seconds": 3.2, "reason": "stopped", **unknown}, Path("run"))
     assert text.splitlines()[0] == "stopped after 0 steps and 3 s: stopped"
     assert "no adapter" in text and "None" not in text
+
+
+def test_a_sweep_says_which_trials_go_on() -> None:
+    stream = io.StringIO()
+    progress = Progress(stream)
+    progress.show(LINES[1] | {"trials": 4})
+    for line in ({"kind": "follow", "to": 2}, {"kind": "phase", "phase": "training", "trials": [2, 3]}):
+        progress.show(line)
+    assert stream.getvalue().splitlines()[-2:] == ["trial 3 from here on", "training trial 3, 4 of 4"]
+
+
+def test_a_sweeps_summary_says_why_trials_ended_and_what_seeds_come_to() -> None:
+    row = {"loss": 0.1, "best_step": 20, "error": None}
+    ranking = [
+        row | {"trial": 1, "settings": {"seed": 1}, "value": 0.9, "steps": 200, "reason": "all steps done"},
+        row | {"trial": 0, "settings": {"seed": 0}, "value": 0.8, "steps": 25, "reason": "ended early"},
+    ]
+    seeds = [{"settings": {}, "trials": [0, 1], "mean": 0.85, "std": 0.0707, "loss": 0.1, "ended_early": True}]
+    result = {
+        "state": "finished", "seconds": 3.2, "reason": "all steps done", "metric": "accuracy", "value": 0.9,
+        "best_step": 20, "steps": 200, "baseline_majority": 0.5, "baseline_zero_shot": 0.6, "sweep": ranking,
+        "over_seeds": seeds,
+    }  # fmt: skip
+    assert [line.split() for line in summary(result, Path("run")).splitlines()[4:]] == [
+        ["trial", "seed", "accuracy", "best", "step", "steps"],
+        ["02", "1", "0.900", "20", "200", "all", "steps", "done"],
+        ["01", "0", "0.800", "20", "25", "ended", "early"],
+        [],
+        ["mean", "accuracy", "std", "seeds"],
+        ["0.850", "0.071", "2"],
+    ]

@@ -30,7 +30,7 @@ MEASURED = Estimate(
 
 def settings_for(folder: Path, **changes: Any) -> RunSettings:
     values = {
-        "base_model": str(folder), "data": "pasted", "max_steps": 13, "eval_every": 5, "patience": 0,
+        "base_model": str(folder), "data": "pasted", "max_steps": 13, "eval_every": 5, "patience": 0, "halving": False,
         "batch_size": 8, "device": "cpu", "precision": "fp32", "encoder_hidden_size": 16,
     }  # fmt: skip
     return RunSettings.parse(values | changes)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,6 +69,27 @@ def test_two_processes_are_two_accumulated_batches(
     assert (tmp_path / "two" / "adapter.zip").is_file()
     # Bug: asked again, the main process said what there was, and the other waited for it without end.
     assert train_twice(tmp_path / "settings.yaml", tmp_path / "two") == printed
+
+
+def test_two_processes_end_the_same_trials_of_a_sweep_early(tmp_path: Path, tiny_gpt2: Path) -> None:
+    (tmp_path / "data.csv").write_text(ROWS)
+    settings = RunSettings.parse(
+        {
+            "base_model": str(tiny_gpt2), "data": str(tmp_path / "data.csv"), "template": "{text} [P*4][ANSWER:label]",
+            "max_steps": 8, "eval_every": 2, "batch_size": 4, "encoder_hidden_size": 16, "device": "cpu",
+            "precision": "fp32", "patience": 0, "sweep": {"learning_rate": [1e-5, 0.03, 1e-4]},
+        }
+    )  # fmt: skip
+    expected = train_here(settings.model_copy(update={"gradient_accumulation_steps": 2}), tmp_path / "one")
+    (tmp_path / "settings.yaml").write_text(settings.to_yaml())
+    train_twice(tmp_path / "settings.yaml", tmp_path / "two")
+    found = json.loads((tmp_path / "two" / "result.json").read_text())
+
+    def ends(result: dict[str, Any]) -> list[tuple[int, int, str]]:
+        return [(row["trial"], row["steps"], row["reason"]) for row in result["sweep"]]
+
+    assert ends(found) == ends(expected)
+    assert sorted(steps for _, steps, _ in ends(found)) == [2, 4, 8]
 
 
 def test_a_rank_without_company_trains_as_usual(

@@ -34,7 +34,7 @@ def settings_for(folder: Path, **changes: Any) -> RunSettings:
     values = {
         "base_model": str(folder), "data": "pasted", "template": "{text~} [P*4][ANSWER:label]", "max_steps": 8,
         "eval_every": 4, "checkpoint_every": 3, "batch_size": 4, "encoder_hidden_size": 16, "device": "cpu",
-        "precision": "fp32", "learning_rate": 0.01,
+        "precision": "fp32", "learning_rate": 0.01, "halving": False,
     }  # fmt: skip
     return RunSettings.parse(values | changes)
 
