@@ -31,7 +31,7 @@ def settings_for(folder: Path, **changes: Any) -> RunSettings:
     values = {
         "base_model": str(folder), "data": "pasted", "template": TEMPLATES[0], "max_steps": 8, "eval_every": 4,
         "checkpoint_every": 3, "batch_size": 4, "encoder_hidden_size": 16, "device": "cpu", "learning_rate": 0.01,
-        "base_weights": "tuned", "base_learning_rate": 1e-3, "patience": 0,
+        "base_weights": "tuned", "base_learning_rate": 1e-3, "patience": 0, "halving": False,
     }  # fmt: skip
     return RunSettings.parse(values | changes)
 
