@@ -42,7 +42,7 @@ def test_they_pass_with_our_encoder(tmp_path: Path) -> None:
     ]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *(f"tests/{name}" for name in FILES)], cwd=own_tests(),
-        env=environment, capture_output=True, text=True, timeout=500,
+        env=environment, capture_output=True, text=True, timeout=1800,
     )  # fmt: skip
     told = done.stdout[-5000:] + done.stderr[-2000:]
     assert done.returncode == 0, told
