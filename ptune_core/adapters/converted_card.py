@@ -91,14 +91,11 @@ def _top(trained: TrainedPrompt, what: str) -> list[str]:
 
 
 def _text_part(text: RowText) -> str:
-    filtered = [part for part in text.template.segments if getattr(part, "filters", ())]
-    notes = "".join(
-        f"\n`{{{part.name}}}` goes through PTune's filters {', '.join(part.filters)} first.\n"  # type: ignore[union-attr]
-        for part in filtered
+    how = (
+        "Columns stand in braces, with PTune's filters that they pass through behind a bar. The text is tokenised with "
+        "`add_special_tokens=False`."
     )
-    written = text({name: f"{{{name}}}" for name in text.template.columns}, filters=False)
-    how = "Tokenised with `add_special_tokens=False`, each column in its braces:"
-    return f"## Text\n\n{how}\n\n{block(written)}{notes}"
+    return f"## Text\n\n{how}\n\n{block(text.pattern)}"
 
 
 def _load_part(code: str) -> str:
@@ -113,7 +110,7 @@ def _code(trained: TrainedPrompt, prompted: PromptedModel, text: RowText, new_id
     if name == DEMO:
         name, note = "ptune_core/demo/model", "  # in a clone of PTune"
     elif is_folder(name):
-        note = f"  # or wherever your copy of {PurePath(name).name} is".replace("\n", " ")
+        note = f"  # or wherever your copy of {PurePath(name).name!r} is"
     if is_head:
         finish = _LABELS.format(labels=list(trained.labels))
     elif prompted.answer_ids is not None:

@@ -8,7 +8,7 @@ they do to text beside a special token.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -42,22 +42,26 @@ class RowText:
     template: Template
     names: Sequence[str]
     specials: Any
-    before: str = ""
-    after: str = ""
-    spacing: Callable[[str], str] = _SPACINGS[0]
+    before: str
+    after: str
+    spacing: Callable[[str], str]
 
-    def __call__(self, values: Mapping[str, str], *, filters: bool = True) -> str:
-        """The string for one row.
+    def __call__(self, values: Mapping[str, str]) -> str:
+        """The string for one row, from template column -> text."""
+        return self._written(lambda column: column.apply(values[column.name]))
 
-        Args:
-            values: Template column -> text.
-            filters: Whether columns pass through their filters.
-        """
+    @property
+    def pattern(self) -> str:
+        """The string with each column in braces, its filters behind bars."""
+        return self._written(lambda column: "{" + "|".join([column.name, *column.filters]) + "}")
+
+    def _written(self, show: Callable[[Column], str]) -> str:
         parts: list[str] = []
         first_rows = _first_rows(self.template)
         for is_text, group in groupby(self.template.segments, key=lambda part: isinstance(part, Literal | Column)):
             if is_text:
-                parts.append(self.spacing("".join(_words(part, values, filters) for part in group)))
+                texts = [part.text if isinstance(part, Literal) else show(_column(part)) for part in group]
+                parts.append(self.spacing("".join(texts)))
                 continue
             for part in group:
                 if isinstance(part, VirtualTokens):
@@ -83,14 +87,15 @@ def find_row_text(rows: RowMaker, tokenizer: Any, names: Sequence[str]) -> RowTe
     """
     before, after = _affixes(rows.tokenizer)
     ids = tokenizer.convert_tokens_to_ids([name for name in names if name])
-    plain = RowText(rows.template, names, tokenizer)
     probes = [dict.fromkeys(rows.template.columns, probe) for probe in _PROBES]
-    expected = [_ids(made.ids, ids) for values in probes for made in [rows.row(values)]]
-    for around in ({}, {"before": before}, {"after": after}, {"before": before, "after": after}):
+    # Only columns are cut, by tokens and not by text.
+    whole = [(values, row) for values in probes if not (row := rows.row(values)).num_cut]
+    expected = [_ids(row.ids, ids) for _, row in whole]
+    for around in (("", ""), (before, ""), ("", after), (before, after)):
         for spacing in _SPACINGS:
-            candidate = replace(plain, spacing=spacing, **around)
-            texts = [candidate(values) for values in probes]
-            if tokenizer(texts, add_special_tokens=False)["input_ids"] == expected:
+            candidate = RowText(rows.template, names, tokenizer, *around, spacing)
+            texts = [candidate(values) for values, _ in whole]
+            if texts and tokenizer(texts, add_special_tokens=False)["input_ids"] == expected:
                 return candidate
     raise AdapterError(
         "The base model's tokenizer makes other tokens of the template as one text than training did of its parts",
@@ -106,11 +111,9 @@ def _ids(numbers: Sequence[int], new_ids: Sequence[int]) -> list[int]:
     return [number if number >= 0 else new_ids[-number - 1] for number in numbers]
 
 
-def _words(part: Segment, values: Mapping[str, str], filters: bool) -> str:
-    if isinstance(part, Literal):
-        return part.text
+def _column(part: Segment) -> Column:
     assert isinstance(part, Column)
-    return part.apply(values[part.name]) if filters else values[part.name]
+    return part
 
 
 def _first_rows(template: Template) -> dict[int, int]:

@@ -145,7 +145,7 @@ def test_the_card_says_what_it_is_and_its_lines_run(tiny_llama, make_trained, tm
     printed = json.loads(capsys.readouterr().out.replace("'", '"'))
     expected = Adapter(tmp_path / "prompt").classify({"text": "Write a text here."})
     assert printed == pytest.approx(expected, abs=2e-6)
-    assert "PREFIX_TUNING" in card_of(folder) and "Review: {text}" in card_of(folder) and "strip" in card_of(folder)
+    assert "PREFIX_TUNING" in card_of(folder) and "Review: {text|strip}" in card_of(folder)
 
 
 @pytest.mark.parametrize(

@@ -182,8 +182,8 @@ def test_the_zip_holds_adapter_card_and_tokenizer(base_of, make_trained, tmp_pat
     }  # fmt: skip
     card = (folder / "README.md").read_text()
     a = "<|ptune_0|><|ptune_1|>"
-    assert f"{a} Review: {{text}}.<|ptune_2|><|ptune_3|><|ptune_4|> It was{a}" in card
-    assert "suppress_tokens" in card and "`{text}` goes through PTune's filters strip first." in card
+    assert f"{a} Review: {{text|strip}}.<|ptune_2|><|ptune_3|><|ptune_4|> It was{a}" in card
+    assert "suppress_tokens" in card
 
 
 def test_what_tokens_cannot_say_is_refused(tiny_gpt2, base_of, make_trained, tmp_path) -> None:
