@@ -15,11 +15,11 @@ from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.template import TargetKind
 
 _START = """import torch
-from peft import PeftModel
+from peft import {peft}
 from transformers import {auto_class}, AutoTokenizer
 
 FOLDER = "."  # where this file is
-BASE_MODEL = {base_model}{note}
+BASE_MODEL = {base_model}
 tokenizer = AutoTokenizer.from_pretrained({tokenizer})
 base = {auto_class}.from_pretrained(BASE_MODEL{revision}{num_labels}, dtype=torch.{dtype})
 """
@@ -27,7 +27,8 @@ base = {auto_class}.from_pretrained(BASE_MODEL{revision}{num_labels}, dtype=torc
 _MORE_ROWS = """NEW = {new_ids}  # the ids of the added tokens
 if base.get_input_embeddings().num_embeddings < len(tokenizer):
     base.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-base.generation_config.suppress_tokens = NEW  # they stand in inputs and never in an answer
+suppressed = base.generation_config.suppress_tokens or []
+base.generation_config.suppress_tokens = [*suppressed, *NEW]  # they stand in inputs and never in an answer
 """
 
 _LOAD = """model = PeftModel.from_pretrained(base, FOLDER).eval()
@@ -106,11 +107,14 @@ def _code(trained: TrainedPrompt, prompted: PromptedModel, text: RowText, new_id
     """The lines that load the adapter and run it on one row."""
     base, kind = prompted.base, prompted.template.target.kind
     is_head = kind is TargetKind.HEAD
-    name, note = with_whole_path(trained).base_model, ""
-    if name == DEMO:
-        name, note = "ptune_core/demo/model", "  # in a clone of PTune"
-    elif is_folder(name):
-        note = f"  # or wherever your copy of {PurePath(name).name!r} is"
+    where, imported = repr(trained.base_model), "PeftModel"
+    if trained.base_model == DEMO:
+        where = '"ptune_core/demo/model"  # as seen from here: it is in every clone of PTune'
+    elif is_folder(with_whole_path(trained).base_model):
+        # Where it lay is nobody's business who reads the card.
+        copy = PurePath(trained.base_model).name
+        where = f"PeftConfig.from_pretrained(FOLDER).base_model_name_or_path  # or wherever your copy of {copy!r} is"
+        imported = "PeftConfig, PeftModel"
     if is_head:
         finish = _LABELS.format(labels=list(trained.labels))
     elif prompted.answer_ids is not None:
@@ -120,8 +124,8 @@ def _code(trained: TrainedPrompt, prompted: PromptedModel, text: RowText, new_id
         finish = _GENERATE.format(max_new_tokens=limit if isinstance(limit, int) else 64)
     start = _START.format(
         auto_class="AutoModelForSequenceClassification" if is_head else "AutoModelForCausalLM",
-        base_model=repr(name),
-        note=note,
+        peft=imported,
+        base_model=where,
         tokenizer="FOLDER" if new_ids else "BASE_MODEL" + _revision(trained),
         revision=_revision(trained),
         num_labels=f", num_labels={len(trained.labels)}" if is_head else "",

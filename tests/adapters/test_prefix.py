@@ -146,6 +146,7 @@ def test_the_card_says_what_it_is_and_its_lines_run(tiny_llama, make_trained, tm
     expected = Adapter(tmp_path / "prompt").classify({"text": "Write a text here."})
     assert printed == pytest.approx(expected, abs=2e-6)
     assert "PREFIX_TUNING" in card_of(folder) and "Review: {text|strip}" in card_of(folder)
+    assert str(tiny_llama) not in card_of(folder)
 
 
 @pytest.mark.parametrize(
