@@ -181,6 +181,16 @@ def test_a_run_directory_stands_for_its_adapter(run: Path, tmp_path: Path) -> No
     assert (tmp_path / "a.zip").read_bytes() == (run / "adapter.zip").read_bytes()
 
 
+def test_an_adapter_is_exported_in_another_form_or_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(run), "--out", str(tmp_path / "a.zip"), "--format", "vocabulary"]) == 0
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        assert json.loads(archive.read("adapter_config.json"))["peft_type"] == "TRAINABLE_TOKENS"
+    assert main(["export", str(run), "--out", str(tmp_path / "b.zip"), "--format", "prefix"]) == 2
+    assert "stands before everything else" in capsys.readouterr().err and not (tmp_path / "b.zip").exists()
+
+
 def test_a_run_without_adapter_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run.json").write_text("{}")
     assert main(["chat", str(tmp_path)]) == 2

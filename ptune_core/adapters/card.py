@@ -22,11 +22,11 @@ def model_card(trained: TrainedPrompt) -> str:
     """`README.md` of the adapter: front matter for the Hub, the run's numbers, the template, how to use it."""
     template = template_of(trained)
     parts = [
-        _front_matter(trained, template),
-        f"# {_title(trained)}\n",
+        front_matter(trained, "peft" if is_peft_compatible(template) else "ptune"),
+        f"# {title(trained)}\n",
         _summary(trained, template),
-        "## Numbers\n\n" + _numbers(trained.metrics),
-        "## Template\n\n" + _block(trained.template),
+        "## Numbers\n\n" + numbers(trained.metrics),
+        "## Template\n\n" + block(trained.template),
     ]
     if trained.labels:
         parts.append("## Labels\n\n" + _labels(trained))
@@ -39,13 +39,14 @@ def _hub_id(base_model: str) -> str | None:
     return None if is_folder(base_model) or "/" not in base_model else base_model
 
 
-def _front_matter(trained: TrainedPrompt, template: Template) -> str:
+def front_matter(trained: TrainedPrompt, library: str) -> str:
+    """What the Hub reads; `library` is the one that loads the adapter."""
     base = _hub_id(trained.base_model)
     values: dict[str, Any] = {}
     relation = "adapter" if trained.tuned_base is None else "finetune"
     if base is not None:
         values |= {"base_model": base, "base_model_relation": relation}
-    values["library_name"] = "peft" if is_peft_compatible(template) else "ptune"
+    values["library_name"] = library
     values["pipeline_tag"] = "text-classification" if trained.labels else "text-generation"
     values["tags"] = ["ptune", "p-tuning"] + ([f"base_model:{relation}:{base}"] if base else [])
     # JSON is YAML, and unlike bare YAML it needs no care with what is in the strings.
@@ -53,7 +54,8 @@ def _front_matter(trained: TrainedPrompt, template: Template) -> str:
     return "\n".join(["---", *lines, "---", ""])
 
 
-def _title(trained: TrainedPrompt) -> str:
+def title(trained: TrainedPrompt) -> str:
+    """The run's name, as words of one line."""
     return _line(str(trained.settings.get("name") or f"{_kind(trained)} {_base_name(trained)}"))
 
 
@@ -94,7 +96,8 @@ def _summary(trained: TrainedPrompt, template: Template) -> str:
     )
 
 
-def _numbers(metrics: Mapping[str, Any]) -> str:
+def numbers(metrics: Mapping[str, Any]) -> str:
+    """What was measured, as a table and a few sentences."""
     value = metrics.get("value")
     if value is None:
         return "Nothing was measured.\n"
@@ -131,7 +134,7 @@ def _labels(trained: TrainedPrompt) -> str:
 
 
 def _usage(trained: TrainedPrompt, template: Template) -> str:
-    run = _block(f"python snippet.py '{example_row(template)}'", "bash")
+    run = block(f"python snippet.py '{example_row(template)}'", "bash")
     if trained.tuned_base is not None:
         run += f"\nIt takes the base model from `{BASE_FOLDER}/`, a plain folder of transformers.\n"
     elif trained.base_model == DEMO:
@@ -188,7 +191,8 @@ def _code(text: str) -> str:
     return f"`{shown}`"
 
 
-def _block(text: str, language: str = "text") -> str:
+def block(text: str, language: str = "text") -> str:
+    """Text as it is, whatever is in it."""
     fence = "```"
     while fence in text:
         fence += "`"

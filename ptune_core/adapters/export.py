@@ -38,7 +38,7 @@ def export_adapter(trained: TrainedPrompt, directory: Path, zip_path: Path) -> N
         AdapterError: What was trained cannot be written as an adapter.
         DiskFull: There is no room.
     """
-    trained = _with_whole_path(trained)
+    trained = with_whole_path(trained)
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".tmp-adapter-") as scratch:
@@ -64,7 +64,8 @@ def export_zip(directory: Path, zip_path: Path) -> None:
     write_zip(zip_path, directory, EXPORTED + OF_BASE, stored=[f"{BASE_FOLDER}/{WEIGHTS_FILE}"])
 
 
-def _with_whole_path(trained: TrainedPrompt) -> TrainedPrompt:
+def with_whole_path(trained: TrainedPrompt) -> TrainedPrompt:
+    """The same with a base model in a folder named by its whole path."""
     is_from_hub = trained.revision is not None
     if is_from_hub or trained.base_model in ("", DEMO) or not os.path.isdir(trained.base_model):
         return trained

@@ -14,16 +14,30 @@ def declare(commands: Commands) -> None:
     export = commands.add_parser("export", help="check an adapter and pack it as a zip with card and snippet")
     add_adapter(export)
     export.add_argument("--out", required=True, type=Path, metavar="FILE.zip", help="replaced if it exists")
+    export.add_argument(
+        "--format",
+        choices=("peft", "prefix", "vocabulary"),
+        default="peft",
+        help="peft: as trained (default); prefix: a prompt in front as keys and values; vocabulary: virtual tokens as "
+        "added tokens, wherever they stand. The last two load the base model",
+    )
     export.set_defaults(run=export_command)
 
 
 def export_command(arguments: argparse.Namespace) -> int:
-    """Check an adapter, PEFT's own included, and write it as a zip with card, snippet and loader."""
+    """Check an adapter, PEFT's own included, and write it as a zip that says how it is used."""
     from ptune_core.adapters.export import export_adapter
     from ptune_core.adapters.format import load_adapter
+    from ptune_core.adapters.prefix import export_prefix
+    from ptune_core.adapters.vocabulary import export_vocabulary
 
     adapter = load_adapter(find_adapter(arguments.adapter))
-    with tempfile.TemporaryDirectory() as folder:
-        export_adapter(adapter, Path(folder) / "adapter", arguments.out)
+    if arguments.format == "prefix":
+        export_prefix(adapter, arguments.out)
+    elif arguments.format == "vocabulary":
+        export_vocabulary(adapter, arguments.out)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            export_adapter(adapter, Path(folder) / "adapter", arguments.out)
     print(arguments.out)
     return 0

@@ -1,0 +1,112 @@
+"""Virtual tokens as tokens: rows added to the vocabulary, anywhere in a text.
+
+The zip has the base model's tokenizer with P tokens more, and a TRAINABLE_TOKENS adapter of PEFT with their embeddings.
+A text with these tokens, through a plain model, then is the row of training. P virtual tokens, V vocabulary, H size.
+
+Where a base model's output vocabulary is its input embedding (tied), the new rows stand there too, at its end. Scores
+of the old tokens stay what they are; the new ones get scores of their own, as they get random ones where the two are
+apart. No answer must hold them, so generation has to suppress them: the card's lines do, and what they merge says so.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ptune_core.adapters.conversion import base_for, common_config, refusal, write_converted
+from ptune_core.adapters.converted_card import vocabulary_card
+from ptune_core.adapters.format import template_of
+from ptune_core.adapters.row_text import find_row_text
+from ptune_core.adapters.sidecar import TASK_TYPES
+from ptune_core.model.base import BaseModel
+from ptune_core.model.trained import TrainedPrompt
+from ptune_core.prompt.template import TargetKind
+
+FORM = "vocabulary rows (TRAINABLE_TOKENS)"
+
+_PROBE_TOKENS = 16
+
+
+def export_vocabulary(trained: TrainedPrompt, zip_path: Path) -> None:
+    """Write the adapter as a zip with tokenizer, TRAINABLE_TOKENS adapter and a card that says how to load them.
+
+    Raises:
+        AdapterError: It has a classification head, which this kind of adapter cannot carry, or the base model's
+            tokenizer or embedding does not let tokens stand for the virtual ones.
+        BaseModelError: The base model cannot be loaded.
+        DiskFull: There is no room.
+    """
+    template = template_of(trained)
+    if template.target.kind is not TargetKind.ANSWER:
+        raise refusal(FORM, got=f"a [{template.target.kind}] target", needed="a template with [ANSWER]")
+    prompted = base_for(trained, template)
+    base = prompted.base
+    tokenizer: Any = copy.deepcopy(base.tokenizer)
+    names, new_ids = _add_tokens(tokenizer, len(trained.prompt_embeddings))
+    text = find_row_text(prompted.rows, tokenizer, names)
+    rows = (trained.prompt_embeddings / _embedding_scale(base)).contiguous()
+    places = [f"base_model.model.{place}.trainable_tokens_delta" for place in _places(base)]
+    config = common_config(trained) | {
+        "init_weights": True,
+        "peft_type": "TRAINABLE_TOKENS",
+        "target_modules": _places(base)[0],
+        "task_type": TASK_TYPES[template.target.kind],
+        "token_indices": new_ids,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        tokenizer_files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}
+    write_converted(
+        zip_path,
+        card=vocabulary_card(trained, prompted, text, new_ids),
+        config=config,
+        tensors=safetensors.torch.save({place: rows.clone() for place in places}, {"format": "pt"}),
+        others=tokenizer_files,
+    )
+
+
+def _add_tokens(tokenizer: Any, count: int) -> tuple[list[str], list[int]]:
+    """Add tokens that no text holds by chance; their names and ids."""
+    last = max(tokenizer.get_vocab().values())
+    names = [f"<|ptune_{i}|>" for i in range(count)]
+    tokenizer.add_tokens(names, special_tokens=True)
+    new_ids: list[int] = tokenizer.convert_tokens_to_ids(names)
+    if len(set(new_ids)) < count or min(new_ids) <= last:
+        raise refusal(FORM, got="a base model that has tokens of PTune already", needed="the one it was trained on")
+    return names, new_ids
+
+
+def _embedding_scale(base: BaseModel) -> float:
+    """What the word embedding multiplies its rows by: 1 for most, the square root of H for some.
+
+    Raises:
+        AdapterError: It does something else to them.
+    """
+    ids = torch.arange(min(_PROBE_TOKENS, len(base.embedding_weight)), device=base.device)
+    rows, embedded = base.embedding_weight[ids].float(), base.word_embeddings(ids).float()
+    scale = float((rows * embedded).sum() / (rows * rows).sum())
+    if torch.equal(rows, embedded):
+        return 1.0
+    if not torch.allclose(rows * scale, embedded, rtol=1e-2, atol=1e-5):
+        raise refusal(FORM, got=f"the word embedding of {base.id}, which does more than look rows up")
+    return scale
+
+
+def _places(base: BaseModel) -> list[str]:
+    """Names of the input embedding and, where it is the same matrix, the output vocabulary."""
+    head: Any = base.model.get_output_embeddings()
+    modules = [base.word_embeddings]
+    if head is not None and _same(head.weight, base.embedding_weight):
+        modules.append(head)
+    names = {id(module): name for name, module in base.model.named_modules()}
+    return [names[id(module)] for module in modules]
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.data_ptr() == other.data_ptr()
