@@ -20,7 +20,7 @@ from torch import Tensor
 from ptune_core.adapters.archive import read_files, write_files
 from ptune_core.adapters.format import CONFIG_FILE, TENSOR_FILE
 from ptune_core.adapters.sidecar import FRONT, TEMPLATE, PeftConfig, Size, dump_json, parse_json, problems_of
-from ptune_core.adapters.tensors import Shape, encoder_shapes, read_tensors, tensor_names
+from ptune_core.adapters.tensors import STATE_PREFIX, Shape, encoder_shapes, read_tensors, tensor_names
 from ptune_core.errors import AdapterError
 from ptune_core.model.module import DEFAULT_ADAPTER, PromptedModule, saved_modules
 from ptune_core.model.module_adapter import ModuleAdapter, completed
@@ -29,9 +29,6 @@ from ptune_core.prompt.config import PEFT_VERSION, PromptEncoderConfig, TaskType
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-STATE_PREFIX = "ptune.prompt."
-"""Before the names of the prompt encoder's state. No model has such parameters, so PEFT leaves them alone."""
 
 _PROMPT = {FRONT: "prompt_embeddings", TEMPLATE: "ptune.prompt_embeddings"}
 _HEAD = {FRONT: "base_model.", TEMPLATE: "ptune.head."}

@@ -125,14 +125,14 @@ def completed(config: PromptEncoderConfig, base: PreTrainedModel) -> PromptEncod
         SettingsError: The config does not fit the base model.
     """
     width = int(base.get_input_embeddings().weight.shape[1])
-    values = base.config.get_text_config().to_dict()
+    of_base = base.config.get_text_config()
     task = _task(config)
     config = replace(
         config,
         task_type=task,
         token_dim=width if config.token_dim is None else config.token_dim,
-        num_layers=config.num_layers or _first(values, _LAYERS),
-        num_attention_heads=config.num_attention_heads or _first(values, _HEADS),
+        num_layers=config.num_layers or _first(of_base, _LAYERS),
+        num_attention_heads=config.num_attention_heads or _first(of_base, _HEADS),
         num_transformer_submodules=config.num_transformer_submodules or (2 if task is TaskType.SEQ_2_SEQ_LM else 1),
         encoder_hidden_size=config.encoder_hidden_size or config.token_dim or width,
         base_model_name_or_path=config.base_model_name_or_path or getattr(base, "name_or_path", None) or None,
@@ -291,8 +291,9 @@ def _finished(config: PromptEncoderConfig, embeddings: Tensor | None) -> Tensor:
     return embeddings
 
 
-def _first(values: Mapping[str, Any], names: Sequence[str]) -> int | None:
-    return next((values[name] for name in names if isinstance(values.get(name), int)), None)
+def _first(of_base: object, names: Sequence[str]) -> int | None:
+    values = (getattr(of_base, name, None) for name in names)
+    return next((value for value in values if isinstance(value, int)), None)
 
 
 def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
