@@ -160,8 +160,9 @@ def _make_base(family: str, task: str):  # type: ignore[no-untyped-def]
             "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": True,
         }),
         "t5": (hf.T5Config, {
-            "vocab_size": 97, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "initializer_factor": 2.0,
-            "pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0, "num_labels": small["num_labels"],
+            "vocab_size": 97, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4,
+            "initializer_factor": 2.0, "pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0,
+            "num_labels": small["num_labels"],
         }),
         "bart": (hf.BartConfig, {
             "vocab_size": 97, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,

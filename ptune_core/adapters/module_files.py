@@ -1,8 +1,8 @@
 """Adapters of a prompted module, in PEFT's files both ways.
 
-A prompt that was trained in front is a standard PEFT P_TUNING adapter. Beside PEFT's tensors the file holds the state of
-the prompt encoder, under names that PEFT ignores, so that training can go on exactly. A prompt that was trained anywhere
-else is written under names that PEFT refuses, because PEFT would put it in front.
+A prompt that was trained in front is a standard PEFT P_TUNING adapter. Beside PEFT's tensors the file holds the state
+of the prompt encoder, under names that PEFT ignores, so that training can go on exactly. A prompt that was trained
+anywhere else is written under names that PEFT refuses, because PEFT would put it in front.
 """
 
 from __future__ import annotations
@@ -126,9 +126,7 @@ def load_module(
     return module.train(is_trainable)
 
 
-def load_into(
-    module: PromptedModule, path: Path | str, adapter_name: str, *, is_trainable: bool = False
-) -> None:
+def load_into(module: PromptedModule, path: Path | str, adapter_name: str, *, is_trainable: bool = False) -> None:
     """Add an adapter that PTune or PEFT wrote to a module; `set_adapter` puts it to use.
 
     Args:
@@ -203,7 +201,9 @@ class _Loaded:
             values = parse_json(content, CONFIG_FILE)
             # Strict checking takes no text for an enum.
             task = values.get("task_type")
-            return ModuleConfig.model_validate(values | {"task_type": TaskType(task) if task in list(TaskType) else task})
+            return ModuleConfig.model_validate(
+                values | {"task_type": TaskType(task) if task in list(TaskType) else task}
+            )
         except ValidationError as error:
             raise self._error(problems_of(error, CONFIG_FILE)) from None
         except ValueError as error:

@@ -36,8 +36,8 @@ LAST_LAYERS = ("score.weight", "classifier.weight", "classifier.out_proj.weight"
 """The tensors with one row per class."""
 
 STATE_PREFIX = "ptune.prompt."
-"""Before the names of a prompt encoder's state in a prompted module's tensor file. No model has such parameters, so PEFT
-leaves them alone."""
+"""Before the names of a prompt encoder's state in a prompted module's tensor file. No model has such parameters, so
+PEFT leaves them alone."""
 
 _MAX_HEADER_BYTES = 2**20
 _MAX_TENSORS = 100

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,13 +22,10 @@ from ptune_core.model.module_adapter import (
     completed,
     head_modules,
     in_place_of,
-    pooled_at,
     position_limit,
-    recomputed_layers,
 )
+from ptune_core.model.module_call import Call
 from ptune_core.model.module_generation import generate_after, generate_from_encoder
-from ptune_core.model.placement import Placement, place
-from ptune_core.model.prompted import combine
 from ptune_core.prompt.config import PromptEncoderConfig, TaskType
 
 if TYPE_CHECKING:
@@ -37,9 +34,6 @@ if TYPE_CHECKING:
 DEFAULT_ADAPTER = "default"
 
 _BASE = "base_model"
-_POOLS_LAST = "score"
-"""The head of decoders, which reads the last position; encoders have a `classifier`."""
-
 _ARGUMENTS = (
     "input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds", "labels", "start_positions",
     "end_positions", "decoder_input_ids", "decoder_attention_mask",
@@ -201,7 +195,9 @@ class PromptedModule(nn.Module):
         """
         self._get(name)
         if name == self._active:
-            raise SettingsError("The adapter is in use", got=name, remedy="Put another one to use with set_adapter first")
+            raise SettingsError(
+                "The adapter is in use", got=name, remedy="Put another one to use with set_adapter first"
+            )
         del self.adapters[name]
 
     @contextmanager
@@ -249,22 +245,17 @@ class PromptedModule(nn.Module):
             return self.base_model(input_ids=input_ids, attention_mask=attention_mask, **inputs)
         as_tuple = inputs.pop("return_dict", None) is False
         kept = inputs.pop("logits_to_keep", 0)
-        placement = self._place(input_ids, inputs.get("inputs_embeds"), attention_mask)
-        called = self._inputs(placement, inputs)
-        if "use_cache" in self._base_takes:
-            called.setdefault("use_cache", False)
-        with ExitStack() as stack:
-            parameters = dict(self.adapter.head.named_parameters())
-            stack.enter_context(in_place_of(self.base_model, parameters))
-            if self._recompute and torch.is_grad_enabled() and not called.get("use_cache"):
-                stack.enter_context(recomputed_layers(self.base_model, parameters))
-            if self._task is TaskType.SEQ_CLS and isinstance(getattr(self.base_model, _POOLS_LAST, None), nn.Module):
-                self._check_padding(len(placement.mask))
-                stack.enter_context(pooled_at(self.base_model.get_submodule(_POOLS_LAST), placement.last))
+        call = self._call
+        placement = call.place(input_ids, inputs.get("inputs_embeds"), attention_mask)
+        if self.training and torch.is_grad_enabled() and not placement.is_front:
+            self.adapter.in_front.fill_(False)
+        called = call.inputs(placement, inputs)
+        recompute = self._recompute and torch.is_grad_enabled() and not called.get("use_cache")
+        with call.prepared(placement, recompute=recompute):
             output = self.base_model(**called, return_dict=True)
-        self._align(output, placement)
+        call.align(output, placement)
         if kept:
-            output["logits"] = output["logits"][:, -kept:] if isinstance(kept, int) else output["logits"][:, kept]
+            output["logits"] = output["logits"][:, -kept:]
         return output.to_tuple() if as_tuple else output
 
     forward.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -302,111 +293,22 @@ class PromptedModule(nn.Module):
         if not self._enabled:
             _refuse_numbers(input_ids)
             return self.base_model.generate(input_ids, attention_mask=attention_mask, **options)
-        if self._task not in (TaskType.CAUSAL_LM, TaskType.SEQ_2_SEQ_LM):
-            raise SettingsError("This adapter does not generate", got=str(self._task), needed="CAUSAL_LM, SEQ_2_SEQ_LM")
+        call = self._call
+        if call.task not in (TaskType.CAUSAL_LM, TaskType.SEQ_2_SEQ_LM):
+            raise SettingsError("This adapter does not generate", got=call.task, needed="CAUSAL_LM, SEQ_2_SEQ_LM")
         if refused := [name for name in ("inputs_embeds", "past_key_values", "position_ids") if name in options]:
             raise SettingsError("generate makes these itself", got=", ".join(refused), needed="input_ids")
-        is_causal = self._task is TaskType.CAUSAL_LM
-        placement = self._place(input_ids, None, attention_mask, at_the_end=is_causal)
-        embeddings = self._embed(placement, None)
+        is_causal = call.task is TaskType.CAUSAL_LM
+        placement = call.place(input_ids, None, attention_mask, at_the_end=is_causal)
+        embeddings = call.embed(placement)
         with in_place_of(self.base_model, dict(self.adapter.head.named_parameters())):
             if not is_causal:
                 return generate_from_encoder(self.base_model, placement, embeddings, options)
             return generate_after(self.base_model, placement, embeddings, self._position_limit, options)
 
     @property
-    def _task(self) -> TaskType:
-        return TaskType(str(self.adapter.config.task_type))
-
-    @property
-    def _reads_in_encoder(self) -> bool:
-        """Whether the prompt goes into an encoder and outputs belong to a decoder's own text."""
-        return "decoder_input_ids" in self._base_takes
-
-    def _place(
-        self,
-        input_ids: Tensor | None,
-        inputs_embeds: Tensor | None,
-        attention_mask: Tensor | None,
-        *,
-        at_the_end: bool = False,
-    ) -> Placement:
-        if (input_ids is None) == (inputs_embeds is None):
-            raise DataError("There must be a text", got="input_ids and inputs_embeds, or neither", needed="one of them")
-        if input_ids is None:
-            assert inputs_embeds is not None
-            input_ids = torch.zeros(inputs_embeds.shape[:2], dtype=torch.long, device=self.device)
-        count = self.adapter.config.num_virtual_tokens
-        assert count is not None, "the config is complete"
-        placement = place(input_ids.to(self.device), attention_mask, count, at_the_end=at_the_end)
-        if self._position_limit is not None and placement.width > self._position_limit:
-            raise DataError(
-                "A row is longer than the base model's positions, together with its virtual tokens",
-                got=f"{placement.width} tokens, {count} virtual tokens in the prompt",
-                needed=f"at most {self._position_limit}",
-                remedy="Shorten the text, or use fewer virtual tokens",
-            )
-        if self.training and torch.is_grad_enabled() and bool(placement.brings_own.any()) and not placement.front_only:
-            self.adapter.in_front.fill_(False)
-        return placement
-
-    def _embed(self, placement: Placement, inputs_embeds: Tensor | None) -> Tensor:
-        if inputs_embeds is None:
-            text = self.base_model.get_input_embeddings()(placement.token_ids)
-        else:
-            text = placement.spread_embeddings(inputs_embeds)
-        # An encoder-decoder model has rows for its decoder too, which PEFT does not use; they shape these in the LSTM.
-        prompt = self.adapter.prompt()[: self.adapter.config.num_virtual_tokens]
-        return combine(text, placement.virtual_index, prompt.to(text.device))
-
-    def _inputs(self, placement: Placement, inputs: dict[str, Any]) -> dict[str, Any]:
-        """What the base model is called with."""
-        past = inputs.get("past_key_values")
-        if inputs.get("encoder_outputs") is not None or (past is not None and past.get_seq_length()):
-            raise DataError(
-                "A text that was begun elsewhere has no place for the prompt",
-                got="past_key_values or encoder_outputs",
-                remedy="Pass the whole text, or use generate",
-            )
-        called = dict(inputs)
-        called["inputs_embeds"] = self._embed(placement, called.get("inputs_embeds"))
-        called["attention_mask"] = placement.attention_mask
-        if called.get("token_type_ids") is not None:
-            called["token_type_ids"] = placement.spread(called["token_type_ids"], 0, "token_type_ids")
-        if called.get("position_ids") is not None:
-            called["position_ids"] = placement.spread_positions(called["position_ids"])
-        if self._task in (TaskType.CAUSAL_LM, TaskType.TOKEN_CLS) and called.get("labels") is not None:
-            called["labels"] = placement.spread_labels(called["labels"])
-        for name in ("start_positions", "end_positions"):
-            if called.get(name) is not None and not self._reads_in_encoder:
-                called[name] = placement.to_positions(called[name].to(self.device))
-        return called
-
-    def _align(self, output: Any, placement: Placement) -> None:
-        """Take virtual tokens out of what the base model gave."""
-        hidden = "encoder_hidden_states" if self._reads_in_encoder else "hidden_states"
-        last = "encoder_last_hidden_state" if self._reads_in_encoder else "last_hidden_state"
-        if output.get(last) is not None:
-            output[last] = placement.to_text(output[last])
-        if output.get(hidden) is not None:
-            output[hidden] = tuple(placement.to_text(each) for each in output[hidden])
-        if self._reads_in_encoder:
-            return
-        if self._task in (TaskType.CAUSAL_LM, TaskType.TOKEN_CLS):
-            output["logits"] = placement.to_text(output["logits"])
-        for name in ("start_logits", "end_logits"):
-            if output.get(name) is not None:
-                # The lowest number, so that no answer is found in padding.
-                output[name] = placement.to_text(output[name], torch.finfo(output[name].dtype).min)
-
-    def _check_padding(self, rows: int) -> None:
-        config = self.config.get_text_config()
-        if rows > 1 and config.pad_token_id is None:
-            raise SettingsError(
-                "transformers' classifier takes one row at a time as long as its config names no padding token",
-                got=f"{rows} rows",
-                remedy="Set model.config.pad_token_id; any token will do, because the attention mask says what is padding",
-            )
+    def _call(self) -> Call:
+        return Call(self.base_model, self.adapter, self._base_takes, self._position_limit)
 
 
 def saved_modules(module: PromptedModule, name: str | None = None) -> list[str]:
@@ -418,7 +320,9 @@ def saved_modules(module: PromptedModule, name: str | None = None) -> list[str]:
 def _refuse_numbers(input_ids: Tensor | None) -> None:
     if input_ids is not None and input_ids.numel() and int(input_ids.min()) < 0:
         raise DataError(
-            "The base model alone has no virtual tokens", got="negative numbers in input_ids", remedy="Pass the text alone"
+            "The base model alone has no virtual tokens",
+            got="negative numbers in input_ids",
+            remedy="Pass the text alone",
         )
 
 

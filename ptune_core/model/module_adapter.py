@@ -1,4 +1,4 @@
-"""An adapter while it is in a prompted module: its prompt, the head it trains, and how that gets into the base model."""
+"""An adapter in a prompted module: its prompt, the head it trains, and how that gets into the base model."""
 
 from __future__ import annotations
 
@@ -186,7 +186,9 @@ def head_modules(base: PreTrainedModel, config: PromptEncoderConfig) -> list[str
     found = {name: [each for each in names if f".{each}".endswith(f".{name}")] for name in wanted}
     if missing := [name for name in wanted if not found[name] and name not in usual]:
         raise SettingsError(
-            "The base model lacks modules that modules_to_save names", got=", ".join(missing), needed=type(base).__name__
+            "The base model lacks modules that modules_to_save names",
+            got=", ".join(missing),
+            needed=type(base).__name__,
         )
     return list(dict.fromkeys(each for matches in found.values() for each in matches))
 

@@ -28,6 +28,7 @@ class Placement:
     Attributes:
         numbers: `[B, W]` token ids >= 0, and virtual tokens -(i + 1) as in `data.batching.Row`.
         mask: `[B, W]`, False where a row has ended.
+        num_virtual: V.
         columns: C, the width of `input_ids`.
         added: Columns put in front of the input: V, or 0 if every row brings its own virtual tokens.
         brings_own: `[B]`, whether a row holds virtual tokens.
@@ -38,6 +39,7 @@ class Placement:
 
     numbers: Tensor
     mask: Tensor
+    num_virtual: int
     columns: int
     added: int
     brings_own: Tensor
@@ -72,15 +74,17 @@ class Placement:
         return None if bool(self.mask.all()) else self.mask.long()
 
     @property
-    def front_only(self) -> bool:
+    def is_front(self) -> bool:
         """Whether all virtual tokens stand in front of their rows, in their order, as PEFT would put them."""
+        if not bool(self.brings_own.any()):
+            return True
         index = self.virtual_index.masked_fill(~self.mask, -1)
         count = (index >= 0).sum(dim=1, keepdim=True)
         places = torch.arange(self.width, device=index.device)
-        return bool(torch.equal(index, torch.where(places < count, places, -1)) and (count == count.max()).all())
+        return bool(torch.equal(index, torch.where(places < count, places, -1)) and (count == self.num_virtual).all())
 
     def to_text(self, values: Tensor, fill: float = 0.0) -> Tensor:
-        """What the base model made, `[B, W, ...]`, at the text's positions: `[B, T, ...]`; `fill` where it is hidden."""
+        """What the base model made, `[B, W, ...]`, at the text's: `[B, T, ...]`; `fill` where it is hidden."""
         if self._first is not None:
             return values[:, self._first : self._first + self.text.shape[1]]
         rows = torch.arange(len(values), device=values.device)[:, None]
@@ -142,7 +146,7 @@ class Placement:
         return self._ordered(torch.cat([in_front, moved], dim=1), 0)
 
     def to_positions(self, text_positions: Tensor) -> Tensor:
-        """Places in the text, `[B]`, as positions of the base model's input; W, which losses ignore, if out of reach."""
+        """Places in the text, `[B]`, as positions of the base model; W, which losses ignore, if out of reach."""
         wanted = text_positions.reshape(-1, 1).clamp(min=0)
         num_text = self.text.shape[1]
         found = self.places.gather(1, wanted.clamp(max=num_text - 1))
@@ -205,7 +209,9 @@ def place(
     else:
         text = _by(virtual)[:, :num_text]
     places = places.gather(1, text)
-    return Placement(numbers.gather(1, order), mask, columns, added, brings_own, order, text, places)
+    return Placement(
+        numbers.gather(1, order), mask, num_virtual_tokens, columns, added, brings_own, order, text, places
+    )
 
 
 def _by(key: Tensor) -> Tensor:

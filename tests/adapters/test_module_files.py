@@ -146,7 +146,9 @@ def test_the_same_seed_starts_where_peft_starts(make_base: MakeBase, encoder: st
 def test_an_encoder_decoder_takes_the_first_rows(
     make_base: MakeBase, encoder: str, submodules: int, tmp_path: Path
 ) -> None:
-    module = module_of(make_base("t5", "SEQ_2_SEQ_LM"), "SEQ_2_SEQ_LM", "t5", encoder, num_transformer_submodules=submodules)
+    module = module_of(
+        make_base("t5", "SEQ_2_SEQ_LM"), "SEQ_2_SEQ_LM", "t5", encoder, num_transformer_submodules=submodules
+    )
     loss = module(IDS, labels=torch.tensor([[5, 2], [6, 2]])).loss
     loss.backward()
     table = module.adapter.prompt.encoder.embedding.weight.grad
@@ -260,7 +262,9 @@ def test_several_adapters_from_files(make_base: MakeBase, tmp_path: Path) -> Non
     both.set_adapter("second")
     close(outputs(both, "SEQ_CLS"), outputs(second, "SEQ_CLS"))
     save_module(both, tmp_path / "again", "first")
-    assert torch.equal(load_module(make_base("bert", "SEQ_CLS"), tmp_path / "again").prompt_embeddings(), first.prompt_embeddings())
+    assert torch.equal(
+        load_module(make_base("bert", "SEQ_CLS"), tmp_path / "again").prompt_embeddings(), first.prompt_embeddings()
+    )
     with pytest.raises(SettingsError, match="cannot have this name"):  # never over a live encoder
         load_into(both, tmp_path / "first", "second")
 
@@ -271,7 +275,10 @@ DAMAGE: dict[str, tuple[Change, str]] = {
     "no prompt": (lambda t, c: t.pop("prompt_embeddings"), "'prompt_embeddings' is missing"),
     "no head": (lambda t, c: t.pop("base_model.classifier.weight"), "'base_model.classifier.weight' is missing"),
     "half an encoder": (lambda t, c: t.pop(STATE_PREFIX + "encoder.mlp_head.0.bias"), "mlp_head.0.bias' is missing"),
-    "another shape": (lambda t, c: t.update(prompt_embeddings=torch.zeros(V + 1, 32)), "has the shape [5, 32], not [4, 32]"),
+    "another shape": (
+        lambda t, c: t.update(prompt_embeddings=torch.zeros(V + 1, 32)),
+        "has the shape [5, 32], not [4, 32]",
+    ),
     "not a number": (lambda t, c: t["prompt_embeddings"].fill_(torch.nan), "values that are not finite"),
     "another encoder": (lambda t, c: t["prompt_embeddings"].add_(1.0), "makes other prompt embeddings"),
     "another method": (lambda t, c: c.update(peft_type="LORA"), "peft_type"),

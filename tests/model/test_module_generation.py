@@ -98,16 +98,23 @@ def new_tokens(module: PromptedModule, rows: Sequence[Sequence[int]], side: str 
 def test_greedy_is_full_recomputation(
     make_base: MakeBase, family: str, rows: Sequence[Sequence[int]], side: str
 ) -> None:
+    """PEFT bug: with left padding the prompt stands before the padding, and a batch writes other text than its rows."""
     module = module_of(make_base, family)
     assert new_tokens(module, rows, side) == [recomputed(module, row) for row in rows]
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("family", ["gpt2", "gemma3", "bart"])
+@pytest.mark.parametrize(
+    ("family", "way"),
+    [
+        (family, way)
+        for family in ("gpt2", "gemma3", "bart")
+        for way in WAYS
+        if family != "bart" or "chunked" not in way
+    ],
+)
 def test_a_row_of_a_batch_is_the_row_alone_in_transformers(make_base: MakeBase, family: str, way: str) -> None:
+    """PEFT bugs: static caches and prompt lookup raise, chunked prefill computes something else, silently."""
     module, options = module_of(make_base, family), WAYS[way]
-    if family == "bart" and "prefill_chunk_size" in options:
-        pytest.skip("an encoder has no prefill")
     found = new_tokens(module, TEXTS, **options)
     plain = {name: value for name, value in options.items() if name not in HOW}
     expected = []

@@ -88,7 +88,9 @@ def test_the_config_is_not_changed(make_base: MakeBase) -> None:
 
 def test_sizes_are_those_of_the_word_embeddings(make_base: MakeBase) -> None:
     """PEFT bug: hidden_size is taken, which OPT-350m's word embeddings do not have."""
-    module = PromptedModule(make_base("opt", "CAUSAL_LM"), PromptEncoderConfig(task_type="CAUSAL_LM", num_virtual_tokens=V))
+    module = PromptedModule(
+        make_base("opt", "CAUSAL_LM"), PromptEncoderConfig(task_type="CAUSAL_LM", num_virtual_tokens=V)
+    )
     assert (module.adapter.config.token_dim, module.adapter.config.encoder_hidden_size) == (16, 16)
     assert module(IDS, labels=IDS).loss.isfinite()
 
@@ -223,7 +225,11 @@ class Rows(torch.utils.data.Dataset):  # type: ignore[type-arg]
         for i in range(24):
             ids = torch.randint(3, 97, (6,), generator=generator)
             # Bare tokenizers return token types, which only some models take.
-            row = {"input_ids": ids, "attention_mask": torch.ones(6, dtype=torch.long), "token_type_ids": torch.zeros_like(ids)}
+            row = {
+                "input_ids": ids,
+                "attention_mask": torch.ones(6, dtype=torch.long),
+                "token_type_ids": torch.zeros_like(ids),
+            }
             row["labels"] = ids if task == "CAUSAL_LM" else torch.tensor(i % 3)
             self.rows.append(row)
 
@@ -237,8 +243,8 @@ class Rows(torch.utils.data.Dataset):  # type: ignore[type-arg]
 def trainer_of(module: PromptedModule, task: str, directory: Path, **options: Any) -> Trainer:
     usual: dict[str, Any] = {
         "per_device_train_batch_size": 4, "max_steps": 6, "save_steps": 2, "logging_steps": 1, "eval_steps": 2,
-        "eval_strategy": "steps", "learning_rate": 0.05, "use_cpu": True, "report_to": [], "disable_tqdm": True, "seed": 3,
-        "dataloader_pin_memory": False,
+        "eval_strategy": "steps", "learning_rate": 0.05, "use_cpu": True, "report_to": [], "disable_tqdm": True,
+        "seed": 3, "dataloader_pin_memory": False,
     }  # fmt: skip
     arguments = TrainingArguments(str(directory), **(usual | options))
     return Trainer(module, arguments, train_dataset=Rows(task), eval_dataset=Rows(task))
