@@ -58,7 +58,7 @@ def save_module(
         module: What was trained.
         directory: Made if it is not there.
         adapter_name: None: the adapter in use.
-        with_encoder: Whether training can go on exactly from the files. Without, they are a few hundred KB at most.
+        with_encoder: Whether training can go on exactly from the files. Without, they are far smaller.
 
     Raises:
         AdapterError: What was trained holds NaN or infinity, or the folder cannot be written.

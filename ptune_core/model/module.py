@@ -51,9 +51,9 @@ class PromptedModule(nn.Module):
 
     **Outputs** have the base model's class and belong to the text: `logits`, `start_logits`, `end_logits`,
     `last_hidden_state` and `hidden_states` are `[B, T, ...]`, without virtual tokens. Where the attention mask hides a
-    position they are 0 (start and end logits: the lowest number). `attentions` cover all positions that the base model
-    read. The first token of a BERT row that the pooler reads is whatever stands there, in front a virtual token, as in
-    PEFT; write `[CLS]` before the virtual tokens to have it read.
+    position they mean nothing (start and end logits are the lowest number there). `attentions` cover all positions that
+    the base model read. The token that a BERT classifier reads is the first of the row: a virtual token if they stand
+    in front, as in PEFT. Write `[CLS]` before the virtual tokens to have that read.
 
     **Labels** of tokens are `[B, C]` or `[B, T]`; those at virtual and hidden positions count for nothing. Places of an
     answer count the text. Losses are the base model's own. In CAUSAL_LM the last virtual token in front predicts the

@@ -83,23 +83,28 @@ class Placement:
         places = torch.arange(self.width, device=index.device)
         return bool(torch.equal(index, torch.where(places < count, places, -1)) and (count == self.num_virtual).all())
 
-    def to_text(self, values: Tensor, fill: float = 0.0) -> Tensor:
-        """What the base model made, `[B, W, ...]`, at the text's: `[B, T, ...]`; `fill` where it is hidden."""
-        if self._first is not None:
+    def to_text(self, values: Tensor, fill: float | None = None) -> Tensor:
+        """What the base model made, `[B, W, ...]`, at the text's positions: `[B, T, ...]`.
+
+        Args:
+            values: Of the base model.
+            fill: What stands where the text is hidden; None: anything will do. Then it is a view where it can be one,
+                because the logits of a large vocabulary are not to be copied.
+        """
+        if fill is None and self._first is not None:
             return values[:, self._first : self._first + self.text.shape[1]]
         rows = torch.arange(len(values), device=values.device)[:, None]
         places = self.places.to(values.device)
         picked = values[rows, places.clamp(min=0)]
-        return picked.masked_fill((places < 0).view(*places.shape, *[1] * (values.ndim - 2)), fill)
+        return picked.masked_fill((places < 0).view(*places.shape, *[1] * (values.ndim - 2)), fill or 0.0)
 
     @cached_property
     def _first(self) -> int | None:
         """Where the text begins, if it is one piece at the same place in every row: then a view of it will do."""
-        if not self.text.shape[1]:
-            return None
-        first = int(self.places[0, 0])
-        expected = torch.arange(first, first + self.text.shape[1], device=self.places.device)
-        return first if first >= 0 and torch.equal(self.places, expected.expand_as(self.places)) else None
+        num_text = self.text.shape[1]
+        first = self.width - num_text
+        expected = torch.arange(first, self.width, device=self.places.device)
+        return first if first >= 0 and bool(((self.places == expected) | (self.places < 0)).all()) else None
 
     def spread(self, values: Tensor, fill: int, name: str) -> Tensor:
         """What belongs to the columns of the input, `[B, C]` -> `[B, W]`; `fill` at added and hidden positions.

@@ -230,7 +230,10 @@ class Rows(torch.utils.data.Dataset):  # type: ignore[type-arg]
                 "attention_mask": torch.ones(6, dtype=torch.long),
                 "token_type_ids": torch.zeros_like(ids),
             }
-            row["labels"] = ids if task == "CAUSAL_LM" else torch.tensor(i % 3)
+            if task == "QUESTION_ANS":
+                row["start_positions"] = row["end_positions"] = torch.tensor(i % 6)
+            else:
+                row["labels"] = ids if task == "CAUSAL_LM" else torch.tensor(i % 3)
             self.rows.append(row)
 
     def __len__(self) -> int:
@@ -289,6 +292,14 @@ def test_trainers_predictions_belong_to_the_text(make_base: MakeBase, task: str,
     prediction = trainer.predict(Rows(task))
     assert prediction.predictions.shape == ((24, 6, 97) if task == "CAUSAL_LM" else (24, 3))
     assert prediction.label_ids.shape == prediction.predictions.shape[:-1]
+
+
+def test_trainer_evaluates_answers_of_a_text(make_base: MakeBase, tmp_path: Path) -> None:
+    module = module_of(make_base, "QUESTION_ANS")
+    trainer = trainer_of(module, "QUESTION_ANS", tmp_path, label_names=["start_positions", "end_positions"])
+    prediction = trainer.predict(Rows("QUESTION_ANS"))
+    assert [each.shape for each in prediction.predictions] == [(24, 6), (24, 6)]
+    assert prediction.metrics["test_loss"] > 0
 
 
 def test_trainer_accumulates_gradients_as_one_batch(make_base: MakeBase, tmp_path: Path) -> None:
