@@ -23,6 +23,7 @@ from ptune_core.model.module_adapter import (
     head_modules,
     in_place_of,
     position_limit,
+    word_embedding_weight,
 )
 from ptune_core.model.module_call import Call
 from ptune_core.model.module_generation import generate_after, generate_from_encoder
@@ -114,7 +115,7 @@ class PromptedModule(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where inputs go."""
-        return self.base_model.get_input_embeddings().weight.device
+        return word_embedding_weight(self.base_model).device
 
     @property
     def accepts_loss_kwargs(self) -> bool:
@@ -249,10 +250,9 @@ class PromptedModule(nn.Module):
         placement = call.place(input_ids, inputs.get("inputs_embeds"), attention_mask)
         if self.training and torch.is_grad_enabled() and not placement.is_front:
             self.adapter.in_front.fill_(False)
-        called = call.inputs(placement, inputs)
-        recompute = self._recompute and torch.is_grad_enabled() and not called.get("use_cache")
+        recompute = self._recompute and torch.is_grad_enabled() and not inputs.get("use_cache")
         with call.prepared(placement, recompute=recompute):
-            output = self.base_model(**called, return_dict=True)
+            output = self.base_model(**call.inputs(placement, inputs), return_dict=True)
         call.align(output, placement)
         if kept:
             output["logits"] = output["logits"][:, -kept:]
@@ -300,8 +300,8 @@ class PromptedModule(nn.Module):
             raise SettingsError("generate makes these itself", got=", ".join(refused), needed="input_ids")
         is_causal = call.task is TaskType.CAUSAL_LM
         placement = call.place(input_ids, None, attention_mask, at_the_end=is_causal)
-        embeddings = call.embed(placement)
         with in_place_of(self.base_model, dict(self.adapter.head.named_parameters())):
+            embeddings = call.embed(placement)
             if not is_causal:
                 return generate_from_encoder(self.base_model, placement, embeddings, options)
             return generate_after(self.base_model, placement, embeddings, self._position_limit, options)

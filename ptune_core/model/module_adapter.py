@@ -92,7 +92,7 @@ class ModuleAdapter(nn.Module):
                     raise SettingsError("A quantized module cannot be trained", got=name)
                 _put(self.head, f"{name}.{leaf}", nn.Parameter(parameter.detach().to(torch.float32, copy=True)))
         self.register_buffer("in_front", torch.tensor(True))
-        self.to(base.get_input_embeddings().weight.device)
+        self.to(word_embedding_weight(base).device)
         self.activate(False)
 
     @property
@@ -116,6 +116,12 @@ class ModuleAdapter(nn.Module):
                 module.training = training
 
 
+def word_embedding_weight(base: PreTrainedModel) -> Tensor:
+    """`[V, H]`, on the device that inputs go to."""
+    weight: Any = base.get_input_embeddings().weight
+    return weight
+
+
 def completed(config: PromptEncoderConfig, base: PreTrainedModel) -> PromptEncoderConfig:
     """A copy of `config` with what it leaves open taken from the base model, as PEFT does.
 
@@ -124,7 +130,7 @@ def completed(config: PromptEncoderConfig, base: PreTrainedModel) -> PromptEncod
     Raises:
         SettingsError: The config does not fit the base model.
     """
-    width = int(base.get_input_embeddings().weight.shape[1])
+    width = int(word_embedding_weight(base).shape[1])
     of_base = base.config.get_text_config()
     task = _task(config)
     config = replace(
@@ -178,7 +184,7 @@ def head_modules(base: PreTrainedModel, config: PromptEncoderConfig) -> list[str
     """Names of the modules that are trained and saved beside the prompt.
 
     Raises:
-        SettingsError: One that the config names does not exist.
+        SettingsError: One that the config names does not exist, or is the word embeddings.
     """
     usual = TASK_HEADS.get(_task(config), ())
     wanted = dict.fromkeys([*(config.modules_to_save or ()), *usual])
@@ -190,7 +196,14 @@ def head_modules(base: PreTrainedModel, config: PromptEncoderConfig) -> list[str
             got=", ".join(missing),
             needed=type(base).__name__,
         )
-    return list(dict.fromkeys(each for matches in found.values() for each in matches))
+    modules = list(dict.fromkeys(each for matches in found.values() for each in matches))
+    words = base.get_input_embeddings()
+    if any(part is words for name in modules for part in base.get_submodule(name).modules()):
+        raise SettingsError(
+            "modules_to_save names the word embeddings, whose trained copy PEFT would not use for the text",
+            got=", ".join(wanted),
+        )
+    return modules
 
 
 def position_limit(base: PreTrainedModel) -> int | None:

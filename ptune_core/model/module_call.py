@@ -14,7 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from ptune_core.errors import DataError, SettingsError
-from ptune_core.model.module_adapter import ModuleAdapter, in_place_of, pooled_at, recomputed_layers
+from ptune_core.model.module_adapter import (
+    ModuleAdapter,
+    in_place_of,
+    pooled_at,
+    recomputed_layers,
+    word_embedding_weight,
+)
 from ptune_core.model.placement import Placement, place
 from ptune_core.model.prompted import combine
 from ptune_core.prompt.config import TaskType
@@ -56,7 +62,7 @@ class Call:
 
     @property
     def _device(self) -> torch.device:
-        return self.base.get_input_embeddings().weight.device
+        return word_embedding_weight(self.base).device
 
     @property
     def _reads_in_encoder(self) -> bool:

@@ -161,11 +161,16 @@ def test_an_encoder_decoder_takes_the_first_rows(
     close(outputs(theirs, "SEQ_2_SEQ_LM"), outputs(module.eval(), "SEQ_2_SEQ_LM"))
 
 
-def test_modules_to_save_that_a_person_names(make_base: MakeBase, tmp_path: Path) -> None:
-    module = module_of(make_base("gpt2", "CAUSAL_LM"), "CAUSAL_LM", "gpt2", modules_to_save=["ln_f"])
+@pytest.mark.parametrize("name", ["transformer.ln_f", "lm_head"])
+def test_modules_to_save_that_a_person_names(make_base: MakeBase, name: str, tmp_path: Path) -> None:
+    """The vocabulary head too, which is tied to the word embeddings: only the head is trained."""
+    short = name.removeprefix("transformer.")
+    module = module_of(make_base("gpt2", "CAUSAL_LM"), "CAUSAL_LM", "gpt2", modules_to_save=[short])
+    module(IDS, labels=IDS).loss.backward()
+    assert all(p.grad is not None and bool(p.grad.any()) for p in module.adapter.head.parameters())
     save_module(module, tmp_path)
-    names = {name for name in load_file(tmp_path / "adapter_model.safetensors") if not name.startswith(STATE_PREFIX)}
-    assert names == {"prompt_embeddings", "base_model.transformer.ln_f.weight", "base_model.transformer.ln_f.bias"}
+    names = {each for each in load_file(tmp_path / "adapter_model.safetensors") if not each.startswith(STATE_PREFIX)}
+    assert names - {"prompt_embeddings", f"base_model.{name}.bias"} == {f"base_model.{name}.weight"}
     theirs = PeftModel.from_pretrained(make_base("gpt2", "CAUSAL_LM"), str(tmp_path)).eval()
     close(outputs(theirs, "CAUSAL_LM"), outputs(module, "CAUSAL_LM"))
     close(outputs(load_module(make_base("gpt2", "CAUSAL_LM"), tmp_path), "CAUSAL_LM"), outputs(module, "CAUSAL_LM"))

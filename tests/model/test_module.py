@@ -355,6 +355,8 @@ def test_a_config_that_does_not_fit_is_told(make_base: MakeBase) -> None:
             module_of(make_base(family, made_for), task)
     with pytest.raises(SettingsError, match="lacks modules that modules_to_save names. Got: nothing"):
         module_of(make_base("gpt2", "CAUSAL_LM"), "CAUSAL_LM", modules_to_save=["nothing"])
+    with pytest.raises(SettingsError, match="names the word embeddings"):
+        module_of(make_base("gpt2", "CAUSAL_LM"), "CAUSAL_LM", modules_to_save=["wte"])
     with pytest.raises(SettingsError, match="token_dim is not the width"):
         module_of(make_base("gpt2", "CAUSAL_LM"), "CAUSAL_LM", token_dim=16)
     base = make_base("gpt2", "SEQ_CLS")
