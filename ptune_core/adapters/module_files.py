@@ -23,7 +23,7 @@ from ptune_core.adapters.sidecar import FRONT, TEMPLATE, PeftConfig, Size, dump_
 from ptune_core.adapters.tensors import STATE_PREFIX, Shape, encoder_shapes, read_tensors, tensor_names
 from ptune_core.errors import AdapterError
 from ptune_core.model.module import DEFAULT_ADAPTER, PromptedModule, saved_modules
-from ptune_core.model.module_adapter import ModuleAdapter, completed
+from ptune_core.model.module_adapter import ModuleAdapter, completed, head_parameters
 from ptune_core.model.trained import MAX_ABSOLUTE_VALUE
 from ptune_core.prompt.config import PEFT_VERSION, PromptEncoderConfig, TaskType
 
@@ -167,9 +167,9 @@ class _Loaded:
         self._in_front = read.peft_type == FRONT
         self._head_prefix = _HEAD[read.peft_type]
         rows = self.config.total_virtual_tokens
-        head = ModuleAdapter(base, self.config, torch.zeros(rows, self.config.token_dim or 0)).head
+        head = head_parameters(base, self.config)
         expected: dict[str, Shape] = {_PROMPT[read.peft_type]: (rows, self.config.token_dim or 0)}
-        expected |= {self._head_prefix + name: tuple(each.shape) for name, each in head.named_parameters()}
+        expected |= {self._head_prefix + name: tuple(each.shape) for name, each in head.items()}
         try:
             expected |= self._state_shapes(tensor_names(files[TENSOR_FILE], TENSOR_FILE))
             tensors = read_tensors(files[TENSOR_FILE], TENSOR_FILE, expected)

@@ -26,7 +26,7 @@ from ptune_core.model.module_adapter import (
     word_embedding_weight,
 )
 from ptune_core.model.module_call import Call
-from ptune_core.model.module_generation import generate_after, generate_from_encoder
+from ptune_core.model.module_generation import generate_after, generate_from_encoder, visible
 from ptune_core.prompt.config import PromptEncoderConfig, TaskType
 
 if TYPE_CHECKING:
@@ -277,7 +277,8 @@ class PromptedModule(nn.Module):
 
         Args:
             input_ids: `[B, C]`, as in `forward`.
-            attention_mask: `[B, C]`; padding may be on either side. None: everything is visible.
+            attention_mask: `[B, C]`; padding may be on either side. None: as transformers' `generate` has it, a decoder
+                sees everything but padding tokens, an encoder everything.
             **options: As transformers' `generate` takes them. `max_length` counts C, as without a prompt.
 
         Returns:
@@ -299,9 +300,11 @@ class PromptedModule(nn.Module):
         if refused := [name for name in ("inputs_embeds", "past_key_values", "position_ids") if name in options]:
             raise SettingsError("generate makes these itself", got=", ".join(refused), needed="input_ids")
         is_causal = call.task is TaskType.CAUSAL_LM
+        if is_causal and attention_mask is None:
+            attention_mask = visible(self.base_model, input_ids, options)
         placement = call.place(input_ids, None, attention_mask, at_the_end=is_causal)
         with in_place_of(self.base_model, dict(self.adapter.head.named_parameters())):
-            embeddings = call.embed(placement)
+            embeddings = call.embed(placement, self.prompt_embeddings())
             if not is_causal:
                 return generate_from_encoder(self.base_model, placement, embeddings, options)
             return generate_after(self.base_model, placement, embeddings, self._position_limit, options)

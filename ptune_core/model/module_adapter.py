@@ -86,11 +86,8 @@ class ModuleAdapter(nn.Module):
         self.config = config
         self.prompt = FinishedPrompt(_finished(config, start)) if config.inference_mode else Prompt(config, start)
         self.head = nn.Module()
-        for name in head_modules(base, config):
-            for leaf, parameter in base.get_submodule(name).named_parameters():
-                if not parameter.is_floating_point():
-                    raise SettingsError("A quantized module cannot be trained", got=name)
-                _put(self.head, f"{name}.{leaf}", nn.Parameter(parameter.detach().to(torch.float32, copy=True)))
+        for name, parameter in head_parameters(base, config).items():
+            _put(self.head, name, nn.Parameter(parameter.detach().to(torch.float32, copy=True)))
         self.register_buffer("in_front", torch.tensor(True))
         self.to(word_embedding_weight(base).device)
         self.activate(False)
@@ -204,6 +201,20 @@ def head_modules(base: PreTrainedModel, config: PromptEncoderConfig) -> list[str
             got=", ".join(wanted),
         )
     return modules
+
+
+def head_parameters(base: PreTrainedModel, config: PromptEncoderConfig) -> dict[str, nn.Parameter]:
+    """The base model's parameters that an adapter trains a copy of.
+
+    Raises:
+        SettingsError: As `head_modules`, or one of them is quantized.
+    """
+    found: dict[str, nn.Parameter] = {}
+    for name in head_modules(base, config):
+        found |= {f"{name}.{leaf}": parameter for leaf, parameter in base.get_submodule(name).named_parameters()}
+    if quantized := [name for name, parameter in found.items() if not parameter.is_floating_point()]:
+        raise SettingsError("A quantized module cannot be trained", got=", ".join(quantized))
+    return found
 
 
 def position_limit(base: PreTrainedModel) -> int | None:

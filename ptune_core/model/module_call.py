@@ -98,15 +98,14 @@ class Call:
             )
         return placement
 
-    def embed(self, placement: Placement, inputs_embeds: Tensor | None = None) -> Tensor:
-        """`[B, W, H]`: word embeddings, or those given `[B, C, H]`, with virtual tokens in their places."""
+    def embed(self, placement: Placement, prompt: Tensor, inputs_embeds: Tensor | None = None) -> Tensor:
+        """`[B, W, H]`: word embeddings, or those given `[B, C, H]`, with those of `prompt` `[P, H]` in their places."""
         if inputs_embeds is None:
             text = self.base.get_input_embeddings()(placement.token_ids)
         else:
             text = placement.spread_embeddings(inputs_embeds)
         # An encoder-decoder model has rows for its decoder too, which PEFT does not use; they shape these in the LSTM.
-        prompt = self.adapter.prompt()[: self.num_virtual_tokens]
-        return combine(text, placement.virtual_index, prompt.to(text.device))
+        return combine(text, placement.virtual_index, prompt[: self.num_virtual_tokens].to(text.device))
 
     def inputs(self, placement: Placement, given: dict[str, Any]) -> dict[str, Any]:
         """What the base model is called with.
@@ -126,7 +125,7 @@ class Call:
                 remedy="Pass the whole text, or use generate",
             )
         called = {name: value for name, value in given.items() if value is not None}
-        called["inputs_embeds"] = self.embed(placement, called.get("inputs_embeds"))
+        called["inputs_embeds"] = self.embed(placement, self.adapter.prompt(), called.get("inputs_embeds"))
         called["attention_mask"] = placement.attention_mask
         if "use_cache" in self.takes:
             called.setdefault("use_cache", False)

@@ -22,6 +22,18 @@ _DEFAULT_NEW_TOKENS = 20
 """transformers' own."""
 
 
+def visible(base: PreTrainedModel, input_ids: Tensor, options: dict[str, Any]) -> Tensor | None:
+    """The attention mask that transformers' `generate` takes for decoders where none is given: it hides padding tokens.
+
+    Returns:
+        `[B, C]`; None, everything is visible, if there is no padding token, or one that also ends texts.
+    """
+    option = _Options(base, options)
+    if option.own_padding is None or option.own_padding in option.ends:
+        return None
+    return input_ids != option.own_padding
+
+
 def generate_from_encoder(
     base: PreTrainedModel, placement: Placement, embeddings: Tensor, options: dict[str, Any]
 ) -> Any:
@@ -82,8 +94,9 @@ class _Options:
         is_assisted = options.get("assistant_model") is not None or bool(value("prompt_lookup_num_tokens"))
         self.needs_ids = is_assisted or bool(value("prefill_chunk_size"))
         end = value("eos_token_id")
-        ends = list(end) if isinstance(end, list | tuple) else [end]
-        self.padding = int(next(each for each in (value("pad_token_id"), *ends, 0) if each is not None))
+        self.ends = list(end) if isinstance(end, list | tuple) else [end]
+        self.own_padding = value("pad_token_id")
+        self.padding = int(next(each for each in (self.own_padding, *self.ends, 0) if each is not None))
         self._new, self._whole = value("max_new_tokens"), value("max_length")
 
     def max_new_tokens(self, placement: Placement, limit: int | None) -> int:

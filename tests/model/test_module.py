@@ -260,6 +260,15 @@ def test_position_ids_and_token_types_go_with_the_text(make_base: MakeBase) -> N
     close(again.logits, expected)
 
 
+def test_positions_of_left_padded_rows(make_base: MakeBase) -> None:
+    module = module_of(make_base("gpt2", "CAUSAL_LM"), "CAUSAL_LM")
+    mask = padded([[1] * length for length in LENGTHS], "left", 0)
+    ids = padded(texts_of(), "left", 0)
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    shown = mask.bool()
+    close(module(ids, mask, position_ids=positions).logits[shown], module(ids, mask).logits[shown])
+
+
 def test_embeddings_instead_of_ids(make_base: MakeBase) -> None:
     module = module_of(make_base("gpt2", "CAUSAL_LM"), "CAUSAL_LM")
     ids = padded(texts_of(), "left", 0)

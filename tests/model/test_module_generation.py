@@ -151,6 +151,27 @@ def test_sampling_draws_what_the_base_model_draws(make_base: MakeBase) -> None:
     assert found == expected.tolist() and len({tuple(each) for each in found}) > 1
 
 
+def test_without_a_mask_padding_tokens_are_hidden(make_base: MakeBase) -> None:
+    module = module_of(make_base, "gpt2")
+    ids, mask = batch(TEXTS)
+    found = module.generate(ids, max_new_tokens=NEW, do_sample=False)
+    assert torch.equal(found, module.generate(ids, mask, max_new_tokens=NEW, do_sample=False))
+    options = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False, "eos_token_id": 0}
+    found = module.generate(ids, **options)  # as in transformers: a token that also ends texts hides nothing
+    assert torch.equal(found, module.generate(ids, torch.ones_like(ids), **options))
+
+
+def test_text_does_not_depend_on_the_mode(make_base: MakeBase) -> None:
+    values = {"encoder_hidden_size": 16, "encoder_reparameterization_type": "LSTM", "encoder_dropout": 0.9}
+    config = PromptEncoderConfig(task_type="CAUSAL_LM", num_virtual_tokens=V, **values)
+    module = PromptedModule(make_base("gpt2", "CAUSAL_LM"), config, start=torch.zeros(V, 32))
+    for parameter in module.adapter.prompt.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    assert not torch.equal(module.adapter.prompt(), module.adapter.prompt())
+    texts = [module.train(mode).generate(torch.tensor(TEXTS[:1]), do_sample=False).tolist() for mode in (True, False)]
+    assert texts[0] == texts[1] and module.training is False
+
+
 def test_lengths_count_the_text(make_base: MakeBase) -> None:
     module = module_of(make_base, "gpt2")
     ids, mask = batch(TEXTS)
