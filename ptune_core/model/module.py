@@ -122,6 +122,10 @@ class PromptedModule(nn.Module):
         """Whether the base model's loss can be told how many items all the batches of a step have together."""
         return bool(getattr(self.base_model, "accepts_loss_kwargs", self._base_takes_more))
 
+    def _get_name(self) -> str:
+        # By this name transformers' Trainer knows whether its label smoothing has to shift labels.
+        return type(self.base_model).__name__
+
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> None:

@@ -313,6 +313,15 @@ def test_trainer_accumulates_gradients_as_one_batch(make_base: MakeBase, tmp_pat
     torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-6)
 
 
+def test_trainer_smooths_the_next_tokens_labels(make_base: MakeBase, tmp_path: Path) -> None:
+    module = module_of(make_base, "CAUSAL_LM")
+    trainer = trainer_of(module, "CAUSAL_LM", tmp_path, label_smoothing_factor=0.1)
+    found = trainer.compute_loss(module, {"input_ids": IDS, "labels": IDS})
+    logits = module(IDS).logits[:, :-1].flatten(0, 1)
+    expected = nn.functional.cross_entropy(logits, IDS[:, 1:].flatten(), label_smoothing=0.1)
+    torch.testing.assert_close(found, expected)
+
+
 def test_trainer_finds_what_it_looks_for(make_base: MakeBase) -> None:
     names = list(inspect.signature(module_of(make_base, "CAUSAL_LM").forward).parameters)
     assert {"input_ids", "attention_mask", "token_type_ids", "labels", "start_positions"} <= set(names)
