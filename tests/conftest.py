@@ -195,3 +195,65 @@ def _wordpiece_tokenizer():  # type: ignore[no-untyped-def]
         tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
         mask_token="[MASK]",
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def make_base():  # type: ignore[no-untyped-def]
+    """Makes a tiny model of a family for one of PEFT's task types: the same weights each time, fp32, in eval mode."""
+    return _make_base
+
+
+def _make_base(family: str, task: str):  # type: ignore[no-untyped-def]
+    import torch
+    import transformers as hf
+
+    small = {
+        "vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.2,
+        "max_position_embeddings": 64, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "num_labels": 3,
+    }  # fmt: skip
+    grouped = small | {"intermediate_size": 48, "num_key_value_heads": 2}
+    encoder = small | {"intermediate_size": 48, "type_vocab_size": 2}
+    if task == "QUESTION_ANS":
+        small["num_labels"] = grouped["num_labels"] = encoder["num_labels"] = 2
+    sizes = {
+        "gpt2": (hf.GPT2Config, {
+            **{key: value for key, value in small.items() if not key.startswith(("hidden", "num_h", "num_a", "max"))},
+            "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64,
+        }),
+        "llama": (hf.LlamaConfig, grouped),
+        "qwen2": (hf.Qwen2Config, grouped),
+        "gemma3": (hf.Gemma3TextConfig, grouped | {
+            "num_key_value_heads": 1, "head_dim": 8, "sliding_window": 6,
+            "layer_types": ["sliding_attention", "full_attention"],
+        }),
+        "opt": (hf.OPTConfig, small | {"ffn_dim": 48, "word_embed_proj_dim": 16, "init_std": 0.2}),
+        "bert": (hf.BertConfig, encoder),
+        "roberta": (hf.RobertaConfig, encoder | {"pad_token_id": 1, "bos_token_id": 0, "max_position_embeddings": 66}),
+        "deberta": (hf.DebertaV2Config, encoder | {
+            "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": True,
+        }),
+        "t5": (hf.T5Config, {
+            "vocab_size": 97, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4,
+            "initializer_factor": 2.0, "pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0,
+            "num_labels": small["num_labels"],
+        }),
+        "bart": (hf.BartConfig, {
+            "vocab_size": 97, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "max_position_embeddings": 64,
+            "init_std": 0.2, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 2,
+            "num_labels": small["num_labels"], "forced_eos_token_id": None,
+        }),
+    }  # fmt: skip
+    classes = {
+        "CAUSAL_LM": hf.AutoModelForCausalLM, "SEQ_CLS": hf.AutoModelForSequenceClassification,
+        "TOKEN_CLS": hf.AutoModelForTokenClassification, "QUESTION_ANS": hf.AutoModelForQuestionAnswering,
+        "SEQ_2_SEQ_LM": hf.AutoModelForSeq2SeqLM, "FEATURE_EXTRACTION": hf.AutoModel,
+    }  # fmt: skip
+    config_class, values = sizes[family]
+    torch.manual_seed(5)
+    model = classes[task].from_config(config_class(**values)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "EncDecAttention.o" in name:  # else a random T5 hardly hears its encoder
+                parameter.mul_(8)
+    return model

@@ -40,6 +40,7 @@ ONLY_IN = {
         "ptune_core/model/past.py",  # its cache of keys and values
         "ptune_core/model/targets.py",  # its layers
         "ptune_core/model/generation.py",  # what its encoders hand to its decoders
+        "ptune_core/model/module_adapter.py",
         "ptune_core/model/kernels.py",  # and what they are made of
         "ptune_core/data/batching.py",  # text is tokenised here
         "ptune_core/adapters/ptune_loader.py",  # goes into an adapter's zip and stands alone there

@@ -8,6 +8,7 @@ refuses it instead of computing something else.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -139,7 +140,10 @@ def load_adapter(path: Path) -> TrainedPrompt:
     if sidecar and sidecar.tuned_from:
         problems += check_base(path)
     found = _checked_tensors(files[TENSOR_FILE], config, sidecar, problems) if TENSOR_FILE in files else {}
-    encoder_state = _checked_encoder(files[ENCODER_FILE], config, problems) if ENCODER_FILE in files else {}
+    encoder_state = {name: found.pop(name) for name in list(found) if name.startswith(tensors.STATE_PREFIX)}
+    encoder_state = {name.removeprefix(tensors.STATE_PREFIX): tensor for name, tensor in encoder_state.items()}
+    if ENCODER_FILE in files:
+        encoder_state = _checked_encoder(files[ENCODER_FILE], config, problems)
     if problems:
         raise AdapterError(
             f"The adapter {path.name} cannot be used",
@@ -313,6 +317,8 @@ def _checked_tensors(
             if layout is None and config is not None:
                 problems.append(f"{TENSOR_FILE}: there is no classification head (score or classifier)")
             expected |= {head_prefix + name: shape for name, shape in (layout or {}).items()}
+        if config and any(name.startswith(tensors.STATE_PREFIX) for name in names):  # of a prompted module
+            expected |= _encoder_shapes(config, names, tensors.STATE_PREFIX)
         sizes = {"P": config.num_rows} if config else {}
         if config and config.token_dim:
             sizes["H"] = config.token_dim
@@ -322,7 +328,8 @@ def _checked_tensors(
     except ValueError as error:
         problems += str(error).split("\n")
         return {}
-    return {name.removeprefix(head_prefix).removeprefix("ptune."): tensor for name, tensor in read.items()}
+    own = {prompt_key: "prompt_embeddings"}
+    return {own.get(name, name.removeprefix(head_prefix)): tensor for name, tensor in read.items()}
 
 
 def _checked_encoder(content: bytes, config: PeftConfig | None, problems: list[str]) -> dict[str, Tensor]:
@@ -331,13 +338,18 @@ def _checked_encoder(content: bytes, config: PeftConfig | None, problems: list[s
         return {}
     try:
         names = tensors.tensor_names(content, ENCODER_FILE)
-        expected = tensors.encoder_shapes(_prompt_config(config, inference_mode=False))
-        if "start" in names:
-            expected["start"] = (config.num_rows, config.token_dim or "H")
-        return tensors.read_tensors(content, ENCODER_FILE, expected)
+        return tensors.read_tensors(content, ENCODER_FILE, _encoder_shapes(config, names))
     except ValueError as error:
         problems += str(error).split("\n")
         return {}
+
+
+def _encoder_shapes(config: PeftConfig, names: Sequence[str], prefix: str = "") -> dict[str, tensors.Shape]:
+    """Name -> shape of a prompt's state, its names with `prefix`."""
+    shapes = tensors.encoder_shapes(_prompt_config(config, inference_mode=False))
+    if f"{prefix}start" in names:
+        shapes["start"] = (config.num_rows, config.token_dim or "H")
+    return {prefix + name: shape for name, shape in shapes.items()}
 
 
 def _prompt_config(config: PeftConfig, *, inference_mode: bool) -> PromptEncoderConfig:

@@ -35,6 +35,10 @@ hidden size. A head of any other shape would be half saved by PEFT too, so it is
 LAST_LAYERS = ("score.weight", "classifier.weight", "classifier.out_proj.weight")
 """The tensors with one row per class."""
 
+STATE_PREFIX = "ptune.prompt."
+"""Before the names of a prompt encoder's state in a prompted module's tensor file. No model has such parameters, so
+PEFT leaves them alone."""
+
 _MAX_HEADER_BYTES = 2**20
 _MAX_TENSORS = 100
 _FLOATS = ("F32", "F16", "BF16")
