@@ -36,6 +36,7 @@ from ptune_core.demo import DEMO
 from ptune_core.errors import AdapterError, TemplateError
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.config import CONFIG_NAME, PEFT_VERSION, PromptEncoderConfig
+from ptune_core.prompt.kinds import EncoderKind, kind_of
 from ptune_core.prompt.template import Literal, Segment, TargetKind, Template, VirtualTokens, parse_template
 
 CONFIG_FILE = CONFIG_NAME
@@ -133,7 +134,8 @@ def load_adapter(path: Path) -> TrainedPrompt:
     if config and sidecar:
         _check_agreement(config, sidecar, problems)
     found = _checked_tensors(files[TENSOR_FILE], config, sidecar, problems) if TENSOR_FILE in files else {}
-    encoder_state = _checked_encoder(files[ENCODER_FILE], config, problems) if ENCODER_FILE in files else {}
+    kind = sidecar.encoder if sidecar else None
+    encoder_state = _checked_encoder(files[ENCODER_FILE], config, kind, problems) if ENCODER_FILE in files else {}
     if problems:
         raise AdapterError(
             f"The adapter {path.name} cannot be used",
@@ -153,7 +155,7 @@ def _config_of(trained: TrainedPrompt, template: Template) -> PeftConfig:
         "encoder_dropout": float(own.encoder_dropout),
         "encoder_hidden_size": own.encoder_hidden_size,
         "encoder_num_layers": own.encoder_num_layers,
-        "encoder_reparameterization_type": own.encoder_type.value,
+        "encoder_reparameterization_type": kind_of(own).peft_type.value,
         "modules_to_save": heads or None,
         "num_attention_heads": own.num_attention_heads,
         "num_layers": own.num_layers,
@@ -172,6 +174,7 @@ def _config_of(trained: TrainedPrompt, template: Template) -> PeftConfig:
 
 
 def _sidecar_of(trained: TrainedPrompt, template: Template) -> dict[str, object]:
+    kind = kind_of(trained.prompt_config)
     try:
         values = {
             "format_version": FORMAT_VERSION,
@@ -187,6 +190,7 @@ def _sidecar_of(trained: TrainedPrompt, template: Template) -> dict[str, object]
             "columns": trained.columns,
             "max_length": trained.max_length,
             "precision": trained.precision,
+            "encoder": None if kind.is_pefts else kind.value,
             "metrics": _as_json(trained.metrics),
             "settings": _as_json(trained.settings),
         }
@@ -254,6 +258,8 @@ def _check_agreement(config: PeftConfig, sidecar: Sidecar, problems: list[str]) 
         "num_virtual_tokens does not fit the template": template.num_virtual_tokens == config.num_virtual_tokens,
         "the base models differ": sidecar.base_model == config.base_model_name_or_path,
         "the revisions differ": sidecar.revision == config.revision,
+        "the prompt encoders differ": sidecar.encoder is None
+        or EncoderKind(sidecar.encoder).peft_type == config.encoder_reparameterization_type,
         "special_tokens does not fit the template": sidecar.special_tokens == (not parsed.messages),
         "labels occur twice": len(set(sidecar.labels)) == len(sidecar.labels),
         "the verbalizer has other labels": not has_answers or list(sidecar.verbalizer or ()) == sidecar.labels,
@@ -301,13 +307,15 @@ def _checked_tensors(
     return {name.removeprefix(head_prefix).removeprefix("ptune."): tensor for name, tensor in read.items()}
 
 
-def _checked_encoder(content: bytes, config: PeftConfig | None, problems: list[str]) -> dict[str, Tensor]:
+def _checked_encoder(
+    content: bytes, config: PeftConfig | None, kind: str | None, problems: list[str]
+) -> dict[str, Tensor]:
     """State of the prompt encoder, and of its start if it has one."""
     if config is None:
         return {}
     try:
         names = tensors.tensor_names(content, ENCODER_FILE)
-        expected = tensors.encoder_shapes(_prompt_config(config, inference_mode=False))
+        expected = tensors.encoder_shapes(_prompt_config(config, kind, inference_mode=False))
         if "start" in names:
             expected["start"] = (config.num_virtual_tokens, config.token_dim or "H")
         return tensors.read_tensors(content, ENCODER_FILE, expected)
@@ -316,8 +324,10 @@ def _checked_encoder(content: bytes, config: PeftConfig | None, problems: list[s
         return {}
 
 
-def _prompt_config(config: PeftConfig, *, inference_mode: bool) -> PromptEncoderConfig:
-    return PromptEncoderConfig.from_dict(config.model_dump() | {"peft_type": FRONT, "inference_mode": inference_mode})
+def _prompt_config(config: PeftConfig, kind: str | None, *, inference_mode: bool) -> PromptEncoderConfig:
+    """The config of the prompt encoder; `kind` if it is one that PEFT's config cannot name."""
+    values = config.model_dump() | {"peft_type": FRONT, "inference_mode": inference_mode}
+    return PromptEncoderConfig.from_dict(values if kind is None else values | {"encoder_reparameterization_type": kind})
 
 
 def _trained(
@@ -335,7 +345,7 @@ def _trained(
         revision=sidecar.revision,
         head={name: tensor for name, tensor in found.items() if name != "prompt_embeddings"},
         encoder_state=encoder_state,
-        prompt_config=_prompt_config(sized, inference_mode=not encoder_state),
+        prompt_config=_prompt_config(sized, sidecar.encoder, inference_mode=not encoder_state),
         max_length=sidecar.max_length,
         metrics=sidecar.metrics,
         settings=sidecar.settings,

@@ -68,6 +68,7 @@ class Estimate:
         gpu_peak_mib: Highest use of GPU memory; None without a GPU.
         text_cache_mib: Of the text cache when it is full, wherever it is.
         text_cache_place: Where it is.
+        warnings: What should be known of the settings.
     """
 
     preparing: float
@@ -80,6 +81,7 @@ class Estimate:
     gpu_peak_mib: float | None
     text_cache_mib: float
     text_cache_place: Place
+    warnings: tuple[str, ...] = ()
 
     def seconds(self, trials: int = 1, templates: int = 1) -> float:
         """All of it, if training does not stop early and every trial and template is like the one measured."""
