@@ -4,7 +4,7 @@
 
 The embedded demo model on the demo's data and, if DIR has them, on SST-2 (`sst2/prepared/train.csv`, `dev.csv`) and AG
 News (`ag_news/prepared/train.csv`, `test.csv`), all with the columns text and label; at most 400 rows to validate on.
-Eight virtual tokens after the text, batch 16, PTune's defaults for all else, no early stop. The learning rate falls to
+Four virtual tokens after the text, batch 16, PTune's defaults for all else, no early stop. The learning rate falls to
 nothing over the most steps, so an earlier step is a look at that training and not the end of a shorter one.
 
 All starts and encoders of one seed are trials of one sweep: they see the same batches. A seed decides the start and
@@ -39,7 +39,7 @@ from ptune_core.runs.directory import RunDirectory
 from ptune_core.runs.worker import train_here
 from ptune_core.training.settings import PromptInit, RunSettings
 
-TEMPLATE = "{text~} [P*8] [ANSWER:label]"
+TEMPLATE = "{text~} [P*4] [ANSWER:label]"
 VALIDATION_ROWS = 400
 SOURCE_STEPS = 100
 TEXTS = {"AG News": " The topic of this news is"}
@@ -69,7 +69,7 @@ def main() -> None:
     chosen = {problem.name: problem for problem in problems(arguments.data)}
     with tempfile.TemporaryDirectory() as folder:
         for seed in arguments.seeds:
-            for name in [name for name in chosen if name in arguments.problems]:
+            for name in [name for name in arguments.problems if name in chosen]:
                 found["rows"] += compare(chosen, name, plan, seed, Path(folder))
                 print("\n".join(table(found["rows"], name, plan)), flush=True)
                 if arguments.json:

@@ -127,7 +127,7 @@ def large_warning(config: PromptEncoderConfig, base_parameters: int) -> str | No
         return None
     return (
         f"The prompt encoder ({kind_of(config)} of width {config.encoder_hidden_size}) has {count:,} parameters, the "
-        f"base model {base_parameters:,}. To train it takes {count * TRAINING_BYTES / 2**30:.1f} GiB and much of "
+        f"base model {base_parameters:,}. To train it takes {count * TRAINING_BYTES / 2**20:,.0f} MiB and much of "
         f"every step. {narrower(config, bound)}"
     )
 

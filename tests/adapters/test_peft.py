@@ -126,7 +126,7 @@ def test_the_files_are_those_that_peft_writes(tiny_gpt2, make_trained, tmp_path)
 
 @pytest.mark.parametrize(("encoder", "pefts"), [("none", "MLP"), ("paper-lama", "LSTM"), ("paper-few-shot", "LSTM")])
 def test_the_config_names_an_encoder_that_peft_has(encoder, pefts, tiny_gpt2, make_trained, tmp_path) -> None:
-    """PEFT reads the name into its own enum and builds nothing by it; whatever else reads the file finds a known one."""
+    """PEFT builds nothing by the name, which is a known one for whatever else reads the file."""
     save_adapter(make_trained(tiny_gpt2, encoder=encoder), tmp_path)
     config = PromptEncoderConfig.from_pretrained(str(tmp_path))
     assert config.encoder_reparameterization_type == pefts

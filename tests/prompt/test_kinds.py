@@ -124,7 +124,7 @@ def test_a_large_encoder_is_told_with_a_width_that_is_not() -> None:
     assert warning is not None
     for number in (count_parameters(large), 3_000_000_000, count_parameters(fitting)):
         assert f"{number:,}" in warning
-    assert "6.5 GiB" in warning and f"encoder_hidden_size {width}" in warning
+    assert "6,626 MiB" in warning and f"encoder_hidden_size {width}" in warning
     assert large_warning(fitting, 3_000_000_000) is None
 
 
