@@ -134,11 +134,11 @@ def large_warning(config: PromptEncoderConfig, base_parameters: int) -> str | No
 
 def narrower(config: PromptEncoderConfig, parameters: int) -> str:
     """Advice that leads to at most so many parameters."""
-    width = width_within(config, parameters)
+    width, smaller = width_within(config, parameters), "none" if kind_of(config) is EncoderKind.MLP else "MLP or none"
     if width is None:
-        return "Choose MLP or none as prompt encoder"
+        return f"Choose the prompt encoder {smaller}"
     count = count_parameters(replace(config, encoder_hidden_size=width))
-    return f"With encoder_hidden_size {width} it has {count:,}; MLP and none are smaller too"
+    return f"Set encoder_hidden_size to {width}, which makes {count:,} of them, or choose {smaller}"
 
 
 def _linear(inputs: int, outputs: int) -> int:

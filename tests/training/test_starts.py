@@ -226,7 +226,7 @@ def test_a_large_encoder_is_told_in_the_plan_and_by_an_estimate(
     recorder.train(settings, Tables(table), tmp_path / "run")
     [plan] = recorder.of("plan")
     [told] = [warning for warning in plan["warnings"] if "prompt encoder" in warning]
-    assert "LSTM of width 160" in told and "With encoder_hidden_size " in told
+    assert "LSTM of width 160" in told and "Set encoder_hidden_size to " in told
     assert told in estimate_run(settings, Tables(table), tmp_path / "estimate").warnings
 
 
@@ -244,5 +244,7 @@ def test_an_encoder_that_does_not_fit_is_refused_before_it_is_made(
     settings = settings_for(Path(base.id), encoder_reparameterization_type="LSTM", encoder_hidden_size=8192)
     config = prompt_config(settings, base, parse_template(settings.template))
     monkeypatch.setattr("ptune_core.training.preparation.free_memory", lambda: 2**30)
-    with pytest.raises(SettingsError, match=r"LSTM of width 8192.*at most 1.0 GiB.*encoder_hidden_size \d+ it has"):
+    with pytest.raises(
+        SettingsError, match=r"LSTM of width 8192.*at most 1.0 GiB.*Set encoder_hidden_size to \d+, which"
+    ):
         check_room(config, base)
