@@ -45,7 +45,7 @@ def _make_trained(
     is_head = parsed.target.kind is TargetKind.HEAD
     config = PromptEncoderConfig(
         task_type="SEQ_CLS" if is_head else "CAUSAL_LM", num_virtual_tokens=count, token_dim=hidden,
-        encoder_hidden_size=16, encoder_reparameterization_type=encoder,
+        encoder_hidden_size=None if encoder == "none" else 16, encoder_reparameterization_type=encoder,
     )  # fmt: skip
     prompt = Prompt(config, torch.randn(count, hidden))
     for parameter in prompt.parameters():
