@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ptune_core.adapters.archive import write_files, write_zip
+from ptune_core.adapters.contents import CONFIG_FILE, TENSOR_FILE
 from ptune_core.adapters.export import CARD_FILE, with_whole_path
-from ptune_core.adapters.format import CONFIG_FILE, TENSOR_FILE
 from ptune_core.adapters.sidecar import dump_json
 from ptune_core.errors import AdapterError
 from ptune_core.model.base import load_base_model
@@ -31,6 +31,12 @@ def base_for(trained: TrainedPrompt, template: Template) -> PromptedModel:
         raise AdapterError(
             "The adapter does not say which base model it belongs to",
             remedy="Set base_model_name_or_path in its adapter_config.json",
+        )
+    if trained.tuned_base is not None:
+        raise AdapterError(
+            "The adapter brings its own tuned base model, which this form has no place for",
+            needed="an adapter of a frozen base model",
+            remedy="Export it in the usual form, which holds both",
         )
     base = load_base_model(
         trained.base_model,

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ptune_core.adapters.archive import write_error, write_files, write_zip
 from ptune_core.adapters.card import model_card
-from ptune_core.adapters.format import CONFIG_FILE, ENCODER_FILE, SIDECAR_FILE, TENSOR_FILE, save_adapter
+from ptune_core.adapters.contents import CONFIG_FILE, ENCODER_FILE, SIDECAR_FILE, TENSOR_FILE
+from ptune_core.adapters.format import save_adapter
 from ptune_core.adapters.sidecar import BASE_FOLDER
 from ptune_core.adapters.snippet import snippet
 from ptune_core.demo import DEMO

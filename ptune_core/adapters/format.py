@@ -8,7 +8,6 @@ refuses it instead of computing something else.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,12 +19,21 @@ from torch import Tensor
 from ptune_core import __version__
 from ptune_core.adapters import tensors
 from ptune_core.adapters.archive import PICKLE_SUFFIXES, read_files, write_files
+from ptune_core.adapters.contents import (
+    CONFIG_FILE,
+    ENCODER_FILE,
+    SIDECAR_FILE,
+    TENSOR_FILE,
+    checked_encoder,
+    checked_tensors,
+    keys,
+    prompt_config,
+)
 from ptune_core.adapters.sidecar import (
     BASE_FOLDER,
     BASE_PLACE,
     FORMAT_VERSION,
     FRONT,
-    MASKED,
     TASK_TYPES,
     TEMPLATE,
     PeftConfig,
@@ -40,13 +48,9 @@ from ptune_core.adapters.tuned import check_base, write_base
 from ptune_core.demo import DEMO
 from ptune_core.errors import AdapterError, TemplateError
 from ptune_core.model.trained import TrainedPrompt
-from ptune_core.prompt.config import CONFIG_NAME, PEFT_VERSION, PromptEncoderConfig
+from ptune_core.prompt.config import PEFT_VERSION
+from ptune_core.prompt.kinds import EncoderKind, kind_of
 from ptune_core.prompt.template import Literal, Segment, TargetKind, Template, VirtualTokens, parse_template
-
-CONFIG_FILE = CONFIG_NAME
-TENSOR_FILE = "adapter_model.safetensors"
-SIDECAR_FILE = "ptune.json"
-ENCODER_FILE = "prompt_encoder.safetensors"
 
 FILE_LIMITS = {CONFIG_FILE: 2**16, SIDECAR_FILE: 2**24, TENSOR_FILE: 2**28, ENCODER_FILE: 2**30}
 """The files that are read, and the most bytes each may hold."""
@@ -139,11 +143,12 @@ def load_adapter(path: Path) -> TrainedPrompt:
         _check_agreement(config, sidecar, problems)
     if sidecar and sidecar.tuned_from:
         problems += check_base(path)
-    found = _checked_tensors(files[TENSOR_FILE], config, sidecar, problems) if TENSOR_FILE in files else {}
+    found = checked_tensors(files[TENSOR_FILE], config, sidecar, problems) if TENSOR_FILE in files else {}
+    kind = sidecar.encoder if sidecar else None
     encoder_state = {name: found.pop(name) for name in list(found) if name.startswith(tensors.STATE_PREFIX)}
     encoder_state = {name.removeprefix(tensors.STATE_PREFIX): tensor for name, tensor in encoder_state.items()}
     if ENCODER_FILE in files:
-        encoder_state = _checked_encoder(files[ENCODER_FILE], config, problems)
+        encoder_state = checked_encoder(files[ENCODER_FILE], config, kind, problems)
     if problems:
         raise AdapterError(
             f"The adapter {path.name} cannot be used",
@@ -170,7 +175,7 @@ def _config_of(trained: TrainedPrompt, template: Template) -> PeftConfig:
         "encoder_dropout": float(own.encoder_dropout),
         "encoder_hidden_size": own.encoder_hidden_size,
         "encoder_num_layers": own.encoder_num_layers,
-        "encoder_reparameterization_type": own.encoder_type.value,
+        "encoder_reparameterization_type": kind_of(own).peft_type.value,
         "modules_to_save": heads or None,
         "num_attention_heads": own.num_attention_heads,
         "num_layers": own.num_layers,
@@ -196,6 +201,7 @@ def _base_of(trained: TrainedPrompt) -> tuple[str, str | None]:
 
 def _sidecar_of(trained: TrainedPrompt, template: Template) -> dict[str, object]:
     base_model, revision = _base_of(trained)
+    kind = kind_of(trained.prompt_config)
     try:
         values = {
             "format_version": FORMAT_VERSION,
@@ -211,6 +217,7 @@ def _sidecar_of(trained: TrainedPrompt, template: Template) -> dict[str, object]
             "columns": trained.columns,
             "max_length": trained.max_length,
             "precision": trained.precision,
+            "encoder": None if kind.is_pefts else kind.value,
             "metrics": _as_json(trained.metrics),
             "settings": _as_json(trained.settings),
         }
@@ -232,16 +239,11 @@ def _unwritable(problems: list[str]) -> AdapterError:
 
 
 def _tensor_file(trained: TrainedPrompt, peft_type: str) -> bytes:
-    prompt_key, head_prefix = _keys(peft_type)
+    prompt_key, head_prefix = keys(peft_type)
     named = {prompt_key: trained.prompt_embeddings}
     named |= {head_prefix + name: tensor for name, tensor in trained.head.items()}
     on_cpu = {name: tensor.detach().to("cpu").float().contiguous() for name, tensor in named.items()}
     return safetensors.torch.save(on_cpu, metadata={"format": "pt"})
-
-
-def _keys(peft_type: str) -> tuple[str, str]:
-    """Name of the prompt embeddings and prefix of the head's tensors."""
-    return ("prompt_embeddings", "base_model.") if peft_type == FRONT else ("ptune.prompt_embeddings", "ptune.head.")
 
 
 def _checked(kind: type[Checked], name: str, files: dict[str, bytes], problems: list[str]) -> Checked | None:
@@ -282,6 +284,8 @@ def _check_agreement(config: PeftConfig, sidecar: Sidecar, problems: list[str]) 
         "tuned_from and the base model do not fit": (sidecar.tuned_from is not None)
         == (sidecar.base_model == BASE_PLACE),
         "the revisions differ": sidecar.revision == config.revision,
+        "the prompt encoders differ": sidecar.encoder is None
+        or EncoderKind(sidecar.encoder).peft_type == config.encoder_reparameterization_type,
         "special_tokens does not fit the template": sidecar.special_tokens == (not parsed.messages),
         "labels occur twice": len(set(sidecar.labels)) == len(sidecar.labels),
         "the verbalizer has other labels": not has_answers or list(sidecar.verbalizer or ()) == sidecar.labels,
@@ -303,67 +307,13 @@ def _skeleton(segments: tuple[Segment, ...], parsed: Template) -> list[Segment]:
     ]
 
 
-def _checked_tensors(
-    content: bytes, config: PeftConfig | None, sidecar: Sidecar | None, problems: list[str]
-) -> dict[str, Tensor]:
-    """`prompt_embeddings` and the head's tensors under their names in the base model."""
-    try:
-        names = tensors.tensor_names(content, TENSOR_FILE)
-        peft_type = config.peft_type if config else FRONT
-        prompt_key, head_prefix = _keys(peft_type)
-        expected: dict[str, tensors.Shape] = {prompt_key: ("P", "H")}
-        if config is None or config.task_type in TASK_TYPES[TargetKind.HEAD]:
-            layout = tensors.head_layout(name.removeprefix(head_prefix) for name in names)
-            if layout is None and config is not None:
-                problems.append(f"{TENSOR_FILE}: there is no classification head (score or classifier)")
-            expected |= {head_prefix + name: shape for name, shape in (layout or {}).items()}
-        if config and any(name.startswith(tensors.STATE_PREFIX) for name in names):  # of a prompted module
-            expected |= _encoder_shapes(config, names, tensors.STATE_PREFIX)
-        sizes = {"P": config.num_rows} if config else {}
-        if config and config.token_dim:
-            sizes["H"] = config.token_dim
-        if sidecar and sidecar.labels:
-            sizes["C"] = len(sidecar.labels)
-        read = tensors.read_tensors(content, TENSOR_FILE, expected, sizes)
-    except ValueError as error:
-        problems += str(error).split("\n")
-        return {}
-    own = {prompt_key: "prompt_embeddings"}
-    return {own.get(name, name.removeprefix(head_prefix)): tensor for name, tensor in read.items()}
-
-
-def _checked_encoder(content: bytes, config: PeftConfig | None, problems: list[str]) -> dict[str, Tensor]:
-    """State of the prompt encoder, and of its start if it has one."""
-    if config is None:
-        return {}
-    try:
-        names = tensors.tensor_names(content, ENCODER_FILE)
-        return tensors.read_tensors(content, ENCODER_FILE, _encoder_shapes(config, names))
-    except ValueError as error:
-        problems += str(error).split("\n")
-        return {}
-
-
-def _encoder_shapes(config: PeftConfig, names: Sequence[str], prefix: str = "") -> dict[str, tensors.Shape]:
-    """Name -> shape of a prompt's state, its names with `prefix`."""
-    shapes = tensors.encoder_shapes(_prompt_config(config, inference_mode=False))
-    if f"{prefix}start" in names:
-        shapes["start"] = (config.num_rows, config.token_dim or "H")
-    return {prefix + name: shape for name, shape in shapes.items()}
-
-
-def _prompt_config(config: PeftConfig, *, inference_mode: bool) -> PromptEncoderConfig:
-    own: dict[str, Any] = {"peft_type": FRONT, "inference_mode": inference_mode}
-    if config.task_type == MASKED:
-        own["task_type"] = None
-    return PromptEncoderConfig.from_dict(config.model_dump() | own)
-
-
 def _trained(
     config: PeftConfig, sidecar: Sidecar, found: dict[str, Tensor], encoder_state: dict[str, Tensor]
 ) -> TrainedPrompt:
-    # Of what PEFT keeps for an encoder-decoder, only the encoder's virtual tokens are ever used.
     prompt_embeddings = found["prompt_embeddings"][: config.num_virtual_tokens]
+    if config.num_rows > config.num_virtual_tokens:
+        # Of what PEFT keeps for an encoder-decoder only the encoder's virtual tokens are ever used.
+        config, encoder_state = config.model_copy(update={"num_transformer_submodules": 1}), {}
     sized = config.model_copy(update={"token_dim": prompt_embeddings.shape[1]})
     return TrainedPrompt(
         prompt_embeddings=prompt_embeddings,
@@ -375,7 +325,7 @@ def _trained(
         revision=sidecar.revision,
         head={name: tensor for name, tensor in found.items() if name != "prompt_embeddings"},
         encoder_state=encoder_state,
-        prompt_config=_prompt_config(sized, inference_mode=not encoder_state),
+        prompt_config=prompt_config(sized, sidecar.encoder, inference_mode=not encoder_state),
         max_length=sidecar.max_length,
         metrics=sidecar.metrics,
         settings=sidecar.settings,

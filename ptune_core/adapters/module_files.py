@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 from torch import Tensor
 
 from ptune_core.adapters.archive import read_files, write_files
-from ptune_core.adapters.format import CONFIG_FILE, TENSOR_FILE
+from ptune_core.adapters.contents import CONFIG_FILE, TENSOR_FILE
 from ptune_core.adapters.sidecar import FRONT, TEMPLATE, PeftConfig, Size, dump_json, parse_json, problems_of
 from ptune_core.adapters.tensors import STATE_PREFIX, Shape, encoder_shapes, read_tensors, tensor_names
 from ptune_core.errors import AdapterError
@@ -44,7 +44,7 @@ class ModuleConfig(PeftConfig):
 
     auto_mapping: dict[str, Any] | None = None  # type: ignore[assignment]
     modules_to_save: Annotated[list[ModuleName], Field(max_length=1000)] | None = None  # type: ignore[assignment]
-    num_transformer_submodules: OneOf[1, 2] | None = None  # type: ignore[assignment]
+    num_transformer_submodules: OneOf[1, 2] | None = None
     num_virtual_tokens: Size
     task_type: TaskType  # type: ignore[assignment]
 

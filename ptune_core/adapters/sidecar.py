@@ -172,6 +172,8 @@ class Sidecar(BaseModel):
     columns: dict[Text, Text]
     max_length: Annotated[int, Field(ge=1, le=10_000_000)] | None
     precision: OneOf["fp32", "bf16", "int8", "int4"]
+    encoder: OneOf["none", "paper-lama", "paper-few-shot"] | None = None
+    """The kind of prompt encoder if PEFT has no such; its config then names the nearest it has."""
     metrics: dict[str, Any]
     settings: dict[str, Any]
     tuned_from: TunedFrom | None = None

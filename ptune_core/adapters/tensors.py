@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ptune_core.adapters.sidecar import parse_json
 from ptune_core.model.trained import MAX_ABSOLUTE_VALUE
-from ptune_core.prompt.config import PromptEncoderConfig, PromptEncoderReparameterizationType
-from ptune_core.prompt.encoder import PromptEncoder
+from ptune_core.prompt.config import PromptEncoderConfig
+from ptune_core.prompt.encoders import make_encoder
+from ptune_core.prompt.kinds import EncoderKind, kind_of
 
 Shape = tuple[int | str, ...]
 
@@ -96,11 +97,11 @@ def head_layout(names: Iterable[str]) -> dict[str, Shape] | None:
 
 def encoder_shapes(config: PromptEncoderConfig) -> dict[str, Shape]:
     """Name -> shape of the prompt encoder's parameters, without memory for them; names as in `Prompt.state_dict`."""
-    is_mlp = config.encoder_type is PromptEncoderReparameterizationType.MLP
+    is_mlp = kind_of(config) is EncoderKind.MLP
     # Neither changes a shape; both would only make torch or the encoder warn about settings the run was told about.
     quiet = replace(config, encoder_dropout=0.0, encoder_num_layers=2 if is_mlp else config.encoder_num_layers)
     with torch.device("meta"):
-        encoder = PromptEncoder(quiet)
+        encoder = make_encoder(quiet)
     return {f"encoder.{name}": tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
 
 

@@ -61,6 +61,7 @@ def estimate_command(arguments: argparse.Namespace) -> int:
     """Print what a run would take; trains a few steps and keeps nothing."""
     from ptune_core.data.ingest import load_source
     from ptune_core.data.table import Tables
+    from ptune_core.runs.starts import read_starts
     from ptune_core.training.session import estimate_run
 
     settings = read_settings(arguments.settings, arguments.overrides)
@@ -70,8 +71,11 @@ def estimate_command(arguments: argparse.Namespace) -> int:
         tables = Tables(
             load_source(settings.data, place / "data"),
             None if validation is None else load_source(validation, place / "validation"),
+            read_starts(settings, place / "starts"),
         )
         found = estimate_run(settings, tables, place / "run")
+        for warning in found.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
         templates = {trial.template for trial in settings.trials}
         print(found.of_sweep(len(settings.trials), len(templates), halving=settings.halving))
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -70,10 +70,12 @@ class Tables:
     Attributes:
         table: The rows to train on.
         validation: Rows to validate on; None sets a share of `table` aside.
+        starts: Prompt embeddings `[N, H]` fp32 of the adapters that the settings start from, by what they call them.
     """
 
     table: Table
     validation: Table | None = None
+    starts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def table_file(directory: Path) -> Path:

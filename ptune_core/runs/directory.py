@@ -105,6 +105,7 @@ class RunDirectory:
         self.path = path
         self.data = path / "data"
         self.validation = path / "validation"
+        self.starts = path / "starts"
         self.lock_file = path / "lock"
         self.log = path / "log.txt"
         self.metrics = path / "metrics.jsonl"

@@ -220,12 +220,15 @@ def _meet(settings: RunSettings) -> None:
 
 def _train(files: RunDirectory, train: Train, report: Report, should_stop: Callable[[], bool]) -> dict[str, Any]:
     from ptune_core.data.table import Tables, open_table
+    from ptune_core.runs.starts import read_starts
 
     if _rank() == 0 and not files.data_is_intact():
         raise DataError("The run's data were changed after it was started", remedy="Start a new run")
+    settings = files.settings()
+    validation = open_table(files.validation) if files.validation.exists() else None
     return train(
-        files.settings(),
-        Tables(open_table(files.data), open_table(files.validation) if files.validation.exists() else None),
+        settings,
+        Tables(open_table(files.data), validation, read_starts(settings, files.starts, keep=_rank() == 0)),
         files.path,
         should_stop=should_stop,
         report=report,

@@ -71,6 +71,7 @@ class Estimate:
         text_cache_mib: Of the text cache when it is full, wherever it is.
         text_cache_place: Where it is.
         disk_mib: Of one trial that tunes its base model; 0 with a frozen one, whose checkpoints are small.
+        warnings: What should be known of the settings.
     """
 
     preparing: float
@@ -84,6 +85,7 @@ class Estimate:
     text_cache_mib: float
     text_cache_place: Place
     disk_mib: float = 0.0
+    warnings: tuple[str, ...] = ()
 
     def seconds(self, trials: int = 1, templates: int = 1) -> float:
         """All of it, if training does not stop early and every trial and template is like the one measured."""

@@ -34,6 +34,7 @@ from ptune_core.training.preparation import (
     describe_text_cache,
     load_examples,
     make_task,
+    settings_warnings,
 )
 from ptune_core.training.processes import is_main_process, join_processes, told_by_main
 from ptune_core.training.settings import RunSettings
@@ -144,7 +145,8 @@ class _Session:
         validation = lesson.task.validation.select(np.arange(min(len(lesson.task.validation), ESTIMATED_ON)))
         part = make_task(lesson.model, replace(examples, validation=validation), self.settings, self.directory / TOKENS)
         trainer = Trial(self.trials[0], lesson, self.directory, "", self.report).trainer
-        return measure(trainer, lesson.task, part, base, self.begun)
+        found = measure(trainer, lesson.task, part, base, self.begun)
+        return replace(found, warnings=tuple(settings_warnings(self.trials, base, lesson.model.template)))
 
     def load_data(self, template: str) -> Examples:
         return load_examples(self.settings.model_copy(update={"template": template}), self.tables)
@@ -172,7 +174,8 @@ class _Session:
             parsed = self.settings.model_copy(update={"template": template}).parsed_template
             model = PromptedModel(base, parsed, found.verbalizer, max_length=self.settings.max_length, texts=texts)
             texts = model.texts
-            lessons[template] = Lesson(model, make_task(model, found, self.settings, self.directory / TOKENS), found)
+            task = make_task(model, found, self.settings, self.directory / TOKENS)
+            lessons[template] = Lesson(model, task, found, self.tables.starts)
         if texts is not None:
             self.reserve(texts, list(lessons.values()))
         return lessons
@@ -293,6 +296,7 @@ class _Session:
     def report_plan(self, trial: Trial) -> None:
         model, task, examples = trial.lesson.model, trial.lesson.task, trial.lesson.examples
         warnings = [*examples.report.warnings, *model.template.warnings(task.num_examples), *task.warnings]
+        warnings += settings_warnings(self.trials, model.base, model.template)
         self.report(
             "plan",
             steps=trial.trainer.schedule.steps,

@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from ptune_core.demo import DEMO, DEMO_TEMPLATE
 from ptune_core.errors import PTuneError, SettingsError
 from ptune_core.model.device import BaseWeights, Device, Precision
-from ptune_core.prompt.config import PromptEncoderReparameterizationType
+from ptune_core.prompt.kinds import EncoderKind
 from ptune_core.prompt.template import Target, Template, parse_template
 from ptune_core.training.plain_yaml import load_mapping
 
@@ -33,6 +33,8 @@ SWEPT = (
     "encoder_num_layers",
     "encoder_dropout",
     "prompt_init",
+    "prompt_init_text",
+    "prompt_init_adapter",
     "learning_rate",
     "weight_decay",
     "base_learning_rate",
@@ -46,8 +48,12 @@ SWEPT = (
 class PromptInit(StrEnum):
     """Where the prompt embeddings start; a group with its own text always starts from that text."""
 
-    RANDOM = "random"
+    RANDOM = "random"  # the prompt encoder's own output, as in PEFT
+    NORMAL = "normal"
     VOCABULARY = "vocabulary"
+    LABELS = "labels"
+    TEXT = "text"
+    ADAPTER = "adapter"
 
 
 Text = Annotated[str, Field(max_length=4000)]
@@ -92,25 +98,38 @@ class RunSettings(BaseModel):
         description="Verbalizer: label -> answer words, such as {0: ' No', 1: ' Yes'}. Empty: the label itself is the "
         "answer if the column has few different values, else the column is text to generate.",
     )
-    encoder_reparameterization_type: PromptEncoderReparameterizationType = Field(
-        PromptEncoderReparameterizationType.MLP,
-        description="Prompt encoder. MLP is smaller and faster; LSTM ties neighbouring virtual tokens.",
+    encoder_reparameterization_type: EncoderKind = Field(
+        EncoderKind.MLP,
+        description="Prompt encoder. MLP is smaller and faster; LSTM ties neighbouring virtual tokens; none trains the "
+        "virtual tokens themselves; paper-lama and paper-few-shot are the LSTMs of the paper's own code.",
     )
     encoder_hidden_size: int | None = Field(
         None,
         ge=1,
         le=8192,
-        description="Width of the prompt encoder; more is slower. Empty: the base model's, at most 768.",
+        description="Width of the prompt encoder; more is slower. Empty: the base model's, at most 768; of the paper's "
+        "own LSTMs half the base model's (paper-lama) or all of it (paper-few-shot).",
     )
     encoder_num_layers: int = Field(
-        2, ge=1, le=8, description="LSTM layers; the MLP always has its three linear layers."
+        2, ge=1, le=8, description="Layers of an LSTM; the MLP always has its three linear layers."
     )
     encoder_dropout: float = Field(
         0.0, ge=0.0, lt=1.0, description="Dropout between LSTM layers; more regularises more."
     )
     prompt_init: PromptInit = Field(
         PromptInit.VOCABULARY,
-        description="Start of the virtual tokens: sampled from the vocabulary, or random as in PEFT.",
+        description="Start of the virtual tokens: random is PEFT's, a random prompt encoder; normal is noise as large "
+        "as words; vocabulary draws words; labels takes the answer words, then draws; text and adapter need the "
+        'options below. A group with its own text, as in [P="..."], starts from that.',
+    )
+    prompt_init_text: str | None = Field(
+        None, max_length=4000, description="With prompt_init text: its tokens, repeated or cut to the virtual tokens."
+    )
+    prompt_init_adapter: str | None = Field(
+        None,
+        max_length=1000,
+        description="With prompt_init adapter: folder or zip of an adapter, or a run directory. Its base model needs "
+        "the same hidden size; its virtual tokens are repeated or cut.",
     )
     learning_rate: float = Field(
         3e-3,
@@ -209,8 +228,19 @@ class RunSettings(BaseModel):
             raise _revision_of_a_folder(self.base_model, self.revision)
         if self.base_weights is BaseWeights.TUNED and self.precision not in (Precision.AUTO, Precision.FP32):
             raise _too_coarse_to_learn(self.precision)
+        if not self.sweep:  # else each trial is checked
+            self._check_start()
         self._check_sweep(template.target)
         return self
+
+    def _check_start(self) -> None:
+        needed = {PromptInit.TEXT: "prompt_init_text", PromptInit.ADAPTER: "prompt_init_adapter"}.get(self.prompt_init)
+        if needed is not None and not (getattr(self, needed) or "").strip():
+            raise SettingsError(
+                f"The virtual tokens should start from {self.prompt_init}, and {needed} does not say which",
+                got=f"{needed}: {getattr(self, needed)!r}",
+                remedy=f"Give {needed}, or choose another prompt_init",
+            )
 
     def _check_sweep(self, target: Target) -> None:
         if wrong := [option for option in self.sweep if option not in SWEPT]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 
@@ -30,7 +31,7 @@ from ptune_core.training.metrics import (
     majority_accuracy,
     wilson_interval,
 )
-from ptune_core.training.preparation import initial_prompt_embeddings, make_schedule, prompt_config
+from ptune_core.training.preparation import check_encoder_room, initial_prompt_embeddings, make_schedule, prompt_config
 from ptune_core.training.settings import RunSettings
 from ptune_core.training.snapshots import Snapshots
 from ptune_core.training.tasks import LabelTask, TextTask
@@ -50,11 +51,13 @@ class Lesson:
         model: Base model with the template.
         task: The examples, as this model's rows.
         examples: The examples as they were read.
+        starts: Prompt embeddings of adapters that trials start from, see `Tables`.
     """
 
     model: PromptedModel
     task: LabelTask | TextTask
     examples: Examples
+    starts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def metric(self) -> Metric:
@@ -92,9 +95,13 @@ class Trial:
         model = lesson.model
         base = model.base
         self.config = prompt_config(settings, base, model.template)
+        check_encoder_room(self.config, base)
+        start = initial_prompt_embeddings(
+            settings, base, model.template, verbalizer=model.verbalizer, starts=lesson.starts
+        )
         # Decides how the prompt encoder starts.
         torch.manual_seed(settings.seed)
-        prompt = Prompt(self.config, initial_prompt_embeddings(settings, base, model.template))
+        prompt = Prompt(self.config, start)
         schedule = make_schedule(settings, lesson.task.num_examples)
         accelerator = Accelerator(cpu=base.device.type == "cpu")
         self.trainer = Trainer(prompt, base.head, schedule, accelerator, base.model if base.is_tuned else None)

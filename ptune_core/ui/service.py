@@ -95,6 +95,12 @@ class Service:
         Raises:
             PTuneError: The data are gone, there is no room for the run, or a shared page is asked for a local folder.
         """
+        if self._shared and any(trial.prompt_init_adapter for trial in settings.trials):
+            raise SettingsError(
+                "On a shared page virtual tokens cannot start from an adapter of this machine",
+                got="prompt_init_adapter",
+                remedy="Leave the initial adapter empty, and choose another start of the virtual tokens",
+            )
         if self._shared and settings.base_model != DEMO and Path(settings.base_model).exists():
             raise SettingsError(
                 "On a shared page a base model cannot be a folder of this machine",

@@ -57,6 +57,8 @@ LABELS = {
     "encoder_num_layers": "LSTM layers",
     "encoder_dropout": "Dropout",
     "prompt_init": "Start of the virtual tokens",
+    "prompt_init_text": "Initial text",
+    "prompt_init_adapter": "Initial adapter",
     "max_steps": "Steps",
     "max_grad_norm": "Gradient clipping",
     "warmup_ratio": "Warm-up",

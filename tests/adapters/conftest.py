@@ -46,7 +46,8 @@ def _make_trained(
     is_head = parsed.target.kind is TargetKind.HEAD
     config = PromptEncoderConfig(
         task_type="SEQ_CLS" if is_head else task_type, num_virtual_tokens=count, token_dim=hidden,
-        num_transformer_submodules=1, encoder_hidden_size=16, encoder_reparameterization_type=encoder,
+        num_transformer_submodules=1, encoder_hidden_size=None if encoder == "none" else 16,
+        encoder_reparameterization_type=encoder,
     )  # fmt: skip
     prompt = Prompt(config, torch.randn(count, hidden))
     for parameter in prompt.parameters():

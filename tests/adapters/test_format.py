@@ -15,8 +15,10 @@ from ptune_core.errors import AdapterError
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.config import PromptEncoderConfig
 from ptune_core.prompt.init import Prompt
+from ptune_core.prompt.kinds import EncoderKind
 from ptune_core.prompt.template import Literal, parse_template
 
+KINDS = list(EncoderKind)
 TEMPLATES = (
     "[P*4] {text}[ANSWER:label]",
     "{text~} [P*8][ANSWER:label]",
@@ -34,7 +36,7 @@ def assert_same(found: TrainedPrompt, expected: TrainedPrompt) -> None:
     assert {name: getattr(found, name) for name in plain} == {name: getattr(expected, name) for name in plain}
 
 
-@pytest.mark.parametrize("encoder", ["MLP", "LSTM"])
+@pytest.mark.parametrize("encoder", KINDS)
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_everything_comes_back(template, encoder, make_trained, tmp_path) -> None:
     trained = make_trained("some/model", template, encoder=encoder, revision="main", precision="bf16")
@@ -42,16 +44,25 @@ def test_everything_comes_back(template, encoder, make_trained, tmp_path) -> Non
     loaded = load_adapter(tmp_path)
     assert_same(loaded, trained)
     assert loaded.segments == parse_template(template).segments
+    assert loaded.prompt_config.encoder_reparameterization_type == encoder
     assert list(loaded.verbalizer) == list(loaded.labels)
 
 
-def test_training_can_go_on_from_an_adapter(make_trained, tmp_path) -> None:
-    trained = make_trained("some/model", encoder="LSTM")
+@pytest.mark.parametrize("encoder", KINDS)
+def test_training_can_go_on_from_an_adapter(encoder, make_trained, tmp_path) -> None:
+    trained = make_trained("some/model", encoder=encoder)
     save_adapter(trained, tmp_path)
     loaded = load_adapter(tmp_path)
     prompt = Prompt(loaded.prompt_config, loaded.encoder_state["start"])
     prompt.load_state_dict(loaded.encoder_state)
     torch.testing.assert_close(prompt(), trained.prompt_embeddings)
+
+
+def test_an_adapter_that_is_written_again_keeps_its_kind(make_trained, tmp_path) -> None:
+    save_adapter(make_trained("some/model", encoder="none", encoder_state={}), tmp_path / "first")
+    save_adapter(load_adapter(tmp_path / "first"), tmp_path / "again")
+    assert load_adapter(tmp_path / "again").prompt_config.encoder_reparameterization_type == "none"
+    assert json.loads((tmp_path / "again" / "ptune.json").read_text())["encoder"] == "none"
 
 
 def test_an_adapter_without_encoder_state_says_so(make_trained, tmp_path) -> None:

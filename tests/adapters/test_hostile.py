@@ -234,6 +234,15 @@ def test_an_encoder_of_another_shape_is_refused(folder) -> None:
     refused(folder, "encoder.embedding.weight has the shape [400, 32], not [4, 32]", "'more' does not belong here")
 
 
+@pytest.mark.parametrize(
+    ("encoder", "reason"),
+    [("none", "does not belong here"), ("paper-lama", "prompt encoders differ"), ("GRU", "encoder"), (7, "encoder")],
+)
+def test_a_kind_of_encoder_that_the_files_do_not_have_is_refused(encoder, reason, folder) -> None:
+    edit(folder, SIDECAR, encoder=encoder)
+    refused(folder, reason)
+
+
 @pytest.mark.parametrize("name", ["adapter_model.bin", "prompt.pt", "x.pkl", "y.pth", "z.ckpt"])
 def test_pickles_are_never_opened(name, folder, tmp_path) -> None:
     canary = tmp_path / "canary"

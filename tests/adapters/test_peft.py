@@ -30,6 +30,9 @@ from ptune_core.prompt.verbalizer import Verbalizer
 pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated and will be removed in v6:FutureWarning")
 
 ENCODERS = ("MLP", "LSTM")
+OWN = ("none", "paper-lama", "paper-few-shot")
+"""Kinds of prompt encoder that PEFT does not have."""
+
 DECODERS = ("tiny_gpt2", "tiny_llama")
 HEADS = (("tiny_gpt2", "score"), ("tiny_llama", "score"), ("tiny_bert", "classifier"))
 TEXTS = ("the film was great", "a terrible , boring waste of time ; the food was bad .")
@@ -75,7 +78,7 @@ def by_ptune(folder: Path, trained: TrainedPrompt, text: str) -> Tensor:
     return prompted.label_logits(prompted.label_batch(rows), trained.prompt_embeddings)[0]
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("encoder", [*ENCODERS, *OWN])
 @pytest.mark.parametrize("base", DECODERS)
 def test_a_front_prompt_gives_the_same_logits_in_peft(base, encoder, make_trained, tmp_path, request) -> None:
     folder = request.getfixturevalue(base)
@@ -94,7 +97,7 @@ def test_a_front_prompt_gives_the_same_logits_in_peft(base, encoder, make_traine
         torch.testing.assert_close(ours, found[0, -1, answer_ids], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("encoder", [*ENCODERS, *OWN])
 @pytest.mark.parametrize(("base", "head_name"), HEADS)
 def test_a_head_gives_the_same_logits_in_peft(base, head_name, encoder, make_trained, tmp_path, request) -> None:
     folder = request.getfixturevalue(base)
@@ -166,6 +169,15 @@ def test_the_files_are_those_that_peft_writes(tiny_gpt2, make_trained, tmp_path)
     assert [sorted((k, t.shape, t.dtype) for k, t in found.items()) for found in tensors[:1]] == [
         sorted((k, t.shape, t.dtype) for k, t in found.items()) for found in tensors[1:]
     ]
+
+
+@pytest.mark.parametrize(("encoder", "pefts"), [("none", "MLP"), ("paper-lama", "LSTM"), ("paper-few-shot", "LSTM")])
+def test_the_config_names_an_encoder_that_peft_has(encoder, pefts, tiny_gpt2, make_trained, tmp_path) -> None:
+    """PEFT builds nothing by the name, which is a known one for whatever else reads the file."""
+    save_adapter(make_trained(tiny_gpt2, encoder=encoder), tmp_path)
+    config = PromptEncoderConfig.from_pretrained(str(tmp_path))
+    assert config.encoder_reparameterization_type == pefts
+    assert set(json.loads((tmp_path / "adapter_config.json").read_text())) == PEFT_KEYS
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)

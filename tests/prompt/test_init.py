@@ -1,4 +1,4 @@
-"""Where prompt embeddings start, and the module that is trained."""
+"""The module that is trained, with every kind of prompt encoder."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 from ptune_core.errors import SettingsError
 from ptune_core.prompt.config import PromptEncoderConfig
 from ptune_core.prompt.encoder import PromptEncoder
-from ptune_core.prompt.init import REACH, Prompt, from_token_ids, sample_vocabulary, start_embeddings
-from ptune_core.prompt.template import VirtualTokens
+from ptune_core.prompt.init import REACH, Prompt
+from ptune_core.prompt.kinds import EncoderKind
+from ptune_core.prompt.starts import from_token_ids
 
 VOCABULARY = torch.arange(40, dtype=torch.float32).reshape(10, 4)
 
@@ -22,70 +23,11 @@ def config(encoder_type: str = "MLP", **values: Any) -> PromptEncoderConfig:
     )
 
 
+KINDS = list(EncoderKind)
+
+
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def encode(text: str) -> list[int]:
-    return [int(digit) for digit in text]
-
-
-def test_sampled_rows_are_vocabulary_rows_and_follow_the_seed() -> None:
-    rows = sample_vocabulary(VOCABULARY, 50, seeded())
-    assert rows.shape == (50, 4)
-    ids = (rows[:, 0] / 4).long()
-    assert torch.equal(rows, VOCABULARY[ids])
-    assert len(ids.unique()) > 5
-    assert torch.equal(rows, sample_vocabulary(VOCABULARY, 50, seeded()))
-    assert not torch.equal(rows, sample_vocabulary(VOCABULARY, 50, seeded(1)))
-
-
-@pytest.mark.parametrize(("rows", "ids"), [(2, [7, 1]), (3, [7, 1, 9]), (8, [7, 1, 9, 7, 1, 9, 7, 1])])
-def test_a_text_is_repeated_or_cut(rows: int, ids: list[int]) -> None:
-    assert torch.equal(from_token_ids(VOCABULARY, [7, 1, 9], rows), VOCABULARY[ids])
-
-
-def test_a_text_without_tokens_is_an_error() -> None:
-    with pytest.raises(SettingsError, match="no tokens"):
-        from_token_ids(VOCABULARY, [], 3)
-
-
-def test_rows_are_fp32_copies() -> None:
-    weight = torch.nn.Parameter(VOCABULARY.bfloat16())
-    for rows in (sample_vocabulary(weight, 3, seeded()), from_token_ids(weight, [1, 2], 3)):
-        assert rows.dtype == torch.float32
-        assert not rows.requires_grad
-    rows = from_token_ids(VOCABULARY, [0, 1], 2)
-    rows.zero_()
-    assert VOCABULARY[1, 0] == 4
-
-
-def test_groups_start_from_their_text_and_the_others_from_the_vocabulary() -> None:
-    groups = [VirtualTokens(0, 2), VirtualTokens(1, 3, "task", "89"), VirtualTokens(2, 1)]
-    start = start_embeddings(groups, VOCABULARY, encode, sample=True, generator=seeded())
-    assert start is not None and start.shape == (6, 4)
-    assert torch.equal(start[2:5], VOCABULARY[[8, 9, 8]])
-    generator = seeded()
-    assert torch.equal(start[:2], sample_vocabulary(VOCABULARY, 2, generator))
-    assert torch.equal(start[5:], sample_vocabulary(VOCABULARY, 1, generator))
-
-
-def test_random_groups_beside_a_text_have_the_spread_of_the_vocabulary() -> None:
-    groups = [VirtualTokens(0, 2000), VirtualTokens(1, 1, None, "7")]
-    start = start_embeddings(groups, VOCABULARY, encode, sample=False, generator=seeded())
-    assert start is not None
-    assert torch.equal(start[2000:], VOCABULARY[[7]])
-    assert start[:2000].std().item() == pytest.approx(VOCABULARY.std().item(), rel=0.05)
-    assert start[:2000].mean().item() == pytest.approx(0, abs=0.5)
-
-
-def test_random_without_a_text_is_pefts_own_start() -> None:
-    assert start_embeddings([VirtualTokens(0, 2)], VOCABULARY, encode, sample=False, generator=seeded()) is None
-
-
-def test_an_unresolved_group_is_an_error() -> None:
-    with pytest.raises(SettingsError, match="Resolve it first"):
-        start_embeddings([VirtualTokens(0, None, None, "12")], VOCABULARY, encode, sample=True, generator=seeded())
 
 
 @pytest.mark.parametrize("encoder_type", ["MLP", "LSTM"])
@@ -95,7 +37,7 @@ def test_without_a_start_the_prompt_is_the_encoders_output(encoder_type: str) ->
     assert set(prompt.state_dict()) == {f"encoder.{name}" for name in PromptEncoder(config(encoder_type)).state_dict()}
 
 
-@pytest.mark.parametrize("encoder_type", ["MLP", "LSTM"])
+@pytest.mark.parametrize("encoder_type", KINDS)
 def test_with_a_start_step_0_is_the_start_and_every_weight_learns(encoder_type: str) -> None:
     start = from_token_ids(VOCABULARY, [3, 1, 4], 6)
     torch.manual_seed(0)
@@ -157,11 +99,12 @@ def test_a_start_of_zeros_can_be_left() -> None:
     assert prompt().norm(dim=1).min() > 0
 
 
-def test_the_start_is_saved_and_is_no_parameter() -> None:
-    prompt = Prompt(config(), from_token_ids(VOCABULARY, [3], 6))
+@pytest.mark.parametrize("encoder_type", KINDS)
+def test_the_start_is_saved_and_is_no_parameter(encoder_type: str) -> None:
+    prompt = Prompt(config(encoder_type), from_token_ids(VOCABULARY, [3], 6))
     assert "start" in prompt.state_dict()
     assert "start" not in dict(prompt.named_parameters())
-    other = Prompt(config(), torch.zeros(6, 4))
+    other = Prompt(config(encoder_type), torch.zeros(6, 4))
     other.load_state_dict(prompt.state_dict())
     assert torch.equal(other(), prompt())
 
@@ -183,3 +126,21 @@ def test_a_start_that_does_not_fit_is_refused() -> None:
 def test_a_prompt_in_inference_mode_cannot_be_trained() -> None:
     with pytest.raises(SettingsError, match="inference_mode"):
         Prompt(config(inference_mode=True))
+
+
+def test_without_an_encoder_the_prompt_embeddings_alone_are_trained() -> None:
+    """The paper's EMB, prompt tuning in PEFT: one gradient step moves each vector against its own gradient."""
+    start = from_token_ids(VOCABULARY, [3, 1, 4], 6)
+    prompt = Prompt(config("none"), start)
+    assert [(name, tuple(p.shape)) for name, p in prompt.named_parameters()] == [("encoder.embedding.weight", (6, 4))]
+    push = torch.randn(6, 4, generator=seeded())
+    (prompt() * push).sum().backward()
+    torch.optim.SGD(prompt.parameters(), lr=0.5).step()
+    torch.testing.assert_close(prompt().detach(), start - 0.5 * push)
+
+
+def test_without_encoder_and_start_the_prompt_is_pefts_table() -> None:
+    torch.manual_seed(3)
+    prompt = Prompt(config("none"))
+    torch.manual_seed(3)
+    assert torch.equal(prompt(), torch.nn.Embedding(6, 4).weight)

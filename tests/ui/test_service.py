@@ -188,3 +188,15 @@ def test_a_shared_page_reads_no_folder_of_its_machine(service: Service, shared: 
         return
     with pytest.raises(SettingsError, match="folder of this machine"):
         service.start(settings, token, viewer="anna", key="2")
+
+
+def test_a_shared_page_starts_from_no_adapter_of_its_machine(service: Service, shared: bool, tmp_path: Path) -> None:
+    """It would show whether there is one, and give what others have trained."""
+    token = service.uploads.add_text("text,label\n" + "".join(f"text {i},{i % 2}\n" for i in range(8)))
+    for number, values in enumerate(({}, {"sweep": {"prompt_init_adapter": ["a", "b"]}})):
+        settings = RunSettings.parse({"prompt_init": "adapter", "prompt_init_adapter": str(tmp_path)} | values)
+        if not shared:
+            assert service.start(settings, token, viewer="anna", key=f"3{number}")
+            continue
+        with pytest.raises(SettingsError, match="adapter of this machine"):
+            service.start(settings, token, viewer="anna", key=f"3{number}")
