@@ -17,24 +17,27 @@ from ptune_core.prompt.init import start_embeddings
 from ptune_core.prompt.template import TargetKind, Template
 from ptune_core.training.loop import Schedule
 from ptune_core.training.settings import PromptInit, RunSettings
-from ptune_core.training.tasks import Batching, LabelTask, TextTask
+from ptune_core.training.tasks import AnyTask, Batching, CandidateTask, LabelTask, TextTask
 
 DEFAULT_ENCODER_HIDDEN_SIZE = 768
 """Widest prompt encoder unless asked for: PEFT takes the base model's width, which at 3072 makes an LSTM of 434 M."""
 
 
-def make_task(model: PromptedModel, examples: Examples, settings: RunSettings, directory: Path) -> LabelTask | TextTask:
-    """The task these examples are: labels if there is a verbalizer, else text to generate.
+def make_task(model: PromptedModel, examples: Examples, settings: RunSettings, directory: Path) -> AnyTask:
+    """The task these examples are: labels if there is a verbalizer, one of the candidates if there are any, else text.
 
     Args:
         model: The prompted model.
         examples: Both splits.
-        settings: Batch sizes and seed are taken from them.
+        settings: Candidates, batch sizes and seed are taken from them.
         directory: Where tokenised rows are kept.
     """
-    kind = LabelTask if model.classifies else TextTask
     batching = Batching(settings.batch_size, settings.eval_batch_size, settings.seed)
-    return kind(model, examples.train, examples.validation, batching, directory)
+    splits = examples.train, examples.validation
+    if settings.candidates:
+        return CandidateTask(model, *splits, batching, directory, candidates=settings.candidates)
+    kind = LabelTask if model.classifies else TextTask
+    return kind(model, *splits, batching, directory)
 
 
 def make_schedule(settings: RunSettings, num_examples: int) -> Schedule:

@@ -140,10 +140,16 @@ class _Session:
             self.tables.table,
             settings.parsed_template,
             columns=settings.columns,
-            labels=settings.labels or (DEMO_LABELS if settings.data == DEMO else None),
+            labels={} if settings.candidates else self.labels(),
             split=SplitOptions(settings.validation_fraction, settings.max_validation_rows, settings.seed),
             validation=self.tables.validation,
         )
+
+    def labels(self) -> Mapping[str, str] | None:
+        """Label -> answer words as they were chosen; None: as the data says."""
+        if self.settings.labels is None and self.settings.data == DEMO:
+            return DEMO_LABELS
+        return self.settings.labels
 
     def load_base(self, examples: Examples) -> BaseModel:
         settings = self.settings

@@ -88,8 +88,15 @@ class RunSettings(BaseModel):
     )
     labels: dict[str, str] | None = Field(
         None,
-        description="Verbalizer: label -> answer words, such as {0: ' No', 1: ' Yes'}. Empty: the label itself is the "
-        "answer if the column has few different values, else the column is text to generate.",
+        description="Verbalizer: label -> answer words, such as {0: ' No', 1: ' Yes'}; {0: ' {choice1}', 1: "
+        "' {choice2}'} takes each row's answers from its columns. Empty: the label itself is the answer if the column "
+        "has few different values, else the column is text to generate; {}: text, whatever its values.",
+    )
+    candidates: list[str] = Field(
+        default_factory=list,
+        max_length=100_000,
+        description="Words to choose the answer from, each one token, such as a restricted vocabulary; training is "
+        "over the whole vocabulary. Empty: no such list.",
     )
     encoder_reparameterization_type: PromptEncoderReparameterizationType = Field(
         PromptEncoderReparameterizationType.MLP,
@@ -184,6 +191,13 @@ class RunSettings(BaseModel):
         # By the look of it alone: stored settings are read again in other folders.
         if self.revision is not None and (self.base_model == DEMO or self.base_model.startswith(("/", ".", "~"))):
             raise _revision_of_a_folder(self.base_model, self.revision)
+        target = template.target
+        if self.candidates and (self.labels or target.kind is TargetKind.HEAD or target.count > 1):
+            raise SettingsError(
+                "Candidates are for one word to find, and this run has another target",
+                got="labels" if self.labels else f"[{target.kind}:{target.column}]",
+                needed="candidates with [ANSWER:column] or one [MASK:column], and without labels",
+            )
         self._check_sweep(template.target)
         return self
 
