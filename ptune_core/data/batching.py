@@ -13,6 +13,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from ptune_core.data.affixes import space_is_a_token, special_affixes
 from ptune_core.data.choices import Choices, encode_choices
 from ptune_core.errors import BaseModelError, DataError, SettingsError
 from ptune_core.prompt.template import Column, Literal, Special, Target, TargetKind, Template, VirtualTokens
@@ -91,13 +92,12 @@ class RowMaker:
         brings_choices = verbalizer is not None and verbalizer.columns and template.target.kind is not TargetKind.HEAD
         self.choices = verbalizer if brings_choices else None
         self._group_start = _group_starts(template)
-        self._drop_leading_space = _space_is_a_token(tokenizer)
+        self._drop_leading_space = space_is_a_token(tokenizer)
         self._answer_starts_line = _answer_starts_line(template)
         self._answer_follows = template.target.kind is TargetKind.ANSWER and not writes_apart
         self.mask_id = self._special_id("mask") if template.target.kind is TargetKind.MASK else None
-        prefix, suffix = _special_affixes(tokenizer) if special_tokens else ((), ())
-        prefix = () if _starts_special(template) else prefix
-        suffix = () if _ends_special(template) or self._answer_follows else suffix
+        prefix, suffix = special_affixes(tokenizer, template) if special_tokens else ((), ())
+        suffix = () if self._answer_follows else suffix
         self._parts = self._make_parts(prefix, suffix)
         empty = self._encode([{name: "" for name in template.columns}])[0]
         fixed = sum(len(ids) for ids, _ in empty)
@@ -383,34 +383,6 @@ def _group_starts(template: Template) -> dict[int, int]:
     return starts
 
 
-def _special_affixes(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The special tokens this tokenizer puts before and after a text."""
-    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-    full = tokenizer("a")["input_ids"]
-    for start in range(len(full) - len(plain) + 1):
-        if full[start : start + len(plain)] == plain:
-            return tuple(full[:start]), tuple(full[start + len(plain) :])
-    return (), ()
-
-
-def _space_is_a_token(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the tokenizer already puts a word boundary before a text, so that a space in front would be a token."""
-    spaced = tokenizer(" a", add_special_tokens=False)["input_ids"]
-    return len(spaced) > len(tokenizer("a", add_special_tokens=False)["input_ids"])
-
-
 def _answer_starts_line(template: Template) -> bool:
     before = template.segments[-2] if len(template.segments) > 1 else None
     return isinstance(before, Literal) and before.text.endswith(("\n", " "))
-
-
-def _starts_special(template: Template) -> bool:
-    rest = [segment for segment in template.segments if not isinstance(segment, VirtualTokens)]
-    return bool(rest) and isinstance(rest[0], Special) and rest[0].kind in ("CLS", "BOS")
-
-
-def _ends_special(template: Template) -> bool:
-    is_mask = template.target.kind is TargetKind.MASK
-    nothing = VirtualTokens if is_mask else VirtualTokens | Target
-    rest = [segment for segment in template.segments if not isinstance(segment, nothing)]
-    return bool(rest) and isinstance(rest[-1], Special) and rest[-1].kind in ("SEP", "EOS")

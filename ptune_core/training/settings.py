@@ -20,7 +20,7 @@ from ptune_core.demo import DEMO, DEMO_TEMPLATE
 from ptune_core.errors import PTuneError, SettingsError
 from ptune_core.model.device import Device, Precision
 from ptune_core.prompt.config import PromptEncoderReparameterizationType
-from ptune_core.prompt.template import Target, Template, parse_template
+from ptune_core.prompt.template import Target, TargetKind, Template, parse_template
 from ptune_core.training.plain_yaml import load_mapping
 
 MAX_VIRTUAL_TOKENS = 512
