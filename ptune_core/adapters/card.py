@@ -10,9 +10,11 @@ from typing import Any
 from ptune_core import __version__
 from ptune_core.adapters.format import is_folder, is_peft_compatible, template_of
 from ptune_core.adapters.snippet import example_row
+from ptune_core.data.columns import inputs_of
 from ptune_core.demo import DEMO
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.template import TargetKind, Template
+from ptune_core.prompt.verbalizer import answer_columns
 
 _METRIC_NAMES = {"accuracy": "Accuracy", "loss": "Loss"}
 
@@ -119,7 +121,8 @@ def _labels(trained: TrainedPrompt) -> str:
 
 
 def _usage(trained: TrainedPrompt, template: Template) -> str:
-    run = _block(f"python snippet.py '{example_row(template)}'", "bash")
+    row = example_row(inputs_of(template, answer_columns(trained.verbalizer or {})))
+    run = _block(f"python snippet.py '{row}'", "bash")
     if trained.base_model == DEMO:
         run += (
             "\nThe demo model comes with PTune and is on no Hub. The script finds it where `ptune_core` is installed, "

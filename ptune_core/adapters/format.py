@@ -33,11 +33,13 @@ from ptune_core.adapters.sidecar import (
     problems_of,
     segments_from,
 )
+from ptune_core.data.columns import inputs_of
 from ptune_core.demo import DEMO
 from ptune_core.errors import AdapterError, TemplateError
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.config import CONFIG_NAME, PEFT_VERSION, PromptEncoderConfig
 from ptune_core.prompt.template import Literal, Segment, TargetKind, Template, VirtualTokens, parse_template
+from ptune_core.prompt.verbalizer import answer_columns
 
 CONFIG_FILE = CONFIG_NAME
 TENSOR_FILE = "adapter_model.safetensors"
@@ -245,7 +247,7 @@ def _check_agreement(config: PeftConfig, sidecar: Sidecar, problems: list[str]) 
         return
     template = Template(sidecar.template, segments, parsed.messages)
     target = template.target
-    named = set(template.columns) | {target.column}
+    named = {*inputs_of(template, answer_columns(sidecar.verbalizer or {})), target.column}
     has_answers = sidecar.verbalizer is not None
     rules = {
         "the peft_type does not fit the place of the virtual tokens": (config.peft_type == FRONT)

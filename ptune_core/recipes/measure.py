@@ -54,7 +54,7 @@ class Measurer:
         Args:
             run: A run directory with its adapter.
             test: The rows.
-            manual: A template without virtual tokens and target, to ask the base model alone.
+            manual: A template to ask the base model alone; its virtual tokens are left out.
 
         Raises:
             PTuneError: The adapter or its base model cannot be loaded, or no row can be used.
@@ -71,8 +71,9 @@ class Measurer:
             alone = asked.base(model)
             by_hand = None
             if manual is not None:
-                template = parse_template(f"{manual}[P][ANSWER:{adapter.template.target.column}]")
-                by_hand = asked.base(PromptedModel(base, template, model.verbalizer, max_length=settings.max_length))
+                by_hand = asked.base(
+                    PromptedModel(base, parse_template(manual), model.verbalizer, max_length=settings.max_length)
+                )
         rows = list(read_rows(test, test.columns))
         return Predictions([rows[place] for place in used.places], tuned, alone, by_hand)
 

@@ -19,8 +19,10 @@ from typing import Any
 
 from ptune_core.data.ingest import ingest, load_source
 from ptune_core.data.table import read_rows
+from ptune_core.demo import DEMO
 from ptune_core.errors import DataError, RunError, SettingsError
 from ptune_core.files import atomic_write
+from ptune_core.model.base import fills_masks
 from ptune_core.recipes.measure import Measurer
 from ptune_core.recipes.recipe import PartFile, Recipe
 from ptune_core.recipes.rows import Split, adapt
@@ -115,13 +117,15 @@ def run_recipe(recipe: Recipe, options: Options, tell: Callable[[str], None]) ->
     parts = recipe.chosen(list(options.only))
     _claim(recipe, options)
     measurer = Measurer()
+    base_model = str(options.settings.get("base_model", DEMO))
+    masked = fills_masks(base_model, options.settings.get("revision"))
     for part in parts:
         for seed in options.seeds or recipe.seeds:
             run = RunDirectory((options.out / part / f"seed-{seed}").absolute())
             done: Result | Failure | None = _read_result(run)
             if done is None:
                 tell(f"{part}, seed {seed}")
-                done = _run_part(recipe, part, seed, options, measurer)
+                done = _run_part(_Run(recipe, part, seed, options, masked), measurer)
             if isinstance(done, Result):
                 atomic_write(run.path / "test.json", json.dumps(asdict(done), indent=1).encode())
             yield done
@@ -154,13 +158,32 @@ def _read_result(run: RunDirectory) -> Result | None:
         return None
 
 
-def _run_part(recipe: Recipe, part: str, seed: int, options: Options, measurer: Measurer) -> Result | Failure:
+@dataclass(frozen=True)
+class _Run:
+    """One part with one seed; `masked`: the base model fills masks."""
+
+    recipe: Recipe
+    part: str
+    seed: int
+    options: Options
+    masked: bool
+
+    def settings(self, files: Mapping[Split, Path]) -> RunSettings:
+        plan = self.recipe.parts[self.part]
+        words: dict[str, Any] = {"seed": self.seed, "data": str(files[Split.TRAIN])}
+        if plan.candidates is not None:
+            words["candidates"] = [word for line in _lines(self.options, plan.candidates) if (word := line.strip())]
+        if Split.DEV in files:
+            words["validation_data"] = str(files[Split.DEV])
+        return self.recipe.settings(self.part, {**words, **self.options.settings}, masked=self.masked)
+
+
+def _run_part(chosen: _Run, measurer: Measurer) -> Result | Failure:
+    recipe, part, seed, options = chosen.recipe, chosen.part, chosen.seed, chosen.options
     plan = recipe.parts[part]
     files = _prepare(plan, options, options.out / part / "data")
     run = RunDirectory((options.out / part / f"seed-{seed}").absolute())
-    settings = _settings(recipe, part, options, {"seed": seed, "data": str(files[Split.TRAIN])})
-    if Split.DEV in files:
-        settings = RunSettings.parse({**settings.model_dump(), "validation_data": str(files[Split.DEV])})
+    settings = chosen.settings(files)
     result = train_here(settings, run.path)
     if result["state"] != RunState.FINISHED:
         reason = (result.get("error") or {}).get("text") or result["reason"]
@@ -168,7 +191,7 @@ def _run_part(recipe: Recipe, part: str, seed: int, options: Options, measurer: 
     target = settings.parsed_template.target.column
     with tempfile.TemporaryDirectory() as folder:
         test = ingest(files[Split.TEST], Path(folder))
-        found = measurer.predict(run, test, _manual_template(plan, part, options))
+        found = measurer.predict(run, test, _manual_template(chosen, target))
     score = SCORES[plan.score]
 
     def measured(predicted: Sequence[str] | None) -> dict[str, float] | None:
@@ -187,14 +210,6 @@ def _run_part(recipe: Recipe, part: str, seed: int, options: Options, measurer: 
         steps=result["steps"],
         seconds=round(result["seconds"], 1),
     )  # fmt: skip
-
-
-def _settings(recipe: Recipe, part: str, options: Options, own: Mapping[str, Any]) -> RunSettings:
-    plan = recipe.parts[part]
-    words: dict[str, Any] = {}
-    if plan.candidates is not None:
-        words["candidates"] = [word for line in _lines(options, plan.candidates) if (word := line.strip())]
-    return recipe.settings(part, {**words, **options.settings, **own})
 
 
 def _prepare(plan: PartFile, options: Options, folder: Path) -> dict[Split, Path]:
@@ -258,10 +273,18 @@ def _lines(options: Options, name: str) -> list[str]:
         raise DataError("The folder does not hold the data set", got=f"{path}: {error}", needed=name) from error
 
 
-def _manual_template(plan: PartFile, part: str, options: Options) -> str | None:
-    """LAMA's own prompt for a relation as a template, up to where the object stands; None if it begins with it."""
+def _manual_template(chosen: _Run, target: str) -> str | None:
+    """LAMA's own prompt for a relation as a template; None if there is none that this kind of base model can follow.
+
+    A decoder reads up to where the object stands. The virtual token stands for nothing: the base model is asked alone.
+    """
+    plan = chosen.recipe.parts[chosen.part]
     if plan.manual is None:
         return None
-    written = {row["relation"]: row["template"] for row in map(json.loads, _lines(options, plan.manual))}
-    before, _, _ = written.get(part, "").partition("[Y]")
-    return before.replace("[X]", "{sub_label}").rstrip() if "[X]" in before else None
+    lines = map(json.loads, _lines(chosen.options, plan.manual))
+    written = {row["relation"]: row["template"] for row in lines}.get(chosen.part, "")
+    text = written.replace("[X]", "{sub_label}")
+    before, _, after = text.partition("[Y]")
+    if chosen.masked:
+        return f"{before}[MASK:{target}]{after} [P]" if "{sub_label}" in text else None
+    return f"{before.rstrip()}[P][ANSWER:{target}]" if "{sub_label}" in before else None

@@ -29,6 +29,7 @@ class PartFile(BaseModel):
         candidates: File in the data folder with one word in each line.
         manual: File in the data folder with `relation` and `template` (LAMA), for the prompt that people wrote.
         settings: Options of the run.
+        masked: The template for a masked language model; None: there is none for this part.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +41,7 @@ class PartFile(BaseModel):
     shares: tuple[float, float, float] = (0.7, 0.1, 0.2)
     candidates: str | None = None
     manual: str | None = None
+    masked: str | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -61,13 +63,25 @@ class Recipe:
     seeds: tuple[int, ...]
     parts: Mapping[str, PartFile] = field(default_factory=dict)
 
-    def settings(self, part: str, changes: Mapping[str, Any]) -> RunSettings:
+    def settings(self, part: str, changes: Mapping[str, Any], *, masked: bool = False) -> RunSettings:
         """The settings of one run, with `changes` on top of what the part says.
 
+        Args:
+            part: Which part.
+            changes: Options.
+            masked: Whether the base model fills masks.
+
         Raises:
-            SettingsError: A value is wrong.
+            SettingsError: A value is wrong, or the part has no template for a masked model.
         """
-        return RunSettings.parse({**self.parts[part].settings, **changes})
+        plan = self.parts[part]
+        if masked and plan.masked is None and "template" not in changes:
+            raise SettingsError(
+                f"{part} has no template for a masked language model",
+                remedy="Choose a decoder, or leave it out by --only",
+            )
+        template = {"template": plan.masked} if masked else {}
+        return RunSettings.parse({**plan.settings, **template, **changes})
 
     def chosen(self, only: list[str]) -> list[str]:
         """The parts to run: all, or those named.

@@ -16,11 +16,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
+from ptune_core.data.columns import inputs_of
 from ptune_core.demo import DEMO, DEMO_TEMPLATE
 from ptune_core.errors import PTuneError, SettingsError
 from ptune_core.model.device import Device, Precision
 from ptune_core.prompt.config import PromptEncoderReparameterizationType
 from ptune_core.prompt.template import Target, TargetKind, Template, parse_template
+from ptune_core.prompt.verbalizer import answer_columns
 from ptune_core.training.plain_yaml import load_mapping
 
 MAX_VIRTUAL_TOKENS = 512
@@ -240,6 +242,11 @@ class RunSettings(BaseModel):
             TemplateError: The text breaks the grammar.
         """
         return parse_template(self.template)
+
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """Every column that an example is made from, but the target's: the template's, and those of answers."""
+        return inputs_of(self.parsed_template, answer_columns(self.labels or {}))
 
     def steps_for(self, num_examples: int, processes: int = 1) -> int:
         """Optimizer steps of a run over `num_examples` training examples, in so many processes."""
