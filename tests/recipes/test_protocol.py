@@ -90,6 +90,16 @@ def test_a_vocabulary_restricts_what_is_predicted(lama: Path, tiny_gpt2: Path, t
     assert "P19, seed 34: no result" in text and "could not be used" in text
 
 
+def test_a_masked_model_has_templates_of_its_own(lama: Path, tiny_bert_lm: Path, tmp_path: Path) -> None:
+    options = Options(tmp_path / "out", str(lama), changes(tiny_bert_lm), only=("P17",))
+    [found] = outcomes("lama", options)
+    assert isinstance(found, Result) and found.manual is not None
+    stored = json.loads((tmp_path / "out" / "P17" / "seed-34" / "run.json").read_bytes())
+    assert stored["settings"]["template"] == "[P*3] {sub_label} [P*3] [MASK:obj_label] [P*3]"
+    with pytest.raises(SettingsError, match="WSC has no template for a masked"):
+        load_recipe("fewglue").settings("WSC", {}, masked=True)
+
+
 def test_text_is_generated_and_compared(tiny_gpt2: Path, tmp_path: Path) -> None:
     target = {"span2_index": 3, "span1_index": 1, "span1_text": "dog", "span2_text": "it"}
     rows = [{"text": f"the dog liked it {i} .", "target": target, "label": i % 2 == 0} for i in range(6)]
