@@ -111,7 +111,8 @@ def run_recipe(recipe: Recipe, options: Options, tell: Callable[[str], None]) ->
         One result for each part and seed, or why there is none.
 
     Raises:
-        PTuneError: The data cannot be read, or the settings are wrong; what is done stays, and the next call goes on.
+        PTuneError: The data cannot be read, the settings are wrong, or a run was stopped; what is done stays, and the
+            next call goes on.
         KeyboardInterrupt: As it came; the next call goes on from the last checkpoint.
     """
     parts = recipe.chosen(list(options.only))
@@ -185,6 +186,8 @@ def _run_part(chosen: _Run, measurer: Measurer) -> Result | Failure:
     run = RunDirectory((options.out / part / f"seed-{seed}").absolute())
     settings = chosen.settings(files)
     result = train_here(settings, run.path)
+    if result["state"] == RunState.STOPPED:
+        raise RunError(f"{part} with seed {seed} was stopped", remedy="The same command goes on from there")
     if result["state"] != RunState.FINISHED:
         reason = (result.get("error") or {}).get("text") or result["reason"]
         return Failure(part, seed, str(reason))

@@ -90,6 +90,16 @@ def test_a_vocabulary_restricts_what_is_predicted(lama: Path, tiny_gpt2: Path, t
     assert "P19, seed 34: no result" in text and "could not be used" in text
 
 
+def test_what_was_stopped_goes_on(copa: Path, tiny_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = Options(tmp_path / "out", str(copa), changes(tiny_gpt2), seeds=(1, 2), only=("COPA",))
+    whole = protocol.train_here
+    with monkeypatch.context() as patched:
+        patched.setattr(protocol, "train_here", lambda *given: whole(*given, should_stop=lambda: True))
+        with pytest.raises(RunError, match="COPA with seed 1 was stopped"):
+            outcomes("fewglue", options)
+    assert len([found for found in outcomes("fewglue", options) if isinstance(found, Result)]) == 2
+
+
 def test_a_masked_model_has_templates_of_its_own(lama: Path, tiny_bert_lm: Path, tmp_path: Path) -> None:
     options = Options(tmp_path / "out", str(lama), changes(tiny_bert_lm), only=("P17",))
     [found] = outcomes("lama", options)

@@ -114,7 +114,7 @@ def test_p_tuning_finds_what_the_frozen_model_knows(world: World, tmp_path: Path
 
 def test_virtual_tokens_in_front_alone_do_much_worse(world: World, tmp_path: Path) -> None:
     """As many as the paper's, where PEFT puts them. Here the model never saw an object right after a subject."""
-    assert tuned(world, "[P*6] {sub} [ANSWER:obj]", tmp_path) <= 0.8
+    assert tuned(world, "[P*6] {sub} [ANSWER:obj]", tmp_path) <= 0.6
 
 
 class _OffByOne(CandidateTask):
@@ -131,7 +131,7 @@ class _OffByOne(CandidateTask):
 
 
 def trained_on(task: CandidateTask, world: World) -> float:
-    settings = settings_for(world, PAPER, encoder_reparameterization_type="LSTM")
+    settings = settings_for(world, PAPER)
     torch.manual_seed(settings.seed)
     prompt = Prompt(prompt_config(settings, task.model.base, task.model.template), None)
     trainer = Trainer(prompt, None, make_schedule(settings, task.num_examples), Accelerator(cpu=True))
@@ -159,4 +159,5 @@ def test_the_loss_is_at_the_last_position_and_one_before_it_costs_facts(world: W
 
     ours, _ = task.losses(0, [prompt])
     assert (torch.autograd.grad(ours.sum(), prompt)[0][-1] != 0).any()
-    assert trained_on(task, world) - trained_on(shifted, world) >= 0.1
+    # 1.00 and 0.50 with this MLP; an LSTM, which ties the last virtual token to the others, loses less (0.70 to 1.00).
+    assert trained_on(task, world) - trained_on(shifted, world) >= 0.2

@@ -21,7 +21,7 @@ PARAPHRASES = {
 OBJECTS = {relation: [f"{relation}{i}" for i in range(10)] for relation in PARAPHRASES}
 SUBJECTS = [f"person{i}" for i in range(120)]
 TRAIN, DEV, TEST = SUBJECTS[:70], SUBJECTS[70:90], SUBJECTS[90:]
-STEPS, BATCH_SIZE, WIDTH = 130, 192, 96
+STEPS, BATCH_SIZE, PEAK, WIDTH = 800, 64, 3e-3, 96
 END, UNKNOWN = "<end>", "<unknown>"
 
 Facts = dict[tuple[str, str], str]
@@ -69,17 +69,17 @@ def make_base_model(facts: Facts, folder: Path) -> list[str]:
 
 
 def _learn(model: GPT2LMHeadModel, texts: Sequence[Sequence[int]]) -> None:
-    """Learn the texts by heart. Muon for the matrices of the layers takes a third of the steps of AdamW alone."""
+    """Learn the texts by heart.
+
+    With AdamW, as language models usually are: a base model that Muon had trained, in a sixth of the steps, could be
+    steered by virtual tokens in front of the subject too (P@1 0.93 to 1.0).
+    """
     rows = torch.nn.utils.rnn.pad_sequence([torch.tensor(text) for text in texts], batch_first=True, padding_value=-100)
-    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and ".h." in name]
-    others = [p for name, p in model.named_parameters() if not (p.ndim == 2 and ".h." in name)]
-    optimizers = {torch.optim.Muon(matrices, lr=0.02, weight_decay=0.0): 0.02, torch.optim.AdamW(others): 0.01}
+    optimizer = torch.optim.AdamW(model.parameters())
     drawn = torch.Generator().manual_seed(0)
     for step in range(STEPS):
         batch = rows[torch.randint(len(rows), (BATCH_SIZE,), generator=drawn)]
-        for optimizer, peak in optimizers.items():
-            optimizer.param_groups[0]["lr"] = peak * min(1.0, 2 * (STEPS - step) / STEPS)
+        optimizer.param_groups[0]["lr"] = PEAK * min(1.0, (step + 1) / 50, 2 * (STEPS - step) / STEPS)
         model(batch.clamp(min=0), labels=batch).loss.backward()
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
