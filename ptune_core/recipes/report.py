@@ -101,8 +101,8 @@ def _mean(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _is_chance(value: float, majority: float | None, rows: int) -> bool:
     """Whether `value`, a share of `rows`, is within what a constant prediction reaches by luck (95 %)."""
-    if majority is None or majority in (0.0, 1.0):
-        return majority == value
+    if majority is None:
+        return False
     return value <= majority + _Z * math.sqrt(majority * (1 - majority) / rows)
 
 
