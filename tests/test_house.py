@@ -26,7 +26,8 @@ BELOW["adapters"] = BELOW["model"] | {"model"}
 BELOW["inference"] = BELOW["adapters"] | {"adapters"}
 BELOW["runs"] = BELOW["training"] | {"training", "adapters"}
 BELOW["ui"] = BELOW["runs"] | {"runs", "inference"}
-BELOW["commands"] = BELOW["runs"] | {"runs", "inference"}
+BELOW["recipes"] = BELOW["runs"] | {"runs", "inference"}
+BELOW["commands"] = BELOW["recipes"] | {"recipes"}
 BELOW["__main__"] = BELOW["ui"] | {"ui", "deploy", "commands"}
 
 # Library -> where it may be imported, as path prefixes relative to the repository.

@@ -11,9 +11,11 @@ from ptune_core import __version__
 from ptune_core.adapters.format import is_folder, is_peft_compatible, template_of
 from ptune_core.adapters.sidecar import BASE_FOLDER
 from ptune_core.adapters.snippet import example_row
+from ptune_core.data.columns import inputs_of
 from ptune_core.demo import DEMO
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.template import TargetKind, Template
+from ptune_core.prompt.verbalizer import answer_columns
 
 _METRIC_NAMES = {"accuracy": "Accuracy", "loss": "Loss"}
 
@@ -134,7 +136,8 @@ def _labels(trained: TrainedPrompt) -> str:
 
 
 def _usage(trained: TrainedPrompt, template: Template) -> str:
-    run = block(f"python snippet.py '{example_row(template)}'", "bash")
+    row = example_row(inputs_of(template, answer_columns(trained.verbalizer or {})))
+    run = block(f"python snippet.py '{row}'", "bash")
     if trained.tuned_base is not None:
         run += f"\nIt takes the base model from `{BASE_FOLDER}/`, a plain folder of transformers.\n"
     elif trained.base_model == DEMO:

@@ -45,12 +45,14 @@ from ptune_core.adapters.sidecar import (
     segments_from,
 )
 from ptune_core.adapters.tuned import check_base, write_base
+from ptune_core.data.columns import inputs_of
 from ptune_core.demo import DEMO
 from ptune_core.errors import AdapterError, TemplateError
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.config import PEFT_VERSION
 from ptune_core.prompt.kinds import EncoderKind, kind_of
 from ptune_core.prompt.template import Literal, Segment, TargetKind, Template, VirtualTokens, parse_template
+from ptune_core.prompt.verbalizer import answer_columns
 
 FILE_LIMITS = {CONFIG_FILE: 2**16, SIDECAR_FILE: 2**24, TENSOR_FILE: 2**28, ENCODER_FILE: 2**30}
 """The files that are read, and the most bytes each may hold."""
@@ -273,7 +275,7 @@ def _check_agreement(config: PeftConfig, sidecar: Sidecar, problems: list[str]) 
         return
     template = Template(sidecar.template, segments, parsed.messages)
     target = template.target
-    named = set(template.columns) | {target.column}
+    named = {*inputs_of(template, answer_columns(sidecar.verbalizer or {})), target.column}
     has_answers = sidecar.verbalizer is not None
     rules = {
         "the peft_type does not fit the place of the virtual tokens": (config.peft_type == FRONT)

@@ -15,6 +15,7 @@ together with them lies in `base_model/`.
 from __future__ import annotations
 
 import json
+import re
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,17 @@ FILTERS = {
 }
 
 
+_COLUMN = re.compile(r"\{\s*([^{}|\n]*[^{}|\s])\s*((?:\|[^{}|\n]*)*)\}")
+"""A column in an answer, as in ` {choice1|lower_first}`."""
+
+
+def _filtered(row: Row, match: re.Match[str]) -> str:
+    value = row[match[1]]
+    for name in match[2].split("|")[1:]:
+        value = FILTERS[name.strip()](value)
+    return value
+
+
 class Rows:
     """Turns the columns of one example into token ids, as the adapter in `folder` was trained.
 
@@ -64,6 +76,7 @@ class Rows:
         self.answer_follows = self.target == "ANSWER" and config["task_type"] == "CAUSAL_LM"
         # Some tokenizers put a word boundary before a text themselves: a space in front would be a token of its own.
         self.drops_space = len(self.encode(" a")) > len(self.encode("a"))
+        self.brings_answers = any(_COLUMN.search(text) for text in (self.info["verbalizer"] or {}).values())
         self.prefix, self.suffix = self._special_affixes()
 
     def encode(self, text: str) -> list[int]:
@@ -75,10 +88,18 @@ class Rows:
         ids = self.encode(answer.removeprefix(" ") if self.drops_space else answer)
         return ids if self.target == "MASK" else ids[:1]
 
-    def ids(self, row: Row) -> list[int]:
-        """One row of the input: token ids, and -(i + 1) for virtual token i; not longer than in training."""
+    def own_answers(self, row: Row) -> list[list[int]]:
+        """Token ids of the answers that a row brings itself, in the order of the labels."""
+        texts = [_COLUMN.sub(lambda match: _filtered(row, match), text) for text in self.info["verbalizer"].values()]
+        return [self.encode(text.removeprefix(" ") if self.drops_space else text) for text in texts]
+
+    def ids(self, row: Row, reserve: int = 0) -> list[int]:
+        """One row of the input: token ids, and -(i + 1) for virtual token i; not longer than in training.
+
+        `reserve` tokens are kept free for an answer.
+        """
         pieces = self._pieces(row)
-        length = sum(len(ids) for ids, _ in pieces)
+        length = sum(len(ids) for ids, _ in pieces) + reserve
         excess = length - (self.info["max_length"] or length)
         while excess > 0:
             cuttable = [(c["shorten_first"], len(ids), -i) for i, (ids, c) in enumerate(pieces) if c and ids]
@@ -201,13 +222,16 @@ class Adapter:
 
     def inputs(self, row: Row) -> dict[str, Tensor]:
         """What the model is given for one row: `inputs_embeds` [1, T, H], `attention_mask` [1, T], and more."""
-        ids = torch.tensor([self.rows.ids(row)], device=self.model.device)
+        return self._inputs(self.rows.ids(row), self.start_ids)
+
+    def _inputs(self, numbers: list[int], written: list[int]) -> dict[str, Tensor]:
+        ids = torch.tensor([numbers], device=self.model.device)
         text = self.model.get_input_embeddings()(ids.clamp(min=0))
         prompt = self.prompt_embeddings.to(text.dtype)[(-ids - 1).clamp(min=0)]
         embeddings = torch.where((ids < 0).unsqueeze(-1), prompt, text)
         given = {"inputs_embeds": embeddings, "attention_mask": torch.ones_like(ids)}
         if self.start_ids:
-            given["decoder_input_ids"] = torch.tensor([self.start_ids], device=self.model.device)
+            given["decoder_input_ids"] = torch.tensor([written], device=self.model.device)
         separator = self.rows.tokenizer.sep_token_id
         if separator is not None and self.reads_token_types and getattr(self.model.config, "type_vocab_size", 0) > 1:
             after = (ids == separator).long()
@@ -217,12 +241,29 @@ class Adapter:
     @torch.no_grad()
     def logits(self, row: Row) -> Tensor:
         """One score per label, `[C]`."""
+        if self.rows.brings_answers and self.rows.target != "HEAD":
+            answers = self.rows.own_answers(row)
+            longest = 0 if self.start_ids else max(map(len, answers))
+            return torch.stack([self._score(self.rows.ids(row, longest), answer) for answer in answers])
         inputs = self.inputs(row)
         logits = self.model(**inputs).logits[0].float()
         if self.rows.target == "HEAD":
             return logits
         at = self._masks(row) if self.rows.target == "MASK" else [len(logits) - 1]
         return torch.stack([logits[at, ids].sum() for ids in self.answer_ids])
+
+    def _score(self, ids: list[int], answer: list[int]) -> Tensor:
+        """Mean log-probability of the tokens of an answer that its row brings."""
+        mask_id, first, written = self.rows.tokenizer.mask_token_id, len(ids) - 1, self.start_ids
+        if self.rows.target == "MASK":
+            first = ids.index(mask_id)
+            ids = [*ids[:first], *[mask_id] * len(answer), *(number for number in ids[first:] if number != mask_id)]
+        elif self.start_ids:
+            first, written = len(self.start_ids) - 1, [*self.start_ids, *answer[:-1]]
+        else:
+            ids = [*ids, *answer[:-1]]
+        logits = self.model(**self._inputs(ids, written)).logits[0, first : first + len(answer)].float()
+        return logits.log_softmax(-1)[torch.arange(len(answer)), answer].mean()
 
     def _masks(self, row: Row) -> list[int]:
         """Where the mask tokens stand."""

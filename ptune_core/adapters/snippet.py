@@ -7,14 +7,17 @@ its second argument names it, and PTune's demo model is looked for. One that was
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import PurePath
 
 from ptune_core.adapters.format import is_folder, is_peft_compatible, template_of
 from ptune_core.adapters.sidecar import BASE_FOLDER
+from ptune_core.data.columns import inputs_of
 from ptune_core.demo import DEMO
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.config import TaskType
 from ptune_core.prompt.template import TargetKind, Template
+from ptune_core.prompt.verbalizer import answer_columns
 
 _START = '''"""{what}
 
@@ -119,7 +122,7 @@ def snippet(trained: TrainedPrompt) -> str:
     text itself where the template has one column. Where the base model is a folder, that folder may follow.
     """
     template = template_of(trained)
-    by_peft = is_peft_compatible(template)
+    by_peft = _by_peft(trained, template)
     is_head = template.target.kind is TargetKind.HEAD
     writes_apart = trained.prompt_config.task_type == TaskType.SEQ_2_SEQ_LM
     auto_class = "AutoModelForSeq2SeqLM" if writes_apart else "AutoModelForCausalLM"
@@ -154,14 +157,18 @@ def _max_new_tokens(trained: TrainedPrompt) -> int:
     return value if isinstance(value, int) else 64
 
 
-def example_row(template: Template, value: str = "Write a text here.") -> str:
+def _by_peft(trained: TrainedPrompt, template: Template) -> bool:
+    """Whether stock PEFT runs the adapter as it is: it compares no answers that differ from row to row."""
+    return is_peft_compatible(template) and not answer_columns(trained.verbalizer or {})
+
+
+def example_row(columns: Sequence[str], value: str = "Write a text here.") -> str:
     """A row to try, to stand in single quotes in a shell."""
-    columns = template.columns
     return value if len(columns) == 1 else json.dumps(dict.fromkeys(columns, value)).replace("'", "\\u0027")
 
 
 def _start(trained: TrainedPrompt, template: Template, auto_class: str) -> str:
-    by_peft = is_peft_compatible(template)
+    by_peft = _by_peft(trained, template)
     if by_peft:
         what, packages = "Run this adapter with stock PEFT.", "torch transformers peft"
         imports = (
@@ -170,9 +177,12 @@ def _start(trained: TrainedPrompt, template: Template, auto_class: str) -> str:
             f"from transformers import {auto_class}, AutoTokenizer"
         )
     else:
-        what, packages = "Run this adapter, whose virtual tokens PEFT cannot place.", "torch transformers safetensors"
+        is_front = is_peft_compatible(template)
+        why = "whose rows bring their own answers" if is_front else "whose virtual tokens PEFT cannot place"
+        what, packages = f"Run this adapter, {why}.", "torch transformers safetensors"
         imports = "from ptune_loader import Adapter  # beside this file"
-    row = example_row(template)
+    columns = inputs_of(template, answer_columns(trained.verbalizer or {}))
+    row = example_row(columns)
     is_elsewhere = trained.tuned_base is None
     return _START.format(
         what=what,
@@ -182,7 +192,7 @@ def _start(trained: TrainedPrompt, template: Template, auto_class: str) -> str:
         finder="from importlib.machinery import PathFinder\n" if trained.base_model == DEMO and is_elsewhere else "",
         imports=imports,
         base_model=_base_model(trained.base_model, by_peft) if is_elsewhere else _BESIDE if by_peft else "",
-        columns=repr(list(template.columns)),
+        columns=repr(list(columns)),
         row=repr(row),
     )
 

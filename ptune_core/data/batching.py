@@ -13,8 +13,11 @@ from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from ptune_core.data.affixes import space_is_a_token, special_affixes
+from ptune_core.data.choices import Choices, encode_choices
 from ptune_core.errors import BaseModelError, DataError, SettingsError
 from ptune_core.prompt.template import Column, Literal, Special, Target, TargetKind, Template, VirtualTokens
+from ptune_core.prompt.verbalizer import Verbalizer
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -38,10 +41,12 @@ class Row:
     Attributes:
         ids: `[T]` token ids >= 0 and virtual tokens -(i + 1).
         num_cut: Column tokens that were cut so that the row fits.
+        choices: The row's own answers; none where all rows have the same, or their target is text.
     """
 
     ids: tuple[int, ...]
     num_cut: int = 0
+    choices: Choices = ()
 
     @property
     def context(self) -> tuple[int, ...]:
@@ -59,6 +64,7 @@ class RowMaker:
         max_length: Longest row in tokens, virtual tokens and a given answer included.
         special_tokens: Whether the tokenizer's own leading and trailing special tokens are added.
         writes_apart: Whether the base model writes an answer apart from what it reads, as encoder-decoders do.
+        verbalizer: Where it is filled from columns, rows come with their choices, and with room for the longest.
 
     Raises:
         BaseModelError: The tokenizer is not a fast one, or lacks a special token the template names.
@@ -73,6 +79,7 @@ class RowMaker:
         *,
         special_tokens: bool = True,
         writes_apart: bool = False,
+        verbalizer: Verbalizer | None = None,
     ) -> None:
         if not tokenizer.is_fast:
             raise BaseModelError(
@@ -82,14 +89,15 @@ class RowMaker:
                 remedy="Choose another base model",
             )
         self.tokenizer, self.template, self.max_length = tokenizer, template, max_length
+        brings_choices = verbalizer is not None and verbalizer.columns and template.target.kind is not TargetKind.HEAD
+        self.choices = verbalizer if brings_choices else None
         self._group_start = _group_starts(template)
-        self._drop_leading_space = _space_is_a_token(tokenizer)
+        self._drop_leading_space = space_is_a_token(tokenizer)
         self._answer_starts_line = _answer_starts_line(template)
         self._answer_follows = template.target.kind is TargetKind.ANSWER and not writes_apart
         self.mask_id = self._special_id("mask") if template.target.kind is TargetKind.MASK else None
-        prefix, suffix = _special_affixes(tokenizer) if special_tokens else ((), ())
-        prefix = () if _starts_special(template) else prefix
-        suffix = () if _ends_special(template) or self._answer_follows else suffix
+        prefix, suffix = special_affixes(tokenizer, template) if special_tokens else ((), ())
+        suffix = () if self._answer_follows else suffix
         self._parts = self._make_parts(prefix, suffix)
         empty = self._encode([{name: "" for name in template.columns}])[0]
         fixed = sum(len(ids) for ids, _ in empty)
@@ -125,7 +133,10 @@ class RowMaker:
             examples: N times template column -> text.
             reserve: Tokens to keep free for the answer of each, `[N]`; None: nowhere any.
         """
-        if reserve is None or not self._answer_follows:
+        choices = encode_choices(self.choices, examples, self.encode_answers)
+        if self.choices is not None and (self._answer_follows or self.mask_id is not None):
+            reserve = [max(map(len, each)) for each in choices]
+        elif reserve is None or not self._answer_follows:
             reserve = [0] * len(examples)
         whole = self._encode(examples)
         long = [i for i, parts in enumerate(whole) if self._excess(parts, reserve[i]) > 0]
@@ -133,7 +144,8 @@ class RowMaker:
         rows: list[Row | DataError] = []
         for i, parts in enumerate(whole):
             try:
-                rows.append(_joined(self._cut(cut[i], reserve[i]) if i in cut else [(ids, []) for ids, _ in parts]))
+                kept = self._cut(cut[i], reserve[i]) if i in cut else [(ids, []) for ids, _ in parts]
+                rows.append(_joined(kept, choices[i]))
             except DataError as error:
                 rows.append(error)
         return rows
@@ -149,7 +161,8 @@ class RowMaker:
     @cached_property
     def fingerprint(self) -> str:
         """Changes when anything does that decides which row a text becomes."""
-        segments = repr((self.template.segments, self._parts, self.max_length))
+        choices = () if self.choices is None else tuple(self.choices.answers.values())
+        segments = repr((self.template.segments, self._parts, self.max_length, choices))
         return hashlib.sha256((segments + self.tokenizer.backend_tokenizer.to_str()).encode()).hexdigest()
 
     @cached_property
@@ -178,10 +191,13 @@ class RowMaker:
 
     def encode_answer(self, text: str) -> list[int]:
         """Token ids of answer words as they continue the row, without special tokens, `[A]`."""
+        return self.encode_answers([text])[0]
+
+    def encode_answers(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode_answer` of N texts, `[N][A]`."""
         if self._drop_leading_space:
-            text = text.removeprefix(" ")
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+            texts = [text.removeprefix(" ") for text in texts]
+        return [list(encoded.ids) for encoded in self._batch(texts, with_offsets=False)]
 
     def answers(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of texts to generate, closed by the end-of-text token unless they fill masks, `[N][A]`.
@@ -189,11 +205,9 @@ class RowMaker:
         A space goes in front unless the template's last literal already ends a line, as chat templates do.
         """
         texts = [text.strip() if self._answer_starts_line else f" {text.strip()}" for text in texts]
-        if self._drop_leading_space:
-            texts = [text.removeprefix(" ") for text in texts]
         end = self.tokenizer.eos_token_id
         closing = [] if end is None or self.mask_id is not None else [end]
-        return [[*encoded.ids, *closing] for encoded in self._batch(texts, with_offsets=False)]
+        return [[*ids, *closing] for ids in self.encode_answers(texts)]
 
     def answer_ids(self, text: str) -> list[int]:
         """The `answers` of one text, `[A]`."""
@@ -341,11 +355,13 @@ def _text(segment: Literal | Column, values: Mapping[str, str]) -> str:
     return segment.text if isinstance(segment, Literal) else segment.apply(values[segment.name])
 
 
-def _joined(pieces: Sequence[Cut]) -> Row:
+def _joined(pieces: Sequence[Cut], choices: Choices) -> Row:
     ids = tuple(number for kept, _ in pieces for number in kept)
     if not ids:  # no base model takes a row of no tokens
         raise DataError("The text is empty", needed="at least one word")
-    return Row(ids, sum(len(cut) for _, cut in pieces))
+    if not all(choices):
+        raise DataError("One of the answers to choose from is empty", needed="at least one word in each")
+    return Row(ids, sum(len(cut) for _, cut in pieces), choices)
 
 
 def _piece_to_cut(pieces: Sequence[Piece]) -> int | None:
@@ -367,34 +383,6 @@ def _group_starts(template: Template) -> dict[int, int]:
     return starts
 
 
-def _special_affixes(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The special tokens this tokenizer puts before and after a text."""
-    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-    full = tokenizer("a")["input_ids"]
-    for start in range(len(full) - len(plain) + 1):
-        if full[start : start + len(plain)] == plain:
-            return tuple(full[:start]), tuple(full[start + len(plain) :])
-    return (), ()
-
-
-def _space_is_a_token(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the tokenizer already puts a word boundary before a text, so that a space in front would be a token."""
-    spaced = tokenizer(" a", add_special_tokens=False)["input_ids"]
-    return len(spaced) > len(tokenizer("a", add_special_tokens=False)["input_ids"])
-
-
 def _answer_starts_line(template: Template) -> bool:
     before = template.segments[-2] if len(template.segments) > 1 else None
     return isinstance(before, Literal) and before.text.endswith(("\n", " "))
-
-
-def _starts_special(template: Template) -> bool:
-    rest = [segment for segment in template.segments if not isinstance(segment, VirtualTokens)]
-    return bool(rest) and isinstance(rest[0], Special) and rest[0].kind in ("CLS", "BOS")
-
-
-def _ends_special(template: Template) -> bool:
-    is_mask = template.target.kind is TargetKind.MASK
-    nothing = VirtualTokens if is_mask else VirtualTokens | Target
-    rest = [segment for segment in template.segments if not isinstance(segment, nothing)]
-    return bool(rest) and isinstance(rest[-1], Special) and rest[-1].kind in ("SEP", "EOS")

@@ -29,6 +29,7 @@ def guess_columns(
     rows: Sequence[Mapping[str, str]],
     template: Template,
     chosen: Mapping[str, str] = MappingProxyType({}),
+    of_answers: Sequence[str] = (),
 ) -> dict[str, str]:
     """Data column for each template column that one can be found for, no data column twice.
 
@@ -40,11 +41,13 @@ def guess_columns(
         rows: Some rows, to look at the content; may be empty.
         template: The template whose input and target columns are wanted.
         chosen: Template column -> data column that need no guess; they are part of the answer.
+        of_answers: Columns that the verbalizer's answers are filled from.
     """
     guess = dict(chosen)
     target = template.target.column
+    inputs = inputs_of(template, of_answers)
     for similarity in (_same, _alike, _synonym):
-        for name in (target, *template.columns):
+        for name in (target, *inputs):
             free = [column for column in columns if column not in guess.values()]
             if name not in guess and (found := similarity(name, free)):
                 guess[name] = found
@@ -52,10 +55,15 @@ def guess_columns(
     if target not in guess and (label := _label_column(free, rows)):
         guess[target] = label
         free.remove(label)
-    missing = [name for name in template.columns if name not in guess]
-    if len(missing) == 1 and (text := _text_column(free, rows)):
+    missing = [name for name in inputs if name not in guess]
+    if len(missing) == 1 and missing[0] in template.columns and (text := _text_column(free, rows)):
         guess[missing[0]] = text
-    return {name: guess[name] for name in (*template.columns, target) if name in guess}
+    return {name: guess[name] for name in (*inputs, target) if name in guess}
+
+
+def inputs_of(template: Template, of_answers: Sequence[str]) -> tuple[str, ...]:
+    """Every column but the target's that an example is made from, each once: the template's, then those of answers."""
+    return tuple(dict.fromkeys((*template.columns, *of_answers)))
 
 
 def map_columns(
@@ -63,6 +71,7 @@ def map_columns(
     template: Template,
     chosen: Mapping[str, str],
     rows: Sequence[Mapping[str, str]] = (),
+    of_answers: Sequence[str] = (),
 ) -> dict[str, str]:
     """Data column for every template column, the target's last: what was chosen, else what is guessed.
 
@@ -71,11 +80,12 @@ def map_columns(
         template: The template.
         chosen: Template column -> data column.
         rows: Some rows, which help guessing.
+        of_answers: Columns that the verbalizer's answers are filled from.
 
     Raises:
         DataError: Columns that were chosen but do not exist, and columns that none was found for; all at once.
     """
-    wanted = (*template.columns, template.target.column)
+    wanted = (*inputs_of(template, of_answers), template.target.column)
     problems = [
         f"the template has no column {{{name}}}; its columns are {_listed(wanted)}"
         for name in chosen
@@ -86,7 +96,7 @@ def map_columns(
         for name, column in chosen.items()
         if name in wanted and column not in columns
     ]
-    mapping = guess_columns(columns, rows, template, chosen)
+    mapping = guess_columns(columns, rows, template, chosen, of_answers)
     problems += [f"no column was found for {{{name}}}" for name in wanted if name not in mapping]
     if problems:
         raise DataError(

@@ -24,7 +24,7 @@ from ptune_core.data.split import SplitOptions, split_by_group
 from ptune_core.data.table import Table, read_rows
 from ptune_core.errors import DataError
 from ptune_core.prompt.template import TargetKind, Template
-from ptune_core.prompt.verbalizer import Verbalizer
+from ptune_core.prompt.verbalizer import Verbalizer, answer_columns
 
 __all__ = [
     "Example",
@@ -103,7 +103,8 @@ def build_examples(
         table: The rows.
         template: Says which columns are wanted.
         columns: Template column -> data column, where they are not to be guessed.
-        labels: Label -> answer words. None: the labels of the data, each its own answer.
+        labels: Label -> answer words, perhaps filled from columns. None: the labels of the data, each its own answer.
+            Empty: there are none, the target is text however few different values it has.
         split: How to set validation examples aside.
         validation: Rows to validate on; then none are set aside.
 
@@ -111,10 +112,11 @@ def build_examples(
         DataError: Columns that do not fit, no usable rows, fewer than two labels, or more than `MAX_LABELS`.
         SettingsError: `labels` has an empty answer.
     """
-    mapping = map_columns(table.columns, template, columns, table.preview)
-    used = _UsedRows(table, mapping, template)
-    answers = None if labels is None else {label.strip(): answer for label, answer in labels.items()}
-    names = used.label_names() if answers is None else list(answers)
+    of_answers = answer_columns(labels or {})
+    mapping = map_columns(table.columns, template, columns, table.preview, of_answers)
+    used = _UsedRows(table, mapping, template, of_answers)
+    answers = None if not labels else {label.strip(): answer for label, answer in labels.items()}
+    names = list(answers) if answers is not None else used.label_names() if labels is None else None
     if names is not None:
         used.keep_labels(names)
     if len(used.facts) < (2 if validation is None else 1):
@@ -132,7 +134,7 @@ def build_examples(
         is_aside = split_by_group(used.facts.inputs, train.labels, split)
         train, held_out = train.select(~is_aside), train.select(is_aside)
     else:
-        second, warnings = _second_file(validation, template, mapping, names)
+        second, warnings = _second_file(validation, used)
         held_out = second.examples()
         if template.columns and (shared := int(np.isin(second.facts.inputs, used.facts.inputs).sum())):
             warnings.append(f"{_rows(shared)} of the validation data with a text that is in the training data too.")
@@ -150,18 +152,19 @@ class _UsedRows:
 
     Attributes:
         facts: Of the rows that are used.
+        names: The labels that `keep_labels` was told; None: the target is text.
     """
 
-    def __init__(self, table: Table, columns: Mapping[str, str], template: Template) -> None:
-        self.table, self.columns, self.template = table, columns, template
+    def __init__(self, table: Table, columns: Mapping[str, str], template: Template, of_answers: Sequence[str]) -> None:
+        self.table, self.columns, self.template, self.of_answers = table, columns, template, of_answers
         self.target = template.target.column
-        scan = scan_table(table, columns, self.target)
+        scan = scan_table(table, columns, (*of_answers, self.target))
         self.facts, self.gaps = scan.facts, scan.gaps
         self._dropped = {reason: list(rows) for reason, rows in table.dropped.items()}
         for reason, rows in scan.dropped.items():
             self._dropped.setdefault(reason, []).extend(rows)
         self._unknown = ""
-        self._names: Sequence[str] | None = None
+        self.names: Sequence[str] | None = None
         self._indices: np.ndarray | None = None
 
     def label_names(self) -> list[str] | None:
@@ -194,13 +197,13 @@ class _UsedRows:
             rows = self.facts.rows[index[found] < 0].tolist()
             self._dropped.setdefault(f"unknown {self.target}", []).extend(rows)
         is_known = index[found] >= 0
-        self.facts, self._names, self._indices = self.facts.select(is_known), names, index[found][is_known]
+        self.facts, self.names, self._indices = self.facts.select(is_known), names, index[found][is_known]
 
     def label_counts(self) -> dict[str, int]:
         """Label -> rows; empty if the target is text to generate."""
-        if self._names is None or self._indices is None:
+        if self.names is None or self._indices is None:
             return {}
-        return dict(zip(self._names, np.bincount(self._indices, minlength=len(self._names)).tolist(), strict=True))
+        return dict(zip(self.names, np.bincount(self._indices, minlength=len(self.names)).tolist(), strict=True))
 
     def examples(self) -> ExampleSet:
         """The rows that are used."""
@@ -216,17 +219,17 @@ class _UsedRows:
         facts, counts = self.facts, self.label_counts()
         found = [self._unknown] * bool(self._unknown) + odd_labels(counts)
         found += [f"{_rows(count)} without {name}: used as they are." for name, count in self.gaps.items()]
-        if self._names is None:
+        if self.names is None:
             values = count_different(facts.targets)
             if 0 < values <= MAX_LABELS and 2 * values <= len(facts):
                 found.append(
                     f"{self.target!r} has {values} different values and is taken as text to generate; "
                     "give the labels, or use [HEAD:…], to choose between them."
                 )
-        different = count_different(facts.inputs, facts.targets if self._names is None else facts.labels)
+        different = count_different(facts.inputs, facts.targets if self.names is None else facts.labels)
         if duplicates := len(facts) - different:
             found.append(f"{_rows(duplicates)} the same as an earlier one: copies are kept, on one side of the split.")
-        if self._names is not None and (torn := different - count_different(facts.inputs)):
+        if self.names is not None and (torn := different - count_different(facts.inputs)):
             found.append(f"{_rows(torn)} with the text of an earlier row, but another label.")
         dropped = sum(map(len, self._dropped.values()))
         return Report(
@@ -255,14 +258,13 @@ def describe_rows(rows: Sequence[int], most: int = 20) -> str:
     return f"row{'s' * (len(rows) > 1)} {shown}{more}"
 
 
-def _second_file(
-    table: Table, template: Template, columns: Mapping[str, str], names: Sequence[str] | None
-) -> tuple[_UsedRows, list[str]]:
+def _second_file(table: Table, first: _UsedRows) -> tuple[_UsedRows, list[str]]:
     """The rows of a table of their own to validate on, and what to tell about them."""
-    kept = {name: column for name, column in columns.items() if column in table.columns}
-    used = _UsedRows(table, map_columns(table.columns, template, kept, table.preview), template)
-    if names is not None:
-        used.keep_labels(names)
+    kept = {name: column for name, column in first.columns.items() if column in table.columns}
+    mapping = map_columns(table.columns, first.template, kept, table.preview, first.of_answers)
+    used = _UsedRows(table, mapping, first.template, first.of_answers)
+    if first.names is not None:
+        used.keep_labels(first.names)
     report = used.report()
     if not len(used.facts):
         raise DataError(

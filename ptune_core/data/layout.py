@@ -12,7 +12,7 @@ Of an encoder-decoder the row is what it reads, and what it writes stands apart.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,6 +21,32 @@ from ptune_core.data.batching import Row
 
 MIN_SHARED = 2
 """Fewest numbers worth a pass of their own."""
+
+
+@dataclass(frozen=True)
+class ChoiceTargets:
+    """Which answer each target is a token of, where rows bring their own C answers.
+
+    Attributes:
+        token_ids: `[S * N]` long, the token wanted at each target.
+        answers: `[S * N]` long, the answer it belongs to, from 0 over all rows and their answers.
+        count: Answers in all, S * B.
+        per_row: C.
+    """
+
+    token_ids: Tensor
+    answers: Tensor
+    count: int
+    per_row: int
+
+    def copies(self, count: int) -> ChoiceTargets:
+        """As `Batch.copies`."""
+        answers = (self.answers + torch.arange(count)[:, None] * self.count).flatten()
+        return ChoiceTargets(self.token_ids.repeat(count), answers, self.count * count, self.per_row)
+
+    def to(self, device: torch.device) -> ChoiceTargets:
+        """The same on `device`."""
+        return replace(self, token_ids=self.token_ids.to(device), answers=self.answers.to(device))
 
 
 @dataclass(frozen=True)
@@ -37,6 +63,8 @@ class Batch:
             its mask tokens, or those that the tokens of its answer follow (of an encoder-decoder in `[S * B * A]`).
         labels: `[S * N]` long: class indices, or the token ids of the answers; None if there are none.
         decoder_ids: `[S * B, A]` long, what an encoder-decoder has written so far; None for other base models.
+        choices: Where rows bring their own answers, each row stands here C times, followed by an answer; B counts rows
+            so often, and `labels` rows once.
     """
 
     contexts: tuple[tuple[int, ...], ...]
@@ -47,6 +75,7 @@ class Batch:
     targets: Tensor
     labels: Tensor | None = None
     decoder_ids: Tensor | None = None
+    choices: ChoiceTargets | None = None
 
     def copies(self, count: int, num_virtual_tokens: int) -> Batch:
         """The rows once for each of S prompts, whose embeddings stand one below the other, `[S * P, H]`.
@@ -71,6 +100,7 @@ class Batch:
             targets=(self.targets + torch.arange(count)[:, None] * outputs).flatten(),
             labels=None if self.labels is None else self.labels.repeat(count),
             decoder_ids=None if self.decoder_ids is None else self.decoder_ids.repeat(count, 1),
+            choices=None if self.choices is None else self.choices.copies(count),
         )
 
     def to(self, device: torch.device) -> Batch:
@@ -82,7 +112,8 @@ class Batch:
             for name, value in vars(self).items()
             if isinstance(value, Tensor)
         }
-        return Batch(**{**vars(self), **moved})
+        choices = None if self.choices is None else self.choices.to(device)
+        return Batch(**{**vars(self), **moved, "choices": choices})
 
 
 @dataclass(frozen=True)
@@ -119,8 +150,12 @@ def make_batch(
         rows: B rows.
         arrangement: Where what stands.
         answers: The answer of each row, which is what is to be predicted: after the row, or at its mask tokens.
-        labels: For classification: class indices, one per row.
+        labels: For classification: class indices, one per row. Rows with choices are laid out once for each.
     """
+    per_row = len(rows[0].choices)
+    if per_row:
+        answers = [answer for row in rows for answer in row.choices]
+        rows = [_for_answer(row, answer, arrangement.mask_id) for row in rows for answer in row.choices]
     contexts, shared = _parts(rows) if arrangement.in_parts else ((), ())
     shared = shared if arrangement.share else ()
     begins = [len(shared) + (len(contexts[i]) if contexts else 0) for i in range(len(rows))]
@@ -133,8 +168,15 @@ def make_batch(
         decoder_ids = _pad(written, 0)
     else:
         places, rests = _after(rests, answers)
+    choices = None
     if answers is not None:
-        labels = [token_id for answer in answers for token_id in answer]
+        wanted = [token_id for answer in answers for token_id in answer]
+        if per_row:
+            lengths = torch.tensor(list(map(len, answers)))
+            answer_of = torch.arange(len(rows)).repeat_interleave(lengths)
+            choices = ChoiceTargets(torch.tensor(wanted), answer_of, len(rows), per_row)
+        else:
+            labels = wanted
     ids = _pad(rests, 0)
     width = ids.shape[1] if decoder_ids is None else decoder_ids.shape[1]
     targets = [i * width + place for i, found in enumerate(places) for place in found]
@@ -147,7 +189,17 @@ def make_batch(
         targets=torch.tensor(targets, dtype=torch.long),
         labels=None if labels is None else torch.tensor(labels, dtype=torch.long),
         decoder_ids=decoder_ids,
+        choices=choices,
     )
+
+
+def _for_answer(row: Row, answer: Sequence[int], mask_id: int | None) -> Row:
+    """The row with as many mask tokens as the answer has tokens, where it has any."""
+    if mask_id is None:
+        return row
+    at = row.ids.index(mask_id)
+    rest = [number for number in row.ids[at:] if number != mask_id]
+    return replace(row, ids=(*row.ids[:at], *[mask_id] * len(answer), *rest))
 
 
 def _after(

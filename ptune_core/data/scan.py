@@ -7,7 +7,7 @@ different texts share one with a probability below 1e-7. Hashes hold within one 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -60,20 +60,20 @@ class Scan:
     gaps: Counter[str] = field(default_factory=Counter)
 
 
-def scan_table(table: Table, columns: Mapping[str, str], target: str) -> Scan:
+def scan_table(table: Table, columns: Mapping[str, str], needed: Sequence[str]) -> Scan:
     """Find the rows in which the target and at least one input have text: instructions often come without an input.
 
     Args:
         table: The rows.
         columns: Template column -> data column, the target's included.
-        target: The template column that is the target.
+        needed: Template columns that must have text: those that answers are filled from, and last the target.
     """
     none = np.empty(0, dtype=np.int64)
     scan = Scan(Facts(none, none, none, none, none))
     parts = [scan.facts]
     start = 0
     for batch in record_batches(table, list(columns.values())):
-        parts.append(_scan_batch(scan, batch, columns, target, start))
+        parts.append(_scan_batch(scan, batch, columns, needed, start))
         start += len(batch)
     scan.facts = Facts(
         *(np.concatenate(arrays) for arrays in zip(*(vars(part).values() for part in parts), strict=True))
@@ -81,16 +81,20 @@ def scan_table(table: Table, columns: Mapping[str, str], target: str) -> Scan:
     return scan
 
 
-def _scan_batch(scan: Scan, batch: pa.RecordBatch, columns: Mapping[str, str], target: str, start: int) -> Facts:
+def _scan_batch(
+    scan: Scan, batch: pa.RecordBatch, columns: Mapping[str, str], needed: Sequence[str], start: int
+) -> Facts:
     """The facts of a batch that begins with row `start` of the table; what is not usable goes into `scan`."""
+    target = needed[-1]
     texts = {name: batch.column(column).to_pylist() for name, column in columns.items()}
     empty = {name: np.array([not text or text.isspace() for text in cells]) for name, cells in texts.items()}
     rows = batch.column(ROW).to_numpy()
     inputs = [name for name in columns if name != target]
     nothing = np.logical_and.reduce([empty[name] for name in inputs]) if inputs else np.zeros(len(batch), dtype=bool)
-    unusable = nothing | empty[target]
+    unusable = np.logical_or.reduce([nothing, *(empty[name] for name in needed)])
     for i in np.flatnonzero(unusable):
-        reason = f"empty {' and '.join(inputs)}" if nothing[i] else f"empty {target}"
+        lacking = inputs if nothing[i] else [name for name in needed if empty[name][i]]
+        reason = f"empty {' and '.join(lacking)}"
         scan.dropped.setdefault(reason, []).append(int(rows[i]))
     for i in np.flatnonzero(~unusable & np.logical_or.reduce([empty[name] for name in columns])):
         scan.gaps.update(name for name in inputs if empty[name][i])

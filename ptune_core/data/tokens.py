@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from ptune_core import __version__
 from ptune_core.data.batching import Row, RowMaker, all_rows
+from ptune_core.data.choices import pack, unpack
 from ptune_core.data.example_set import Example, ExampleSet
 from ptune_core.files import sync
 
@@ -46,6 +47,10 @@ class _Chunk:
         lists = (array.to_numpy() for column in (ids, answers) for array in (column.values, column.offsets))
         return cls(batch.column("num_cut").to_numpy(), *lists)
 
+    def answer(self, i: int) -> np.ndarray:
+        """The answer of row `i`, or its choices as they are stored."""
+        return self.answers[self.answer_bounds[i] : self.answer_bounds[i + 1]]
+
     @property
     def lengths(self) -> np.ndarray:
         return np.diff(self.id_bounds) + np.diff(self.answer_bounds)
@@ -59,7 +64,7 @@ class TokenRows:
 
     Args:
         examples: The N examples.
-        maker: Makes the rows. Free text is stored as an answer beside its row, with room kept for it.
+        maker: Makes the rows. Free text is stored as an answer beside its row, with room kept for it; so are choices.
         directory: Where the files are; made if it is not there.
         order: In which order they will be needed, `[N]` indices; None: as they come.
     """
@@ -87,15 +92,13 @@ class TokenRows:
         found = []
         for chunk, i in map(self._find, indices):
             ids = chunk.ids[chunk.id_bounds[i] : chunk.id_bounds[i + 1]]
-            found.append(Row(tuple(ids.tolist()), int(chunk.num_cut[i])))
+            choices = () if self.maker.choices is None else unpack(chunk.answer(i))
+            found.append(Row(tuple(ids.tolist()), int(chunk.num_cut[i]), choices))
         return found
 
     def answers(self, indices: Sequence[int] | np.ndarray) -> list[list[int]]:
         """The answers of some rows as token ids; of rows with labels they are empty."""
-        return [
-            chunk.answers[chunk.answer_bounds[i] : chunk.answer_bounds[i + 1]].tolist()
-            for chunk, i in map(self._find, indices)
-        ]
+        return [chunk.answer(i).tolist() for chunk, i in map(self._find, indices)]
 
     def lengths_of(self, indices: np.ndarray) -> np.ndarray:
         """Tokens of some rows with their answers, int32."""
@@ -153,10 +156,13 @@ class TokenRows:
         sync(self.directory)
 
     def _tokenise(self, examples: Sequence[Example]) -> pa.RecordBatch:
-        answers: list[list[int]] = [[] for _ in examples]
+        values = [example.values for example in examples]
         if self.examples.labels is None:
-            answers = self.maker.answers([example.values[self.examples.target] for example in examples])
-        rows = all_rows(self.maker.rows([example.values for example in examples], list(map(len, answers))))
+            answers = self.maker.answers([each[self.examples.target] for each in values])
+            rows = all_rows(self.maker.rows(values, list(map(len, answers))))
+        else:
+            rows = all_rows(self.maker.rows(values))
+            answers = [pack(row.choices) for row in rows]
         arrays = [[row.num_cut for row in rows], _lists([row.ids for row in rows]), _lists(answers)]
         return pa.record_batch(arrays, schema=_SCHEMA)
 

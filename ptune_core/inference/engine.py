@@ -97,7 +97,7 @@ class Engine:
             raise AdapterError("This adapter writes text, it has no labels to choose from", remedy="Use chat")
         if isinstance(request, Generate) and adapter.classifies:
             raise AdapterError("This adapter chooses between labels, it does not write text", remedy="Use classify")
-        _check_columns(request.rows if isinstance(request, Classify) else [request.values], adapter.template.columns)
+        _check_columns(request.rows if isinstance(request, Classify) else [request.values], adapter.columns)
         return adapter.base_key
 
     def answer(self, request: Request) -> Iterator[object]:
@@ -133,7 +133,7 @@ class Engine:
         trained = adapter.trained
         return {
             "task": "classify" if adapter.classifies else "generate",
-            "columns": list(adapter.template.columns),
+            "columns": list(adapter.columns),
             "data_columns": dict(trained.columns),
             "labels": list(trained.labels),
             "template": trained.template,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ptune_core.adapters.format import FILE_LIMITS, load_adapter, template_of
 from ptune_core.adapters.sidecar import BASE_FOLDER
+from ptune_core.data.columns import inputs_of
 from ptune_core.errors import AdapterError
 from ptune_core.model.base import BaseModel
 from ptune_core.model.prompted import PromptedModel
@@ -20,7 +21,7 @@ from ptune_core.model.text_cache import TextCache
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.model.tuned import BASE_FILES
 from ptune_core.prompt.template import TargetKind, Template
-from ptune_core.prompt.verbalizer import Verbalizer
+from ptune_core.prompt.verbalizer import Verbalizer, answer_columns
 
 MAX_ADAPTERS = 16
 """Adapters kept loaded; some megabytes each at most."""
@@ -63,6 +64,11 @@ class LoadedAdapter:
     def classifies(self) -> bool:
         """Whether it chooses between labels; else it writes text."""
         return bool(self.trained.labels)
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """What it wants to know of a row: the template's columns, and those that answers are filled from."""
+        return inputs_of(self.template, answer_columns(self.trained.verbalizer or {}))
 
     @cached_property
     def base_key(self) -> BaseKey:

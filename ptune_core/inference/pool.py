@@ -26,7 +26,7 @@ from ptune_core.model.prompted import PromptedModel, combine
 from ptune_core.model.targets import last_layer_at, only_rows
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.template import Template
-from ptune_core.prompt.verbalizer import Verbalizer
+from ptune_core.prompt.verbalizer import Verbalizer, answer_columns
 
 _MIB = 2**20
 
@@ -123,6 +123,10 @@ class AdapterPool:
         """
         if not trained.labels:
             raise AdapterError("This adapter writes text, it has no labels to choose from", got=name)
+        if answer_columns(trained.verbalizer or {}):
+            raise AdapterError(
+                "The rows of this adapter bring their own answers", got=name, remedy="Classify with it alone"
+            )
         own = trained.base_model if trained.tuned_base is None else str(trained.tuned_base)
         if own != self.base.id:
             raise AdapterError(f"The adapter {name} is of another base model", got=own, needed=self.base.id)

@@ -230,6 +230,19 @@ def load_base_model(
     )
 
 
+def fills_masks(id: str, revision: str | None = None) -> bool:
+    """Whether a base model is a masked one, so that its templates need [MASK]; only its configuration is read.
+
+    Raises:
+        BaseModelError: It does not exist, is gated, or cannot be fetched.
+    """
+    place = place_of(id)
+    with explained(id), quiet():
+        check_reachable(place, revision)
+        config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
+    return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_encoder_decoder
+
+
 def _auto_class(id: str, config: PreTrainedConfig, target: TargetKind) -> tuple[Any, BaseKind]:
     """What loads a base model for a target, and how it reads.
 

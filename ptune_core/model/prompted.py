@@ -78,9 +78,10 @@ class PromptedModel:
         self.base, self.verbalizer = base, verbalizer
         self.template = resolve_template(template, base)
         self.max_length = _max_length(max_length, base.max_positions)
-        options = {
+        options: dict[str, Any] = {
             "special_tokens": not template.messages,
             "writes_apart": base.kind is BaseKind.ENCODER_DECODER,
+            "verbalizer": verbalizer,
         }
         self.rows = RowMaker(base.tokenizer, self.template, self.max_length, **options)
         without = replace(self.template, segments=self.template.without_virtual_tokens())
@@ -132,11 +133,13 @@ class PromptedModel:
         An answer of several mask tokens has the sum of their logits: a softmax over the labels makes the same of it as
         of their log-probabilities, since all labels stand at the same places.
 
+        Rows that bring their own answers are scored by the mean log-probability of all tokens of each answer.
+
         Args:
             batch: From `label_batch`.
             prompt_embeddings: `[S * P, H]`; None if the rows have no virtual tokens.
         """
-        return self._scores_at(self._inputs(batch, prompt_embeddings), batch.targets)
+        return self._scores(self._inputs(batch, prompt_embeddings), batch)
 
     def text_losses(self, batch: Batch, prompt_embeddings: Tensor | None) -> Tensor:
         """Cross entropy of every answer token, `[S * N]` fp32.
@@ -146,10 +149,11 @@ class PromptedModel:
             prompt_embeddings: `[S * P, H]`; None if the rows have no virtual tokens.
         """
         assert batch.labels is not None, "a text batch has labels"
-        inputs = self._inputs(batch, prompt_embeddings)
-        with only_rows(self.base.model.get_output_embeddings(), batch.targets), self._only(inputs, batch.targets):
-            logits = self.base.model(**inputs).logits[0].float()
-        return functional.cross_entropy(logits, batch.labels, reduction="none")
+        return functional.cross_entropy(self.token_logits(batch, prompt_embeddings), batch.labels, reduction="none")
+
+    def token_logits(self, batch: Batch, prompt_embeddings: Tensor | None) -> Tensor:
+        """Logits of the whole vocabulary for every answer token, `[S * N, V]` fp32; arguments as `text_losses`."""
+        return self._logits_at(self._inputs(batch, prompt_embeddings), batch.targets)
 
     @torch.no_grad()
     def prefix(self, prompt_embeddings: Tensor) -> Prefix | None:
@@ -174,13 +178,13 @@ class PromptedModel:
         """
         num_done = 0 if prefix is None else prefix.covers(rows)
         whole = replace(self._arrangement, in_parts=False)
-        batch = make_batch([Row(row.ids[num_done:]) for row in rows], whole).to(self.base.device)
+        batch = make_batch([replace(row, ids=row.ids[num_done:]) for row in rows], whole).to(self.base.device)
         if prefix is None or not num_done:
             inputs = self._inputs(batch, prompt_embeddings)
         else:
             rest = combine(self.base.word_embeddings(batch.token_ids), batch.virtual_index, prompt_embeddings)
-            inputs = inputs_after(self.base, prefix.past.first(num_done).each(len(rows)), rest)
-        return self._scores_at(inputs, batch.targets)
+            inputs = inputs_after(self.base, prefix.past.first(num_done).each(len(rest)), rest)
+        return self._scores(inputs, batch)
 
     @torch.no_grad()
     def fill(self, rows: Sequence[Row], prompt_embeddings: Tensor | None) -> list[list[int]]:
@@ -201,6 +205,23 @@ class PromptedModel:
         """Input embeddings `[1, T, H]` of T numbers, see `Row`."""
         ids = torch.tensor([numbers], dtype=torch.long, device=self.base.device)
         return combine(self.base.word_embeddings(ids.clamp(min=0)), -ids - 1, prompt_embeddings)
+
+    def _scores(self, inputs: dict[str, Any], batch: Batch) -> Tensor:
+        """`label_logits` of what the base model is called with."""
+        if batch.choices is None:
+            return self._scores_at(inputs, batch.targets)
+        choices = batch.choices
+        logits = self._logits_at(inputs, batch.targets)
+        losses = functional.cross_entropy(logits, choices.token_ids, reduction="none")
+        sums = losses.new_zeros(choices.count).index_add(0, choices.answers, losses)
+        lengths = torch.bincount(choices.answers, minlength=choices.count)
+        return -(sums / lengths).view(-1, choices.per_row)
+
+    def _logits_at(self, inputs: dict[str, Any], targets: Tensor) -> Tensor:
+        """Logits of the whole vocabulary at `[N]` targets of what the base model is called with, `[N, V]` fp32."""
+        with only_rows(self.base.model.get_output_embeddings(), targets), self._only(inputs, targets):
+            logits: Tensor = self.base.model(**inputs).logits[0].float()
+        return logits
 
     def _scores_at(self, inputs: dict[str, Any], targets: Tensor) -> Tensor:
         """`label_logits` at `[N]` targets of what the base model is called with."""
@@ -234,9 +255,9 @@ class PromptedModel:
         return torch.stack([at_masks[:, i, places[:, i]] for i in range(places.shape[1])]).sum(dim=0)
 
     def _answer_ids(self, verbalizer: Verbalizer) -> Tensor | None:
-        """The tokens that tell the answers apart: `[C]`, or `[C, M]` for masks; None with a classification head."""
+        """The tokens that tell the answers apart: `[C]`, or `[C, M]` for masks; None where none do."""
         target = self.template.target
-        if target.kind is TargetKind.HEAD:
+        if target.kind is TargetKind.HEAD or verbalizer.columns:
             return None
         if target.kind is TargetKind.ANSWER:
             return torch.tensor(verbalizer.first_ids(self.rows.encode_answer), device=self.base.device)

@@ -1,17 +1,26 @@
-"""Verbalizer: label <-> answer words. No torch."""
+"""Verbalizer: label <-> answer words, or what each row says the words are. No torch."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 from ptune_core.errors import SettingsError
+from ptune_core.prompt.segments import FILTERS, Column, Literal
+
+_COLUMN = re.compile(r"\{\s*([^{}|\n]*[^{}|\s])\s*((?:\|[^{}|\n]*)*)\}")
 
 
 @dataclass(frozen=True)
 class Verbalizer:
-    """The answer words of every label; the order of `answers` is the order of the label indices."""
+    """The answer words of every label; the order of `answers` is the order of the label indices.
+
+    An answer with a column in it, such as ``{0: " {choice1}", 1: " {choice2|lower_first}"}``, is filled from the row:
+    each row brings its own choices. One label's may, and then all answers are compared by all of their words.
+    """
 
     answers: dict[str, str]
 
@@ -38,6 +47,10 @@ class Verbalizer:
             problems.append(f"the data has no label {_listed(unknown)}")
         if empty := [label for label in labels if label in answers and not answers[label].strip()]:
             problems.append(f"the answer for {_listed(empty)} is empty")
+        parts = [part for label in labels for part in _parts(answers.get(label, ""))]
+        filters = {name for part in parts if isinstance(part, Column) for name in part.filters}
+        if strange := sorted(filters - set(FILTERS)):
+            problems.append(f"there is no filter {_listed(strange)}, only {', '.join(FILTERS)}")
         if problems:
             raise SettingsError(
                 "The labels and their answers do not fit together",
@@ -50,6 +63,24 @@ class Verbalizer:
     def labels(self) -> tuple[str, ...]:
         """The labels; their places are the label indices."""
         return tuple(self.answers)
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """Data columns that answers are filled from, each once, in order; empty: all rows have the same answers."""
+        return answer_columns(self.answers)
+
+    def filled(self, values: Mapping[str, str]) -> tuple[str, ...]:
+        """The answers of one row, in the order of the labels.
+
+        Args:
+            values: Column -> text, those of `columns` at least.
+        """
+        return tuple(
+            "".join(
+                part.text if isinstance(part, Literal) else part.apply(values[part.name]) for part in _parts(answer)
+            )
+            for answer in self.answers.values()
+        )
 
     def token_ids(self, encode: Callable[[str], list[int]]) -> dict[str, list[int]]:
         """Label -> token ids of its answer.
@@ -103,6 +134,23 @@ class Verbalizer:
         if problems:
             what = "The answers cannot be told apart with the tokenizer of the base model"
             raise SettingsError(what, got="; ".join(problems), needed=needed, remedy=remedy)
+
+
+def answer_columns(answers: Mapping[str, str]) -> tuple[str, ...]:
+    """Data columns that `answers` (label -> answer words) are filled from, each once, in order."""
+    parts = [part for answer in answers.values() for part in _parts(answer)]
+    return tuple(dict.fromkeys(part.name for part in parts if isinstance(part, Column)))
+
+
+def _parts(answer: str) -> list[Literal | Column]:
+    """An answer as text and columns; a brace that names no column is text."""
+    parts: list[Literal | Column] = []
+    at = 0
+    for match in _COLUMN.finditer(answer):
+        filters = tuple(name.strip() for name in match[2].split("|")[1:])
+        parts += [Literal(answer[at : match.start()]), Column(match[1], filters=filters)]
+        at = match.end()
+    return [*parts, Literal(answer[at:])]
 
 
 def _listed(labels: Sequence[str], most: int = 20) -> str:

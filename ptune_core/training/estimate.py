@@ -18,7 +18,7 @@ from ptune_core.model.text_cache import Place, TextCache
 from ptune_core.training.loop import Schedule, Trainer, take_step
 from ptune_core.training.metrics import Evaluation
 from ptune_core.training.preparation import disk_bytes
-from ptune_core.training.tasks import LabelTask, TextTask
+from ptune_core.training.tasks import AnyTask
 from ptune_core.training.trial import has_own_weights
 
 LOOKED_AT = 64
@@ -148,9 +148,7 @@ class Estimate:
         return ", ".join(parts)
 
 
-def measure(
-    trainer: Trainer, task: LabelTask | TextTask, part: LabelTask | TextTask, base: BaseModel, begun: float
-) -> Estimate:
+def measure(trainer: Trainer, task: AnyTask, part: AnyTask, base: BaseModel, begun: float) -> Estimate:
     """Take up to three steps with `trainer`, which must not be used afterwards: two usual ones and one of the longest.
 
     Args:
@@ -200,14 +198,14 @@ def choose_steps(by_tokens: Sequence[int], size: int) -> list[list[int]]:
     return [picked[::2], picked[1::2], longest]
 
 
-def _by_tokens(task: LabelTask | TextTask, size: int) -> list[int]:
+def _by_tokens(task: AnyTask, size: int) -> list[int]:
     """Positions of batches of the first epoch, enough for three steps if it has so many; shortest first."""
     order = task.order
     looked_at = range(min(max(LOOKED_AT, 3 * size), order.batches_per_epoch))
     return sorted(looked_at, key=lambda position: int(order.lengths_of(np.array(order.indices(position))).sum()))
 
 
-def _step_seconds(trainer: Trainer, task: LabelTask | TextTask, positions: Sequence[int]) -> float:
+def _step_seconds(trainer: Trainer, task: AnyTask, positions: Sequence[int]) -> float:
     begun = time.perf_counter()
     take_step([trainer], _At(task, positions))
     return time.perf_counter() - begun
@@ -217,7 +215,7 @@ def _step_seconds(trainer: Trainer, task: LabelTask | TextTask, positions: Seque
 class _At:
     """A task that has only these batches, over and over."""
 
-    task: LabelTask | TextTask
+    task: AnyTask
     positions: Sequence[int]
 
     def losses(self, position: int, prompts: Sequence[Tensor]) -> tuple[Tensor, int]:

@@ -6,7 +6,7 @@ B rows, P virtual tokens, H hidden size, C labels, N answer tokens.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch.nn import functional
 from ptune_core.data.batching import Row
 from ptune_core.data.order import by_length
 from ptune_core.training.metrics import Metric
-from ptune_core.training.tasks import LabelTask, TextTask
+from ptune_core.training.tasks import AnyTask, LabelTask, TextTask
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class LeftOut:
     groups: tuple[Measured, ...]
 
 
-def leave_out_each(task: LabelTask | TextTask, prompt_embeddings: Tensor) -> LeftOut:
+def leave_out_each(task: AnyTask, prompt_embeddings: Tensor) -> LeftOut:
     """Measure what each virtual token, and each group of them, is worth.
 
     Later tokens move up where one is missing: the input is what it would be had the token never been there. Text before
@@ -71,7 +71,7 @@ def leave_out_each(task: LabelTask | TextTask, prompt_embeddings: Tensor) -> Lef
     # A group of one token is that token, and the only group all of them: each set is measured once.
     wanted = list(dict.fromkeys([frozenset[int](), *tokens, *groups]))
     found = dict(zip(wanted, _measure(task, prompt_embeddings, wanted), strict=True))
-    metric = Metric.ACCURACY if isinstance(task, LabelTask) else Metric.LOSS
+    metric = Metric.LOSS if isinstance(task, TextTask) else Metric.ACCURACY
     return LeftOut(
         metric=metric,
         examples=len(task.validation),
@@ -84,25 +84,29 @@ def leave_out_each(task: LabelTask | TextTask, prompt_embeddings: Tensor) -> Lef
 def without(row: Row, tokens: Iterable[int]) -> Row:
     """The row with these virtual tokens, from 0, taken out."""
     gone = {-(token + 1) for token in tokens}
-    return Row(tuple(number for number in row.ids if number not in gone), row.num_cut)
+    return replace(row, ids=tuple(number for number in row.ids if number not in gone))
 
 
 @torch.no_grad()
-def _measure(task: LabelTask | TextTask, prompt_embeddings: Tensor, wanted: Sequence[frozenset[int]]) -> list[Measured]:
+def _measure(task: AnyTask, prompt_embeddings: Tensor, wanted: Sequence[frozenset[int]]) -> list[Measured]:
     """A result for each set of tokens to leave out. A batch is read once, and measured with all of them."""
     source, sums = task.validation_rows, torch.zeros(len(wanted), 2, dtype=torch.float64)
     count = 0
     prompt_embeddings = prompt_embeddings.to(task.model.base.device)
     for chosen in by_length(source.lengths_of(np.arange(len(source))), task.batching.eval_batch_size):
         rows, answers = source.rows(chosen), source.answers(chosen)
-        count += len(chosen) if isinstance(task, LabelTask) else sum(map(len, answers))
+        count += sum(map(len, answers)) if isinstance(task, TextTask) else len(chosen)
         for place, tokens in enumerate(wanted):
             left = [without(row, tokens) for row in rows]
-            if isinstance(task, LabelTask):
-                gold = torch.tensor([task.validation_gold[i] for i in chosen.tolist()])
-                logits = task.model.label_logits(task.model.label_batch(left), prompt_embeddings).cpu()
-                losses, right = functional.cross_entropy(logits, gold, reduction="none"), logits.argmax(dim=1) == gold
-            else:
+            if isinstance(task, TextTask):
                 losses = right = task.model.text_losses(task.model.text_batch(left, answers), prompt_embeddings).cpu()
+            else:
+                gold = torch.tensor([task.validation_gold[i] for i in chosen.tolist()])
+                if isinstance(task, LabelTask):
+                    scores = task.model.label_logits(task.model.label_batch(left), prompt_embeddings).cpu()
+                    losses = functional.cross_entropy(scores, gold, reduction="none")
+                else:
+                    losses, scores = task.scored(left, chosen.tolist(), prompt_embeddings)
+                right = scores.argmax(dim=1) == gold
             sums[place] += torch.stack([right.double().sum(), losses.double().sum()])
     return [Measured(value, loss) for value, loss in (sums / count).tolist()]

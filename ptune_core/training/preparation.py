@@ -38,12 +38,17 @@ from ptune_core.prompt.template import Template
 from ptune_core.prompt.verbalizer import Verbalizer
 from ptune_core.training.loop import Schedule
 from ptune_core.training.settings import PromptInit, RunSettings
-from ptune_core.training.tasks import Batching, LabelTask, TextTask
+from ptune_core.training.tasks import AnyTask, Batching, CandidateTask, LabelTask, TextTask
 
 RUNGS = (1 / 8, 1 / 4, 1 / 2)
 """Shares of the steps after which the settings of a sweep are compared; four or fewer only at the later ones."""
 
 _MIB = 2**20
+
+
+def labels_of(settings: RunSettings) -> Mapping[str, str] | None:
+    """Label -> answer words as they were chosen; None: as the data says."""
+    return DEMO_LABELS if settings.labels is None and settings.data == DEMO else settings.labels
 
 
 def load_examples(settings: RunSettings, tables: Tables) -> Examples:
@@ -56,24 +61,27 @@ def load_examples(settings: RunSettings, tables: Tables) -> Examples:
         tables.table,
         settings.parsed_template,
         columns=settings.columns,
-        labels=settings.labels or (DEMO_LABELS if settings.data == DEMO else None),
+        labels={} if settings.candidates else labels_of(settings),
         split=SplitOptions(settings.validation_fraction, settings.max_validation_rows, settings.seed),
         validation=tables.validation,
     )
 
 
-def make_task(model: PromptedModel, examples: Examples, settings: RunSettings, directory: Path) -> LabelTask | TextTask:
-    """The task these examples are: labels if there is a verbalizer, else text to generate.
+def make_task(model: PromptedModel, examples: Examples, settings: RunSettings, directory: Path) -> AnyTask:
+    """The task these examples are: labels if there is a verbalizer, one of the candidates if there are any, else text.
 
     Args:
         model: The prompted model.
         examples: Both splits.
-        settings: Batch sizes and seed are taken from them.
+        settings: Candidates, batch sizes and seed are taken from them.
         directory: Where tokenised rows are kept.
     """
-    kind = LabelTask if model.classifies else TextTask
     batching = Batching(settings.batch_size, settings.eval_batch_size, settings.seed)
-    return kind(model, examples.train, examples.validation, batching, directory)
+    splits = examples.train, examples.validation
+    if settings.candidates:
+        return CandidateTask(model, *splits, batching, directory, candidates=settings.candidates)
+    kind = LabelTask if model.classifies else TextTask
+    return kind(model, *splits, batching, directory)
 
 
 def make_schedule(settings: RunSettings, num_examples: int) -> Schedule:

@@ -14,13 +14,15 @@ from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic.fields import FieldInfo
 
+from ptune_core.data.columns import inputs_of
 from ptune_core.demo import DEMO, DEMO_TEMPLATE
 from ptune_core.errors import PTuneError, SettingsError
 from ptune_core.model.device import BaseWeights, Device, Precision
 from ptune_core.prompt.kinds import EncoderKind
-from ptune_core.prompt.template import Target, Template, parse_template
+from ptune_core.prompt.template import Target, TargetKind, Template, parse_template
+from ptune_core.prompt.verbalizer import answer_columns
+from ptune_core.training.option_text import bounds_text, describe
 from ptune_core.training.plain_yaml import load_mapping
 
 MAX_VIRTUAL_TOKENS = 512
@@ -95,8 +97,15 @@ class RunSettings(BaseModel):
     )
     labels: dict[str, str] | None = Field(
         None,
-        description="Verbalizer: label -> answer words, such as {0: ' No', 1: ' Yes'}. Empty: the label itself is the "
-        "answer if the column has few different values, else the column is text to generate.",
+        description="Verbalizer: label -> answer words, such as {0: ' No', 1: ' Yes'}; {0: ' {choice1}', 1: "
+        "' {choice2}'} takes each row's answers from its columns. Empty: the label itself is the answer if the column "
+        "has few different values, else the column is text to generate; {}: text, whatever its values.",
+    )
+    candidates: list[str] = Field(
+        default_factory=list,
+        max_length=100_000,
+        description="Words to choose the answer from, each one token, such as a restricted vocabulary; training is "
+        "over the whole vocabulary. Empty: no such list.",
     )
     encoder_reparameterization_type: EncoderKind = Field(
         EncoderKind.MLP,
@@ -226,6 +235,13 @@ class RunSettings(BaseModel):
         # By the look of it alone: stored settings are read again in other folders.
         if self.revision is not None and (self.base_model == DEMO or self.base_model.startswith(("/", ".", "~"))):
             raise _revision_of_a_folder(self.base_model, self.revision)
+        target = template.target
+        if self.candidates and (self.labels or target.kind is TargetKind.HEAD or target.count > 1):
+            raise SettingsError(
+                "Candidates are for one word to find, and this run has another target",
+                got="labels" if self.labels else f"[{target.kind}:{target.column}]",
+                needed="candidates with [ANSWER:column] or one [MASK:column], and without labels",
+            )
         if self.base_weights is BaseWeights.TUNED and self.precision not in (Precision.AUTO, Precision.FP32):
             raise _too_coarse_to_learn(self.precision)
         if not self.sweep:  # else each trial is checked
@@ -282,6 +298,11 @@ class RunSettings(BaseModel):
         """
         return parse_template(self.template)
 
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """Every column that an example is made from, but the target's: the template's, and those of answers."""
+        return inputs_of(self.parsed_template, answer_columns(self.labels or {}))
+
     def steps_for(self, num_examples: int, processes: int = 1) -> int:
         """Optimizer steps of a run over `num_examples` training examples, in so many processes."""
         if self.epochs is None:
@@ -304,7 +325,7 @@ class RunSettings(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise SettingsError(_describe(error)) from None
+            raise SettingsError(describe(error)) from None
         except PTuneError as error:
             raise SettingsError(str(error)) from error
 
@@ -350,40 +371,3 @@ def _too_coarse_to_learn(precision: Precision) -> SettingsError:
         needed="auto or fp32, which are the same here",
         remedy="Set precision to auto, or base_weights to frozen",
     )
-
-
-def bounds_text(field: FieldInfo) -> str:
-    """The allowed values of one option in words, such as ``1 to 4096``; empty if anything goes."""
-    if isinstance(field.annotation, type) and issubclass(field.annotation, StrEnum):
-        return "One of: " + ", ".join(field.annotation)
-    low, high = field_bounds(field)
-    if low is None or high is None:
-        return ""
-    return f"{low:g} to {high:g}" if isinstance(low, float) or isinstance(high, float) else f"{low} to {high}"
-
-
-def field_bounds(field: FieldInfo) -> tuple[float | None, float | None]:
-    """Lowest and highest allowed number of an option (None: unbounded); exclusive bounds are given as they are."""
-    low = high = None
-    for constraint in field.metadata:
-        low = getattr(constraint, "ge", getattr(constraint, "gt", low))
-        high = getattr(constraint, "le", getattr(constraint, "lt", high))
-    return low, high
-
-
-def _describe(error: ValidationError) -> str:
-    lines = []
-    for problem in error.errors():
-        place = ".".join(str(part) for part in problem["loc"]) or "settings"
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"{place}: there is no such option. `python -m ptune_core init-settings` lists them all")
-        elif problem["type"] == "value_error":
-            lines.append(problem["msg"].removeprefix("Value error, "))
-        else:
-            lines.append(f"{place}: {problem['msg']} (got {_short(problem['input'])})")
-    return lines[0] if len(lines) == 1 else "\n".join(f"{i}. {line}" for i, line in enumerate(lines, start=1))
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

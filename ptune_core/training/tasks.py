@@ -1,4 +1,4 @@
-"""What the loop trains on: rows of a prompted model with labels, or with texts to generate."""
+"""What the loop trains on: rows of a prompted model with labels, with texts to generate, or with one word to find."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ptune_core.data.batching import Row
 from ptune_core.data.examples import Example, ExampleSet
 from ptune_core.data.order import BatchOrder, by_length, first_epoch
 from ptune_core.data.tokens import TokenRows, which_fit
@@ -20,7 +21,7 @@ from ptune_core.errors import DataError
 from ptune_core.model.generation import Sampling, complete
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.text_cache import Context
-from ptune_core.training.metrics import Evaluation, accuracy
+from ptune_core.training.metrics import Evaluation, accuracy, majority_accuracy
 
 SAMPLES = 12
 TEXT_SAMPLES = 3
@@ -120,6 +121,11 @@ class LabelTask(_Task):
         return _label_indices(self.validation).tolist()
 
     @property
+    def majority(self) -> float:
+        """Accuracy of always naming the most frequent label."""
+        return majority_accuracy(self.validation_gold)
+
+    @property
     def warnings(self) -> list[str]:
         """What a person should know about how the examples fit; of many examples, how the first ones do."""
         cut, of = self.train_rows.num_cut_of_first()
@@ -182,6 +188,9 @@ class TextTask(_Task):
     Raises:
         DataError: No example of a split fits.
     """
+
+    majority = None
+    """There is no most frequent text."""
 
     @property
     def warnings(self) -> list[str]:
@@ -247,6 +256,136 @@ class TextTask(_Task):
     ) -> Tensor:
         batch = self.model.text_batch(rows.rows(chosen), rows.answers(chosen), copies=copies)
         return self.model.text_losses(batch, prompt_embeddings)
+
+
+class CandidateTask(_Task):
+    """One word to find: cross entropy over the whole vocabulary, while the prediction is one of the candidates.
+
+    This is how LAMA is trained and measured (P@1 within a restricted vocabulary; arXiv 2103.10385, section 4). The
+    model has no verbalizer. Candidates that are not one token of the base model, and examples whose answer is none of
+    the candidates, are left out and told in `warnings`.
+
+    Args:
+        model: The prompted model.
+        train: Examples to learn from.
+        validation: Examples to measure on.
+        batching: Batch sizes and the seed of the order.
+        directory: Where tokenised rows are kept.
+        candidates: The words to choose from.
+
+    Raises:
+        DataError: No example of a split has an answer among the candidates.
+    """
+
+    def __init__(
+        self,
+        model: PromptedModel,
+        train: ExampleSet,
+        validation: ExampleSet,
+        batching: Batching,
+        directory: Path,
+        *,
+        candidates: Sequence[str],
+    ) -> None:
+        words = list(dict.fromkeys(word.strip() for word in candidates))
+        answers = model.rows.answers(words)
+        closes = model.rows.mask_id is None and model.base.tokenizer.eos_token_id is not None
+        length = 2 if closes else 1
+        by_token = {ids[0]: word for word, ids in zip(words, answers, strict=True) if len(ids) == length}
+        self.candidates, self._token_ids = list(by_token.values()), torch.tensor(list(by_token), dtype=torch.long)
+        self._index_of = {word: i for i, word in enumerate(self.candidates)}
+        super().__init__(model, train, validation, batching, directory)
+        self._train_gold, self.validation_gold = self._gold(self.train), self._gold(self.validation)
+        if len(words) > len(self.candidates):
+            told = f"{len(self.candidates)} of {len(words)} candidates are one token of the base model and used"
+            self._left_out.insert(0, told)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a person should know about how the examples fit."""
+        return self._left_out
+
+    @property
+    def majority(self) -> float:
+        """Accuracy of always naming the most frequent answer of the validation split."""
+        return majority_accuracy(self.validation_gold)
+
+    def losses(self, position: int, prompts: Sequence[Tensor]) -> tuple[Tensor, int]:
+        """See `loop.Task`."""
+        chosen = self.order.indices(position)
+        gold = [self._train_gold[i] for i in chosen]
+        batch = self.model.text_batch(self.train_rows.rows(chosen), self._answers(gold), copies=len(prompts))
+        losses = self.model.text_losses(batch, torch.cat(list(prompts)))
+        return losses.view(len(prompts), -1).sum(dim=1), len(chosen)
+
+    def evaluate(self, prompt_embeddings: Tensor) -> Evaluation:
+        """See `loop.Task`; the metric is P@1 among the candidates, the loss is that of the whole vocabulary."""
+        return self._evaluate(self.validation_rows, prompt_embeddings)
+
+    @cached_property
+    def zero_shot(self) -> Evaluation:
+        """The base model alone, same template."""
+        return self._evaluate(self._zero_shot_rows(), None)
+
+    def samples(self, evaluation: Evaluation, prompt_embeddings: Tensor) -> list[dict[str, Any]]:
+        """Some validation rows with what was predicted, wrong ones first."""
+        is_right = np.array(evaluation.predicted) == np.array(self.validation_gold)
+        chosen = np.argsort(is_right, kind="stable")[:SAMPLES].tolist()
+        return [
+            self._shown(example)
+            | {"predicted": self.candidates[evaluation.predicted[i]], "p": round(evaluation.confidence[i], 4)}
+            for i, example in zip(chosen, self.validation.read(chosen), strict=True)
+        ]
+
+    @torch.no_grad()
+    def scored(
+        self, rows: Sequence[Row], chosen: Sequence[int], prompt_embeddings: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Losses `[B]` of validation examples over the whole vocabulary, and logits of the candidates, `[B, C]`.
+
+        Args:
+            rows: B rows of these examples.
+            chosen: Their indices.
+            prompt_embeddings: `[P, H]`; None if the rows have no virtual tokens.
+        """
+        batch = self.model.text_batch(rows, self._answers([self.validation_gold[i] for i in chosen]))
+        logits = self.model.token_logits(batch, prompt_embeddings).cpu()
+        assert batch.labels is not None
+        losses = functional.cross_entropy(logits, batch.labels.cpu(), reduction="none")
+        return losses, logits[:, self._token_ids]
+
+    def _that_fit(self, examples: ExampleSet, split: str) -> ExampleSet:
+        known = np.array([index >= 0 for index in self._gold(examples)], dtype=bool)
+        if not known.any():
+            raise DataError(
+                f"No {split} example has an answer among the candidates",
+                got=f"{len(examples)} examples, {len(self.candidates)} candidates that are one token of the base model",
+                needed="answers that are candidates, and one token each",
+            )
+        if count := int((~known).sum()):
+            self._left_out.append(f"{count} of {len(examples)} {split} examples have no candidate as answer, left out")
+        return examples.select(known)
+
+    def _gold(self, examples: ExampleSet) -> list[int]:
+        """`[N]` numbers of the candidates that are right; -1 where none is."""
+        return [self._index_of.get(example.values[examples.target].strip(), -1) for example in examples]
+
+    def _answers(self, gold: Sequence[int]) -> list[list[int]]:
+        return [[int(self._token_ids[index])] for index in gold]
+
+    @torch.no_grad()
+    def _evaluate(self, rows: TokenRows, prompt_embeddings: Tensor | None) -> Evaluation:
+        losses, predicted, confidence = (np.zeros(len(rows)) for _ in range(3))
+        for chosen in self._batches(rows):
+            losses[chosen], scores = self.scored(rows.rows(chosen), chosen.tolist(), prompt_embeddings)
+            best = scores.softmax(dim=1).max(dim=1)
+            confidence[chosen], predicted[chosen] = best.values, best.indices
+        indices = tuple(int(index) for index in predicted)
+        value = accuracy(self.validation_gold, indices)
+        return Evaluation(float(losses.mean()), value, predicted=indices, confidence=tuple(confidence.tolist()))
+
+
+AnyTask = LabelTask | TextTask | CandidateTask
 
 
 def _label_indices(examples: ExampleSet) -> np.ndarray:

@@ -28,13 +28,12 @@ from ptune_core.training.metrics import (
     calibration_error,
     confusion_matrix,
     macro_f1,
-    majority_accuracy,
     wilson_interval,
 )
 from ptune_core.training.preparation import check_encoder_room, initial_prompt_embeddings, make_schedule, prompt_config
 from ptune_core.training.settings import RunSettings
 from ptune_core.training.snapshots import Snapshots
-from ptune_core.training.tasks import LabelTask, TextTask
+from ptune_core.training.tasks import AnyTask, LabelTask, TextTask
 
 TUNED = "tuned-base"
 """Folder of a trial with the base model as its best step left it, until that is in the adapter."""
@@ -55,14 +54,14 @@ class Lesson:
     """
 
     model: PromptedModel
-    task: LabelTask | TextTask
+    task: AnyTask
     examples: Examples
     starts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def metric(self) -> Metric:
         """What decides which evaluation is best."""
-        return Metric.ACCURACY if isinstance(self.task, LabelTask) else Metric.LOSS
+        return Metric.LOSS if isinstance(self.task, TextTask) else Metric.ACCURACY
 
     def confusion(self, evaluation: Evaluation) -> list[list[int]]:
         """`[C][C]` counts of the validation split."""
@@ -192,10 +191,9 @@ class Trial:
         if isinstance(task, LabelTask):
             line["macro_f1"] = macro_f1(self.lesson.confusion(evaluation))
         if event.step == 0:
-            majority = majority_accuracy(task.validation_gold) if isinstance(task, LabelTask) else None
             # A new classification head knows nothing: what it says before training is its zero-shot line.
             zero_shot = task.zero_shot or evaluation
-            self.baseline = {"majority": majority, "zero_shot": zero_shot.value}
+            self.baseline = {"majority": task.majority, "zero_shot": zero_shot.value}
             self.report("baseline", **self.baseline)
         self.report("eval", step=event.step, **line)
         if event.best:
@@ -225,10 +223,11 @@ class Trial:
             "train_examples": task.num_examples,
             "validation_examples": len(task.validation),
         }
+        if not isinstance(task, TextTask):
+            result["interval"] = wilson_interval(evaluation.value, len(task.validation))
         if isinstance(task, LabelTask):
             confusion = self.lesson.confusion(evaluation)
             result |= {
-                "interval": wilson_interval(evaluation.value, len(task.validation)),
                 "macro_f1": macro_f1(confusion),
                 "calibration_error": calibration_error(
                     task.validation_gold, list(evaluation.predicted), list(evaluation.confidence)

@@ -15,9 +15,13 @@ from pydantic.fields import FieldInfo
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import texts
 
-_MAPPINGS = {name for name, field in RunSettings.model_fields.items() if "dict" in str(field.annotation)}
-OWN_CONTROLS = frozenset({"data", "validation_data", "template", "base_model"} | _MAPPINGS)
-"""Settings that the cards for model, data and prompt ask for in their own way; no single control holds a mapping."""
+_COLLECTIONS = {
+    name
+    for name, field in RunSettings.model_fields.items()
+    if {"dict", "list"} & set(re.findall(r"\w+", str(field.annotation)))
+}
+OWN_CONTROLS = frozenset({"data", "validation_data", "template", "base_model"} | _COLLECTIONS)
+"""Settings that the cards for model, data and prompt ask for in their own way; no single control holds a collection."""
 
 MAIN = ("encoder_reparameterization_type", "max_steps", "learning_rate", "batch_size")
 """Settings that are always in view; all others are under Advanced."""

@@ -10,6 +10,7 @@ from ptune_core.data.examples import Report, SplitOptions, build_examples, guess
 from ptune_core.data.table import Table
 from ptune_core.prompt.segments import Column, Literal, Special, Target, TargetKind, VirtualTokens
 from ptune_core.prompt.template import Template
+from ptune_core.prompt.verbalizer import answer_columns
 from ptune_core.training.settings import RunSettings
 
 _MAX_CELL = 400
@@ -66,9 +67,10 @@ def report_on(table: Table, settings: RunSettings) -> DataReport:
         SettingsError: The verbalizer does not fit the labels.
     """
     template = settings.parsed_template
-    columns = map_columns(table.columns, template, settings.columns)
+    labels = {} if settings.candidates else settings.labels
+    columns = map_columns(table.columns, template, settings.columns, (), answer_columns(labels or {}))
     split = SplitOptions(settings.validation_fraction, settings.max_validation_rows, settings.seed)
-    examples = build_examples(table, template, columns=columns, labels=settings.labels, split=split)
+    examples = build_examples(table, template, columns=columns, labels=labels, split=split)
     report = examples.report
     verbalizer = {}
     if examples.verbalizer is not None and template.target.kind is not TargetKind.HEAD:

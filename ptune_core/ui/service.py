@@ -29,7 +29,7 @@ from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Run, Store
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import texts
-from ptune_core.ui.preview import needed_columns, varied_rows
+from ptune_core.ui.preview import varied_rows
 from ptune_core.ui.uploads import Uploads
 
 _EXAMPLES = 4
@@ -180,7 +180,6 @@ class Service:
         state, reason = directory.recorded_state()  # as the live plot does; the store hears of the end a moment later
         result = directory.result() or {}
         has_adapter = _has_adapter(directory)
-        template = run.settings.parsed_template
         return RunView(
             id=run.id,
             name=run.name,
@@ -189,7 +188,7 @@ class Service:
             problem=reason if state in _ENDED_BADLY else "",
             warning=texts.no_better(result),
             has_adapter=has_adapter,
-            columns=template.columns,
+            columns=run.settings.input_columns,
             labels=tuple(result.get("labels") or ()),
             examples=_examples(directory, run.settings) if has_adapter else (),
             base_weights=run.settings.base_weights,
@@ -300,10 +299,10 @@ def _examples(directory: RunDirectory, settings: RunSettings) -> tuple[dict[str,
         table = open_table(directory.data)
     except DataError:
         return ()  # the adapter is of use without its data
-    template = settings.parsed_template
-    names = {name: settings.columns.get(name, name) for name in needed_columns(template)}
-    rows = varied_rows(table.preview, names[template.target.column], _EXAMPLES)
-    return tuple({name: row.get(names[name], "") for name in template.columns} for row in rows)
+    names = {name: settings.columns.get(name, name) for name in settings.input_columns}
+    target = settings.parsed_template.target.column
+    rows = varied_rows(table.preview, settings.columns.get(target, target), _EXAMPLES)
+    return tuple({name: row.get(column, "") for name, column in names.items()} for row in rows)
 
 
 def _files(adapter: Path) -> tuple[tuple[str, int], ...]:

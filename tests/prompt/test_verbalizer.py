@@ -75,3 +75,17 @@ def test_mask_answers_have_exactly_as_many_tokens_as_masks() -> None:
 def test_mask_answers_with_the_same_tokens_are_named() -> None:
     with pytest.raises(SettingsError, match="'a', 'b' have the same tokens"):
         Verbalizer({"0": "a", "1": "b", "2": "cc"}).mask_ids(by_word, 1)
+
+
+def test_answers_are_filled_from_the_row() -> None:
+    answers = {"0": " {choice1|strip_punct|lower_first}.", "1": " not { choice2 }"}
+    verbalizer = Verbalizer.from_labels(["0", "1"], answers)
+    assert verbalizer.columns == ("choice1", "choice2")
+    filled = verbalizer.filled({"choice1": "The dog ran!", "choice2": "a cat", "other": "x"})
+    assert filled == (" the dog ran.", " not a cat")
+    assert Verbalizer.from_labels(["0", "1"], {"0": " {", "1": " }"}).columns == ()
+
+
+def test_an_unknown_filter_is_told() -> None:
+    with pytest.raises(SettingsError, match="no filter 'shout'"):
+        Verbalizer.from_labels(["0", "1"], {"0": " {a|shout}", "1": " {b}"})

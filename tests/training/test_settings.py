@@ -116,3 +116,21 @@ def test_a_revision_of_a_folder_is_refused(base_model: str) -> None:
     """The bug this pins: it was ignored without a word."""
     with pytest.raises(SettingsError, match="belongs to a base model of the Hub"):
         RunSettings.parse({"base_model": base_model, "revision": "main"})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"labels": {"a": " a", "b": " b"}, "template": "{text} [P][ANSWER:label]"},
+        {"template": "{text} [P] [HEAD:label]"},
+        {"template": "{text} [P] [MASK*2:label]"},
+    ],
+)
+def test_candidates_are_for_one_word_to_find(values: dict[str, object]) -> None:
+    with pytest.raises(SettingsError, match="Candidates are for one word"):
+        RunSettings.parse({**values, "candidates": ["a", "b"]})
+
+
+def test_input_columns_include_those_of_answers() -> None:
+    settings = RunSettings.parse({"template": "{text} [P][ANSWER:label]", "labels": {"0": " {a}", "1": " {b|lower}"}})
+    assert settings.input_columns == ("text", "a", "b")
