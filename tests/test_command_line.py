@@ -22,6 +22,7 @@ import pytest
 from ptune_core.__main__ import build_parser, main
 from ptune_core.commands.arguments import override_value, read_settings
 from ptune_core.commands.train import stop_on_interrupt
+from ptune_core.demo import DEMO_MODEL
 from ptune_core.errors import SettingsError
 from ptune_core.training.settings import RunSettings
 
@@ -267,6 +268,8 @@ def test_the_readme_names_only_real_commands() -> None:
         "chat",
         "export",
         "inspect",
+        "import",
+        "recipe",
         "init-settings",
         "serve",
         "deploy",
@@ -276,11 +279,15 @@ def test_the_readme_names_only_real_commands() -> None:
 def test_the_readmes_python_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert '"max_steps": 60' in code
-    (tmp_path / "readme.py").write_text(code.replace('"max_steps": 60', '"max_steps": 2'))
+    app, own_loop = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert '"max_steps": 60' in app and '"ptune_core/demo/model"' in own_loop
+    (tmp_path / "app.py").write_text(app.replace('"max_steps": 60', '"max_steps": 2'))
+    (tmp_path / "own_loop.py").write_text(own_loop.replace("ptune_core/demo/model", str(DEMO_MODEL)))
     monkeypatch.chdir(tmp_path)
-    runpy.run_path(str(tmp_path / "readme.py"))
+    runpy.run_path(str(tmp_path / "own_loop.py"))
+    assert len(ast.literal_eval(capsys.readouterr().out)) == 2
+    assert (tmp_path / "my-adapter" / "adapter_model.safetensors").is_file()
+    runpy.run_path(str(tmp_path / "app.py"))
     first, second = capsys.readouterr().out.splitlines()
     assert "after 2 steps" in first
     assert [round(sum(row), 4) for row in ast.literal_eval(second)] == [1.0, 1.0]
