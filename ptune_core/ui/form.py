@@ -44,6 +44,8 @@ def control(name: str) -> gr.components.Component:
     common: dict[str, Any] = {"label": texts.label(name), "elem_id": f"setting-{name}", "info": field.description}
     if issubclass(plain, StrEnum):
         return gr.Radio([str(value) for value in plain], value=str(field.default), **common)
+    if plain is bool:
+        return gr.Checkbox(value=field.default, **common)
     if optional:  # a `gr.Number` shows 0 where there is nothing; RunSettings reads the number from the text
         return gr.Textbox(placeholder="automatic", max_lines=1, **common)
     if issubclass(plain, int | float):

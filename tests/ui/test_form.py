@@ -34,6 +34,12 @@ def test_what_a_control_hands_over_at_first_is_the_default(name: str) -> None:
     assert settings == RunSettings()
 
 
+def test_yes_or_no_is_a_box_to_tick() -> None:
+    # `gradient_checkpointing` was a field for a number, since a bool is an int.
+    chosen = [name for name, field in RunSettings.model_fields.items() if field.annotation is bool]
+    assert chosen and all(isinstance(form.control(name), gr.Checkbox) for name in chosen)
+
+
 def test_numbers_out_of_bounds_are_refused_with_the_name_of_the_option() -> None:
     with pytest.raises(SettingsError, match="max_length"):
         RunSettings.parse(form.settings_values({"max_length": 3}))
