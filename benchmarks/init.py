@@ -112,6 +112,7 @@ def compare(chosen: dict[str, Problem], name: str, plan: Plan, seed: int, folder
         else:
             inits.remove(PromptInit.ADAPTER)
     values |= {"eval_every": min(plan.steps), "max_steps": max(plan.steps), "learning_rate": plan.learning_rate}
+    values["halving"] = False
     values["sweep"] = {"prompt_init": inits, "encoder_reparameterization_type": list(plan.encoders)}
     out = folder / f"{name}-{seed}"
     settings = settings_of(chosen[name], folder, values)

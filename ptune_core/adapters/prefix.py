@@ -59,7 +59,7 @@ def export_prefix(trained: TrainedPrompt, zip_path: Path) -> None:
         "num_virtual_tokens": len(prompt_embeddings),
         "peft_type": "PREFIX_TUNING",
         "prefix_projection": False,
-        "task_type": TASK_TYPES[template.target.kind],
+        "task_type": TASK_TYPES[template.target.kind][0],
         "token_dim": num_heads * head_size,
     }
     tensors = {"prompt_embeddings": flattened(past)} | {f"base_model.{name}": t for name, t in trained.head.items()}

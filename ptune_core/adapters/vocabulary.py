@@ -56,7 +56,7 @@ def export_vocabulary(trained: TrainedPrompt, zip_path: Path) -> None:
         "init_weights": True,
         "peft_type": "TRAINABLE_TOKENS",
         "target_modules": _places(base)[0],
-        "task_type": TASK_TYPES[template.target.kind],
+        "task_type": TASK_TYPES[template.target.kind][0],
         "token_indices": new_ids,
     }
     with tempfile.TemporaryDirectory() as folder:

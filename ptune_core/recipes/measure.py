@@ -60,20 +60,23 @@ class Measurer:
             PTuneError: The adapter or its base model cannot be loaded, or no row can be used.
         """
         settings, adapter = run.settings(), LoadedAdapter(run.adapter)
-        base = self._load(adapter.base_key, settings)
-        put_head_on(base, adapter.trained.head)
-        model = prompted_model(adapter, base)
+        trained = adapter.trained
         found = _examples(settings, adapter, open_table(run.data), test)
-        prompt = adapter.trained.prompt_embeddings.to(base.device)
+        # A base model that was tuned is no baseline: what it was before is asked instead.
+        untuned = replace(adapter.base_key, id=trained.base_model, revision=trained.revision, stamp=())
         with tempfile.TemporaryDirectory() as folder:
             asked = _Asked(settings, found, Path(folder))
-            tuned, used = asked.tuned(model, prompt)
+            base = self._load(untuned, settings)
+            model = prompted_model(adapter, base)
             alone = asked.base(model)
             by_hand = None
             if manual is not None:
                 by_hand = asked.base(
                     PromptedModel(base, parse_template(manual), model.verbalizer, max_length=settings.max_length)
                 )
+            base = self._load(adapter.base_key, settings)
+            put_head_on(base, trained.head)
+            tuned, used = asked.tuned(prompted_model(adapter, base), trained.prompt_embeddings.to(base.device))
         rows = list(read_rows(test, test.columns))
         return Predictions([rows[place] for place in used.places], tuned, alone, by_hand)
 

@@ -72,6 +72,7 @@ class Result:
         test_rows: Rows measured on.
         all_test_rows: Rows of the test set, with those that could not be used.
         base_model: Which base model.
+        base_weights: Whether it was frozen or tuned.
         steps: Optimizer steps made.
         seconds: Of the training.
     """
@@ -86,6 +87,7 @@ class Result:
     test_rows: int
     all_test_rows: int
     base_model: str
+    base_weights: str
     steps: int
     seconds: float
 
@@ -210,6 +212,7 @@ def _run_part(chosen: _Run, measurer: Measurer) -> Result | Failure:
         test_rows=len(found.rows),
         all_test_rows=test.num_rows,
         base_model=settings.base_model,
+        base_weights=result["base_weights"],
         steps=result["steps"],
         seconds=round(result["seconds"], 1),
     )  # fmt: skip

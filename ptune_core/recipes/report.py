@@ -8,11 +8,17 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ptune_core.model.device import BaseWeights
 from ptune_core.recipes.protocol import Failure, Result
 from ptune_core.recipes.recipe import Recipe
 from ptune_core.recipes.scores import mean_and_deviation
 
-FROZEN = "base model frozen, virtual tokens trained"
+TRAINED = {
+    BaseWeights.FROZEN: "base model frozen, virtual tokens trained",
+    BaseWeights.TUNED: "base model tuned together with the virtual tokens",
+}
+"""What was trained, in words."""
+
 _CHANCE = "chance"
 _Z = 1.959964
 
@@ -24,7 +30,7 @@ def as_values(recipe: Recipe, outcomes: Sequence[Result | Failure]) -> dict[str,
         "recipe": recipe.name,
         "about": recipe.about,
         "base_model": sorted({result.base_model for result in results}),
-        "training": FROZEN,
+        "training": sorted({TRAINED[BaseWeights(result.base_weights)] for result in results}),
         "parts": _parts(results),
         "mean": _mean(_parts(results)),
         "runs": [asdict(result) for result in results],
@@ -45,7 +51,8 @@ def as_text(recipe: Recipe, outcomes: Sequence[Result | Failure]) -> str:
     widths = [max(len(row[i]) for row in table) for i in range(len(header))]
     lines = ["  ".join(row[i].ljust(widths[i]) for i in kept).rstrip() for row in table]
     base = ", ".join(values["base_model"])
-    found = [f"{recipe.about}", f"{base}: {FROZEN}. ± is the standard deviation over seeds.", "", *lines]
+    training = ", ".join(values["training"])
+    found = [f"{recipe.about}", f"{base}: {training}. ± is the standard deviation over seeds.", "", *lines]
     if any(part["note"] for part in values["parts"]):
         found.append(f"{_CHANCE}: not above the majority line by more than what so many test rows leave to chance.")
     left_out = sum(part["all_test_rows"] - part["test_rows"] for part in values["parts"] if part["first"])

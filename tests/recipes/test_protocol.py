@@ -79,6 +79,19 @@ def test_choices_with_two_seeds_and_what_is_done_stays_done(
     assert "±" in text and "0.600" in text and "chance" in text and "base model frozen" in text
 
 
+def test_a_tuned_base_model_is_told_and_is_no_baseline(copa: Path, tiny_gpt2: Path, tmp_path: Path) -> None:
+    tuned = {"base_weights": "tuned", "base_learning_rate": 0.01, "max_steps": 6}
+    found = [
+        outcomes("fewglue", Options(tmp_path / name, str(copa), changes(tiny_gpt2, more), seeds=(1,), only=("COPA",)))
+        for name, more in (("frozen", {}), ("tuned", tuned))
+    ]
+    (frozen,), (result,) = found
+    assert isinstance(frozen, Result) and isinstance(result, Result)
+    assert (frozen.base_weights, result.base_weights) == ("frozen", "tuned")
+    assert result.zero_shot == frozen.zero_shot
+    assert "base model tuned" in as_text(load_recipe("fewglue"), [result])
+
+
 def test_a_vocabulary_restricts_what_is_predicted(lama: Path, tiny_gpt2: Path, tmp_path: Path) -> None:
     options = Options(tmp_path / "out", str(lama), changes(tiny_gpt2), only=("P17", "P19"))
     found, failed = outcomes("lama", options)
@@ -132,7 +145,7 @@ def test_the_command_prints_a_table_and_refuses_to_mix(
     assert main([*command, *own]) == 0
     assert "COPA  accuracy" in capsys.readouterr().out
     kept = json.loads((tmp_path / "out" / "results.json").read_bytes())
-    assert kept["runs"][0]["test_rows"] == 4 and kept["training"].startswith("base model frozen")
+    assert kept["runs"][0]["test_rows"] == 4 and kept["training"][0].startswith("base model frozen")
     assert main([*command, *own, "max_steps=3"]) == 2
     assert "another recipe, other data or other options" in capsys.readouterr().err
 

@@ -127,7 +127,7 @@ def test_dropout_is_off_in_what_is_saved(
 def test_a_sweep_over_kinds_and_starts_shares_its_batches(tmp_path: Path, tiny_gpt2: Path, table: Table) -> None:
     recorder = Recorder()
     sweep = {"encoder_reparameterization_type": ["MLP", "LSTM", "none"], "prompt_init": ["labels", "adapter"]}
-    settings = settings_for(tiny_gpt2, sweep=sweep, prompt_init_adapter="mine")
+    settings = settings_for(tiny_gpt2, sweep=sweep, prompt_init_adapter="mine", halving=False)
     result = recorder.train(settings, Tables(table, starts=ADAPTER), tmp_path / "run")
     [training] = [line["trials"] for line in recorder.of("phase") if line["phase"] == "training"]
     assert training == [0, 1, 2, 3, 4, 5], "all pass through the base model together"
