@@ -100,6 +100,15 @@ class _Task:
         """All rows of a split for an evaluation."""
         return by_length(rows.lengths_of(np.arange(len(rows))), self.batching.eval_batch_size)
 
+    def _wrong_first(self, evaluation: Evaluation, gold: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
+        is_right = np.array(evaluation.predicted) == np.array(gold)
+        chosen = np.argsort(is_right, kind="stable")[:SAMPLES].tolist()
+        return [
+            self._shown(example)
+            | {"predicted": names[evaluation.predicted[i]], "p": round(evaluation.confidence[i], 4)}
+            for i, example in zip(chosen, self.validation.read(chosen), strict=True)
+        ]
+
     def _shown(self, example: Example) -> dict[str, Any]:
         """What a sample shows of an example: the input columns as one short line."""
         text = " · ".join(example.values[column] for column in self.model.template.columns)[:500]
@@ -153,13 +162,7 @@ class LabelTask(_Task):
 
     def samples(self, evaluation: Evaluation, prompt_embeddings: Tensor) -> list[dict[str, Any]]:
         """Some validation rows with what was predicted, wrong ones first."""
-        is_right = np.array(evaluation.predicted) == np.array(self.validation_gold)
-        chosen = np.argsort(is_right, kind="stable")[:SAMPLES].tolist()
-        return [
-            self._shown(example)
-            | {"predicted": self.labels[evaluation.predicted[i]], "p": round(evaluation.confidence[i], 4)}
-            for i, example in zip(chosen, self.validation.read(chosen), strict=True)
-        ]
+        return self._wrong_first(evaluation, self.validation_gold, self.labels)
 
     @torch.no_grad()
     def _evaluate(self, rows: TokenRows, prompt_embeddings: Tensor | None) -> Evaluation:
@@ -329,13 +332,7 @@ class CandidateTask(_Task):
 
     def samples(self, evaluation: Evaluation, prompt_embeddings: Tensor) -> list[dict[str, Any]]:
         """Some validation rows with what was predicted, wrong ones first."""
-        is_right = np.array(evaluation.predicted) == np.array(self.validation_gold)
-        chosen = np.argsort(is_right, kind="stable")[:SAMPLES].tolist()
-        return [
-            self._shown(example)
-            | {"predicted": self.candidates[evaluation.predicted[i]], "p": round(evaluation.confidence[i], 4)}
-            for i, example in zip(chosen, self.validation.read(chosen), strict=True)
-        ]
+        return self._wrong_first(evaluation, self.validation_gold, self.candidates)
 
     @torch.no_grad()
     def scored(

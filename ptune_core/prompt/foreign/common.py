@@ -12,6 +12,7 @@ import yaml
 
 from ptune_core.errors import TemplateError
 from ptune_core.prompt.grammar import Role, scan
+from ptune_core.prompt.segments import join_literals
 from ptune_core.prompt.template import (
     Column,
     Literal,
@@ -136,7 +137,7 @@ def finish(
         at = error.position if error.template else None
         again.add(error.what, at, got=error.got, needed=error.needed, remedy=error.remedy)
         again.fail(f"{what}; what it means here is no template")
-    dropped = _dropped_spaces(_joined(segments), parsed.segments)
+    dropped = _dropped_spaces(join_literals(segments), parsed.segments)
     return Imported(text, settings, (*notes, *dropped))
 
 
@@ -246,16 +247,6 @@ def _words_of(segment: Segment) -> str:
 def _is_odd(char: str) -> bool:
     """Control characters and halves of surrogate pairs; what joins or directs text is part of many languages."""
     return unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t"
-
-
-def _joined(segments: Sequence[Segment]) -> list[Segment]:
-    joined: list[Segment] = []
-    for segment in segments:
-        if isinstance(segment, Literal) and joined and isinstance(joined[-1], Literal):
-            joined[-1] = Literal(joined[-1].text + segment.text)
-        elif segment != Literal(""):
-            joined.append(segment)
-    return joined
 
 
 def _dropped_spaces(wanted: Sequence[Segment], found: Sequence[Segment]) -> list[str]:
