@@ -151,7 +151,9 @@ class BaseModel:
     def max_positions(self) -> int | None:
         """Longest sequence in tokens; None if the model has no limit."""
         config = self.model.config.get_text_config()
-        limit = next((value for name in _POSITION_LIMITS if (value := getattr(config, name, None))), None)
+        # T5's files name `n_positions`, but it reads relative positions without end.
+        names = _POSITION_LIMITS[:1] if self.kind is BaseKind.ENCODER_DECODER else _POSITION_LIMITS
+        limit = next((value for name in names if (value := getattr(config, name, None))), None)
         padding = getattr(_position_embedding(self.model), "padding_idx", None)
         # RoBERTa counts positions from padding_idx + 1, so that many rows of its table are never reached.
         return limit if limit is None or padding is None else limit - padding - 1

@@ -106,3 +106,10 @@ def test_a_long_answer_takes_nothing_from_what_is_read(tiny_t5: Path) -> None:
     model = prompted(tiny_t5, "{text} [P*4][ANSWER:answer]", [])
     assert model.rows.row({"text": TEXTS[1]}, reserve=500) == model.rows.row({"text": TEXTS[1]})
     assert model.rows.fits(model.max_length) and not model.rows.fits(model.max_length + 1)
+
+
+def test_relative_positions_have_no_end(tiny_t5: Path, tiny_bart: Path) -> None:
+    model = prompted(tiny_t5, "{text} [P*4][ANSWER:answer]", [])
+    model.base.model.config.n_positions = 16  # as T5's own files have it
+    assert model.base.max_positions is None
+    assert prompted(tiny_bart, "{text} [P*4][ANSWER:answer]", []).base.max_positions == 64
