@@ -40,7 +40,7 @@ from ptune_core.training.loop import Schedule
 from ptune_core.training.settings import PromptInit, RunSettings
 from ptune_core.training.tasks import AnyTask, Batching, CandidateTask, LabelTask, TextTask
 
-RUNGS = (1 / 8, 1 / 4, 1 / 2)
+RUNGS = (1 / 10, 1 / 5, 2 / 5)
 """Shares of the steps after which the settings of a sweep are compared; four or fewer only at the later ones."""
 
 _MIB = 2**20

@@ -213,8 +213,8 @@ class RunSettings(BaseModel):
     )
     halving: bool = Field(
         True,
-        description="In a sweep, end the worse half of its settings early, after an eighth, a quarter and half of the "
-        "steps: eight of them take about twice the time of one. Trials that differ in the seed alone all go on.",
+        description="In a sweep, end the worse half of its settings early, after a tenth, a fifth and two fifths of "
+        "the steps: eight of them take about twice the time of one. Trials that differ in the seed alone all go on.",
     )
 
     @field_validator("labels", "columns", mode="before")
