@@ -17,7 +17,7 @@ from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.config import PEFT_VERSION
 from ptune_core.prompt.template import TargetKind, Template
-from ptune_core.prompt.verbalizer import Verbalizer
+from ptune_core.prompt.verbalizer import Verbalizer, answer_columns
 
 
 def base_for(trained: TrainedPrompt, template: Template) -> PromptedModel:
@@ -37,6 +37,13 @@ def base_for(trained: TrainedPrompt, template: Template) -> PromptedModel:
             "The adapter brings its own tuned base model, which this form has no place for",
             needed="an adapter of a frozen base model",
             remedy="Export it in the usual form, which holds both",
+        )
+    if columns := answer_columns(trained.verbalizer or {}):
+        raise AdapterError(
+            "The adapter compares answers that each row brings, which no lines for plain models say how to do",
+            got=f"answers from {', '.join(columns)}",
+            needed="the same answers for all rows",
+            remedy="Export it in the usual form, whose zip has a script that compares them",
         )
     base = load_base_model(
         trained.base_model,

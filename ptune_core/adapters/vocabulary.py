@@ -47,6 +47,8 @@ def export_vocabulary(trained: TrainedPrompt, zip_path: Path) -> None:
         raise refusal(FORM, got=f"a [{template.target.kind}] target", needed="a template with [ANSWER]")
     prompted = base_for(trained, template)
     base = prompted.base
+    if not base.is_causal:
+        raise refusal(FORM, got=f"{base.id}, an {base.kind}", needed="a causal decoder")
     tokenizer: Any = copy.deepcopy(base.tokenizer)
     names, new_ids = _add_tokens(tokenizer, len(trained.prompt_embeddings))
     text = find_row_text(prompted.rows, tokenizer, names)

@@ -98,7 +98,7 @@ class _Subject:
         directory: The run directory.
         snapshots: Of the run or the trial.
         step: The step, or None where it is not known.
-        has_head: Whether the classification head belongs to these prompt embeddings, or there is none.
+        is_whole: Whether the classification head and a tuned base model are of the same step, or there are none.
         device: Where the base model goes: a look at the words leaves a GPU to whoever trains.
     """
 
@@ -107,7 +107,7 @@ class _Subject:
     directory: Path = Path()
     snapshots: Snapshots | None = None
     step: int | None = None
-    has_head: bool = True
+    is_whole: bool = True
     device: str = "cpu"
 
     @classmethod
@@ -159,8 +159,9 @@ class _Subject:
         from ptune_core.training.settings import RunSettings
 
         trained = self.trained
-        if not self.has_head:
-            raise SettingsError("The classification head of this step was not kept, so nothing can be measured with it",
+        if not self.is_whole:
+            raise SettingsError("What was trained beside the prompt up to this step was not kept",
+                                got="a classification head or a tuned base model",
                                 remedy="Leave out --step, for the best")  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
             scratch = Path(folder)
@@ -189,19 +190,18 @@ def _examples_of(table: Any, trained: TrainedPrompt, settings: RunSettings | Non
 
     template = settings.parsed_template if settings else parse_template(trained.template)
     labels = trained.verbalizer or ({label: label for label in trained.labels} or None)
-    if labels is None and settings is not None:
-        labels = settings.labels
+    if labels is None:  # an adapter without labels writes text, whatever the column
+        labels = {} if settings is None or settings.candidates else settings.labels
     columns = {name: column for name, column in trained.columns.items() if column in table.columns}
-    examples = build_examples(
+    return build_examples(
         table, template, columns=columns, labels=labels, split=SplitOptions(0.5, 1, 0), validation=table
     )
-    is_text = not trained.labels and settings is None  # an adapter without labels writes text, whatever the column
-    return replace(examples, verbalizer=None) if is_text else examples
 
 
 def _of_run(given: Path, arguments: argparse.Namespace) -> _Subject:
     """A run, or a trial of a sweep."""
     from ptune_core.adapters.format import load_adapter
+    from ptune_core.model.device import BaseWeights
     from ptune_core.runs.directory import RunDirectory
     from ptune_core.training.snapshots import Snapshots
     from ptune_core.training.sweep import directory_of
@@ -231,8 +231,9 @@ def _of_run(given: Path, arguments: argparse.Namespace) -> _Subject:
     prompt_embeddings, start = snapshots.load(step), snapshots.load(snapshots.steps[0])
     trained = trained or _untold(settings, prompt_embeddings)
     trained = replace(trained, prompt_embeddings=prompt_embeddings, encoder_state={"start": start}, head={})
-    has_head = settings.parsed_template.target.kind is not TargetKind.HEAD
-    return _Subject(trained, settings, given, snapshots, step, has_head, device)
+    has_head = settings.parsed_template.target.kind is TargetKind.HEAD
+    is_whole = not has_head and settings.base_weights is BaseWeights.FROZEN
+    return _Subject(trained, settings, given, snapshots, step, is_whole, device)
 
 
 def _untold(settings: RunSettings, prompt_embeddings: Tensor) -> TrainedPrompt:

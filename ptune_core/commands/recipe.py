@@ -41,6 +41,8 @@ def recipe_command(arguments: argparse.Namespace) -> int:
     recipe = load_recipe(arguments.name)
     if arguments.data is None or arguments.out is None:
         raise SettingsError("A recipe needs data and a place for its results", needed="--data DIR|hub and --out DIR")
+    if arguments.limit is not None and arguments.limit < 1:
+        raise SettingsError("No rows would be left", got=f"--limit {arguments.limit}", needed="at least 1")
     from ptune_core.files import atomic_write
     from ptune_core.recipes.protocol import Failure, Options, run_recipe
     from ptune_core.recipes.report import as_text, as_values

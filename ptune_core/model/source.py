@@ -14,12 +14,19 @@ from huggingface_hub.errors import (
     HTTPError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
+    StrictDataclassError,
 )
 from huggingface_hub.utils import validate_repo_id
+from safetensors import SafetensorError
 from transformers.utils import logging
 
 from ptune_core.demo import DEMO, DEMO_MODEL
 from ptune_core.errors import BaseModelError
+
+_WHILE_LOADING = (
+    OSError, ValueError, LookupError, ImportError, HTTPError,
+    SafetensorError, StrictDataclassError, ZeroDivisionError,  # files that are cut short, and sizes that cannot be
+)  # fmt: skip
 
 
 def place_of(id: str) -> str:
@@ -71,8 +78,16 @@ def explained(id: str) -> Iterator[None]:
     """Turn what transformers and the Hub raise while loading into a `BaseModelError` that says what to do."""
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError, HTTPError) as error:
+    except _WHILE_LOADING as error:
         raise _explain(id, error) from error
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):  # such as memory that ran out
+            raise
+        raise BaseModelError(
+            f"The base model {id!r} cannot be loaded",
+            got="weights of other sizes than its config.json says",
+            remedy="Fetch or save it again",
+        ) from error
 
 
 def _explain(id: str, error: Exception) -> BaseModelError:

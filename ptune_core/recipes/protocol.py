@@ -287,9 +287,16 @@ def _manual_template(chosen: _Run, target: str) -> str | None:
     plan = chosen.recipe.parts[chosen.part]
     if plan.manual is None:
         return None
-    lines = map(json.loads, _lines(chosen.options, plan.manual))
-    written = {row["relation"]: row["template"] for row in lines}.get(chosen.part, "")
-    text = written.replace("[X]", "{sub_label}")
+    lines = _lines(chosen.options, plan.manual)
+    try:
+        written = {str(row["relation"]): str(row["template"]) for row in map(json.loads, lines)}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{plan.manual} cannot be read",
+            got=f"{type(error).__name__}: {error}",
+            needed='a line {"relation": "P17", "template": "[X] … [Y] ."} for each relation',
+        ) from error
+    text = written.get(chosen.part, "").replace("[X]", "{sub_label}")
     before, _, after = text.partition("[Y]")
     if chosen.masked:
         return f"{before}[MASK:{target}]{after} [P]" if "{sub_label}" in text else None

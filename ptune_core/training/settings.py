@@ -242,6 +242,12 @@ class RunSettings(BaseModel):
                 got="labels" if self.labels else f"[{target.kind}:{target.column}]",
                 needed="candidates with [ANSWER:column] or one [MASK:column], and without labels",
             )
+        if self.labels == {} and target.kind is TargetKind.HEAD:
+            raise SettingsError(
+                "A classification head needs labels, and empty labels say that there are none",
+                got=f"labels: {{}} and [{target.kind}:{target.column}]",
+                remedy="Leave labels out, or let the base model write the text with [ANSWER:column]",
+            )
         if self.base_weights is BaseWeights.TUNED and self.precision not in (Precision.AUTO, Precision.FP32):
             raise _too_coarse_to_learn(self.precision)
         if not self.sweep:  # else each trial is checked

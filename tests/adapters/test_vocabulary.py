@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from ptune_core.adapters.format import save_adapter, template_of
+from ptune_core.adapters.prefix import export_prefix
 from ptune_core.adapters.ptune_loader import Adapter
 from ptune_core.adapters.row_text import find_row_text
 from ptune_core.adapters.vocabulary import export_vocabulary
@@ -198,6 +199,23 @@ def test_what_tokens_cannot_say_is_refused(tiny_gpt2, base_of, make_trained, tmp
     with pytest.raises(AdapterError, match="has tokens of PTune already"):
         export_vocabulary(make_trained(taken, TEMPLATES[1]), tmp_path / "vocabulary.zip")
     assert not (tmp_path / "vocabulary.zip").exists()
+
+
+@pytest.mark.parametrize("base", ["tiny_t5", "tiny_bart"])
+def test_encoder_decoders_are_refused(base, make_trained, tmp_path, request) -> None:
+    """The card's lines loaded them as decoders, which T5 cannot be and BART is without what it reads."""
+    trained = make_trained(request.getfixturevalue(base), TEMPLATES[0], task_type="SEQ_2_SEQ_LM")
+    with pytest.raises(AdapterError, match="an encoder-decoder"):
+        export_vocabulary(trained, tmp_path / "vocabulary.zip")
+
+
+@pytest.mark.parametrize("export", [export_prefix, export_vocabulary])
+def test_answers_of_the_rows_are_refused(export, tiny_gpt2, make_trained, tmp_path) -> None:
+    """They ended in a KeyError, and the card's lines would not compare them."""
+    answers = {"0": " {choice1}", "1": " {choice2}"}
+    trained = make_trained(tiny_gpt2, "[P*4] {text}[ANSWER:label]", answers=answers)
+    with pytest.raises(AdapterError, match="answers from choice1, choice2"):
+        export(trained, tmp_path / "converted.zip")
 
 
 def test_a_tokenizer_that_makes_other_rows_of_the_text_is_refused(base_of) -> None:

@@ -156,3 +156,30 @@ def test_a_run_that_goes_on_is_looked_at_too(run: Path, tmp_path: Path, capsys: 
     found, finished = inspected(capsys, str(going), "--best", "--leave-out"), inspected(capsys, str(run), "--leave-out")
     assert found["tokens"] == finished["tokens"]
     assert found["leave_out"]["whole"]["loss"] == pytest.approx(finished["leave_out"]["whole"]["loss"], abs=1e-4)
+
+
+@pytest.mark.parametrize("template", ["{text~} [P*2][ANSWER:label]", "[P*2] {text~} [HEAD:label]"])
+def test_worth_is_not_measured_with_weights_of_another_step(
+    tiny_gpt2: Path, reviews: Path, tmp_path: Path, template: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The prompt of an early step was measured with the base model as tuned up to the best one."""
+    out = train(tmp_path / "run", tiny_gpt2, reviews, f"template={template}", "base_weights=tuned", "max_steps=2")
+    result = json.loads((out / "result.json").read_text())
+    other = next(step for step in (0, 2) if step != result["best_step"])
+    assert main(["inspect", str(out), "--leave-out", "--step", str(other)]) == 2
+    assert "was not kept" in capsys.readouterr().err
+    whole = inspected(capsys, str(out), "--leave-out", "--step", str(result["best_step"]))["leave_out"]["whole"]
+    assert whole["loss"] == pytest.approx(result["loss"], abs=1e-4)
+
+
+@pytest.mark.parametrize("option", ["labels={}", "candidates=[great, bad]"])
+def test_worth_of_a_prompt_that_fills_masks_with_text(
+    tiny_bert_lm: Path, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The few different words of a file were taken for labels that the adapter does not have."""
+    data = tmp_path / "data.csv"
+    data.write_text("\n".join(["text,word", *(f"film {i} was,{'great' if i % 2 else 'bad'}" for i in range(24))]))
+    out = train(tmp_path / "run", tiny_bert_lm, data, "template=[P*2] {text~} [MASK:word]", option)
+    for source in (out, out / "adapter.zip"):
+        found = inspected(capsys, str(source), "--leave-out", "--data", str(data))["leave_out"]
+        assert found["examples"] == 24

@@ -82,6 +82,26 @@ def test_folder_without_a_model_is_explained(tmp_path: Path) -> None:
         load_base_model(str(tmp_path), target=TargetKind.ANSWER)
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"n_embd": 64}, "weights of other sizes"),
+        ({"n_embd": "32"}, "n_embd"),
+        ({"n_head": 0}, "zero"),
+        ({}, "cannot be loaded"),  # with weights that are cut short
+    ],
+)
+def test_damaged_folders_are_explained(tiny_gpt2: Path, tmp_path: Path, changes: dict[str, object], told: str) -> None:
+    """Each ended in another exception of the libraries below; a stranger's adapter may bring such a base model."""
+    shutil.copytree(tiny_gpt2, tmp_path / "model")
+    config, weights = tmp_path / "model" / "config.json", tmp_path / "model" / "model.safetensors"
+    config.write_text(json.dumps(json.loads(config.read_text()) | changes))
+    if not changes:
+        weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(BaseModelError, match=told):
+        load_base_model(str(tmp_path / "model"), target=TargetKind.ANSWER, device="cpu")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a machine without a GPU")
 def test_missing_gpu_is_said_so(tiny_gpt2: Path) -> None:
     with pytest.raises(SettingsError, match="no GPU"):

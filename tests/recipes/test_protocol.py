@@ -174,6 +174,21 @@ def test_what_is_wrong_is_told(copa: Path, tmp_path: Path) -> None:
         parse_recipe("x", "about: a\nneeds: b\nseeds: [0]\nparts: {a: {rows: no, score: accuracy}}")
 
 
+@pytest.mark.parametrize("line", ["P17 [X] [Y]", '{"relation": "P17"}', "[1]"])
+def test_prompts_that_cannot_be_read_are_told(lama: Path, tiny_gpt2: Path, tmp_path: Path, line: str) -> None:
+    """They ended in a JSONDecodeError, KeyError or TypeError after the training."""
+    (lama / "LAMA_relations.jsonl").write_text(line + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match="LAMA_relations.jsonl cannot be read"):
+        outcomes("lama", Options(tmp_path / "out", str(lama), changes(tiny_gpt2), seeds=(0,), only=("P17",)))
+
+
+def test_a_limit_that_leaves_nothing_is_refused(copa: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """-1 ended in a ValueError."""
+    for limit in ("0", "-1"):
+        asked = ["recipe", "fewglue", "--data", str(copa), "--out", str(tmp_path / "out"), "--limit", limit]
+        assert main(asked) == 2 and "at least 1" in capsys.readouterr().err
+
+
 def test_another_recipe_needs_another_folder(copa: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "recipe.json").write_text('{"recipe": "lama"}')

@@ -134,3 +134,9 @@ def test_candidates_are_for_one_word_to_find(values: dict[str, object]) -> None:
 def test_input_columns_include_those_of_answers() -> None:
     settings = RunSettings.parse({"template": "{text} [P][ANSWER:label]", "labels": {"0": " {a}", "1": " {b|lower}"}})
     assert settings.input_columns == ("text", "a", "b")
+
+
+def test_a_head_without_labels_is_refused() -> None:
+    """The bug this pins: the run loaded everything and ended in a TypeError."""
+    with pytest.raises(SettingsError, match="needs labels"):
+        RunSettings.parse({"template": "{text} [P] [HEAD:label]", "labels": {}})
