@@ -153,7 +153,7 @@ def match_columns(about: Description, table: Table, chosen: Mapping[str, str]) -
             problems=problems,
             got=", ".join(table.columns),
             needed=", ".join(about["columns"]),
-            remedy="Rename the file's columns",
+            remedy="Rename the file's columns, or say which is which (command line: --column NAME=COLUMN)",
         )
     return found
 

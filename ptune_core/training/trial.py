@@ -249,7 +249,7 @@ class Trial:
             template=self.settings.template,
             verbalizer=None if verbalizer is None or base.head is not None else dict(verbalizer.answers),
             labels=() if verbalizer is None else verbalizer.labels,
-            columns=dict(self.settings.columns),
+            columns=dict(self.lesson.examples.train.columns),  # those that were guessed too
             base_model=base.id,
             revision=base.revision,
             # A copy: the head is the base model's, and the next trial of a sweep trains it anew.

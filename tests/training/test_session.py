@@ -314,3 +314,11 @@ def test_words_for_masks_are_learned_and_those_that_do_not_fit_are_told(tiny_ber
     (plan,) = recorder.of("plan")
     assert any("an answer that does not fill 2 mask tokens (rows 2)" in warning for warning in plan["warnings"])
     assert all(len(row["predicted"].split()) >= 1 for row in recorder.of("sample")[-1]["rows"])
+
+
+def test_the_adapter_knows_the_columns_that_were_guessed(tiny_gpt2: Path, tmp_path: Path) -> None:
+    # `classify` refused a file with the very columns that training had found by itself.
+    rows = LABELLED.replace("text,label", "What they wrote,Verdict")
+    recorder = Recorder()
+    recorder.train(settings_for(tiny_gpt2, max_steps=1), ingest_text(rows, tmp_path / "data"), tmp_path / "run")
+    assert recorder.exported[-1].columns == {"text": "What they wrote", "label": "Verdict"}
