@@ -14,11 +14,12 @@ from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.template import TargetKind
 
-_START = """import torch
+_START = """# pip install torch transformers peft
+import torch
 from peft import {peft}
 from transformers import {auto_class}, AutoTokenizer
 
-FOLDER = "."  # where this file is
+FOLDER = "."  # where the zip was unpacked
 BASE_MODEL = {base_model}
 tokenizer = AutoTokenizer.from_pretrained({tokenizer})
 base = {auto_class}.from_pretrained(BASE_MODEL{revision}{num_labels}, dtype=torch.{dtype})
@@ -109,7 +110,7 @@ def _code(trained: TrainedPrompt, prompted: PromptedModel, text: RowText, new_id
     is_head = kind is TargetKind.HEAD
     where, imported = repr(trained.base_model), "PeftModel"
     if trained.base_model == DEMO:
-        where = '"ptune_core/demo/model"  # as seen from here: it is in every clone of PTune'
+        where = '"ptune_core/demo/model"  # a folder in every clone of PTune: write where yours is'
     elif is_folder(with_whole_path(trained).base_model):
         # Where it lay is nobody's business who reads the card.
         copy = PurePath(trained.base_model).name
