@@ -84,7 +84,14 @@ def read_vectors(path: Path, template: Template, hidden_size: int) -> Tensor:
     """
     refuse_pickle(path)
     if path.is_dir() or path.suffix.lower() == ".zip":
-        found = load_adapter(path).prompt_embeddings
+        trained = load_adapter(path)
+        if trained.tuned_base is not None:
+            raise AdapterError(
+                f"The virtual tokens of {path.name} belong to the base model that was tuned with them",
+                needed="vectors of a frozen base model",
+                remedy="Use this adapter as it is: classify, chat and export take it",
+            )
+        found = trained.prompt_embeddings
         needed = (template.num_virtual_tokens, hidden_size)
         if tuple(found.shape) != needed:
             raise _unfit(path, [f"its vectors are {list(found.shape)}, not {list(needed)}"])

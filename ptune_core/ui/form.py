@@ -20,8 +20,9 @@ _COLLECTIONS = {
     for name, field in RunSettings.model_fields.items()
     if {"dict", "list"} & set(re.findall(r"\w+", str(field.annotation)))
 }
-OWN_CONTROLS = frozenset({"data", "validation_data", "template", "base_model"} | _COLLECTIONS)
-"""Settings that the cards for model, data and prompt ask for in their own way; no single control holds a collection."""
+OWN_CONTROLS = frozenset({"data", "validation_data", "template", "base_model", "halving"} | _COLLECTIONS)
+"""Settings that the cards for model, data and prompt ask for in their own way; no single control holds a collection,
+and `halving` goes with the sweep, which is one."""
 
 MAIN = ("encoder_reparameterization_type", "max_steps", "learning_rate", "batch_size")
 """Settings that are always in view; all others are under Advanced."""

@@ -70,6 +70,7 @@ LABELS = {
     "max_validation_rows": "Validation rows at most",
     "max_length": "Tokens per example",
     "max_new_tokens": "New tokens at most",
+    "text_cache_mib": "Text cache (MiB)",
 }
 """Short labels for settings whose names are long or technical; the others are their names in plain words."""
 

@@ -17,6 +17,7 @@ import torch
 from ptune_core.adapters.card import model_card
 from ptune_core.adapters.export import export_adapter
 from ptune_core.adapters.format import load_adapter
+from ptune_core.adapters.vectors import adapter_of
 from ptune_core.errors import AdapterError
 from ptune_core.inference.batch import InProcess
 from ptune_core.model.base import load_base_model
@@ -226,3 +227,10 @@ def test_a_sidecar_that_contradicts_itself_is_refused(exported: Path, tmp_path: 
     for name in ("adapter_config.json", "ptune.json"):
         edit(adapter, name, **{"base_model_name_or_path" if "config" in name else "base_model": "some/model"})
     refused(adapter, "tuned_from and the base model do not fit")
+
+
+def test_its_virtual_tokens_are_not_taken_for_another_base_model(exported: Path, tiny_gpt2: Path) -> None:
+    # `import --vectors` put them beside the base model as it was before, without a word.
+    base = load_base_model(str(tiny_gpt2), target=TargetKind.ANSWER, device="cpu", precision="fp32")
+    with pytest.raises(AdapterError, match="belong to the base model that was tuned with them"):
+        adapter_of(FRONT, {"n": " terrible", "p": " great"}, exported, base)
