@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
+
+if TYPE_CHECKING:
+    from transformers import BertConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 CORPUS = [
     "the film was great and I loved every minute of it .",
@@ -34,120 +38,107 @@ def isolated_data_directory(
 @pytest.fixture(scope="session")
 def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a 2-layer GPT-2 with hidden size 32, 64 positions and a byte-level BPE tokenizer."""
-    import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    folder = tmp_path_factory.mktemp("tiny-gpt2")
     tokenizer = _byte_level_tokenizer()
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
     config = GPT2Config(
         vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=4, n_positions=64,
         bos_token_id=tokenizer.eos_token_id, eos_token_id=tokenizer.eos_token_id, initializer_range=0.4,
     )  # fmt: skip
-    GPT2LMHeadModel(config).save_pretrained(folder)
-    return folder
+    return _saved(tmp_path_factory.mktemp("tiny-gpt2"), tokenizer, 0, lambda: GPT2LMHeadModel(config))
 
 
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a 2-layer Llama (grouped-query attention, hidden size 32, 128 positions) with the same tokenizer."""
-    import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    folder = tmp_path_factory.mktemp("tiny-llama")
     tokenizer = _byte_level_tokenizer()
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(1)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=128, initializer_range=0.4, pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.eos_token_id, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    return _saved(tmp_path_factory.mktemp("tiny-llama"), tokenizer, 1, lambda: LlamaForCausalLM(config))
 
 
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a 2-layer BERT (hidden size 32, 64 positions) with a WordPiece tokenizer."""
-    import torch
-    from transformers import BertConfig, BertModel
+    from transformers import BertModel
 
-    folder = tmp_path_factory.mktemp("tiny-bert")
     tokenizer = _wordpiece_tokenizer()
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(2)
-    config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=64, initializer_range=0.4, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
-    BertModel(config).save_pretrained(folder)
-    return folder
+    config = _bert_config(tokenizer)
+    return _saved(tmp_path_factory.mktemp("tiny-bert"), tokenizer, 2, lambda: BertModel(config))
 
 
 @pytest.fixture(scope="session")
 def tiny_bert_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a 2-layer BERT that fills masks (hidden size 32, 64 positions, token types)."""
-    import torch
-    from transformers import BertConfig, BertForMaskedLM
+    """Folder of the same BERT with the layers that fill masks."""
+    from transformers import BertForMaskedLM
 
-    folder = tmp_path_factory.mktemp("tiny-bert-lm")
     tokenizer = _wordpiece_tokenizer()
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(3)
-    config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=64, initializer_range=0.4, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
-    BertForMaskedLM(config).save_pretrained(folder)
-    return folder
+    config = _bert_config(tokenizer)
+    return _saved(tmp_path_factory.mktemp("tiny-bert-lm"), tokenizer, 3, lambda: BertForMaskedLM(config))
 
 
 @pytest.fixture(scope="session")
 def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a T5 of 2 and 2 layers (hidden size 32), with GPT-2's kind of tokenizer that ends texts."""
-    import torch
     from transformers import T5Config, T5ForConditionalGeneration
 
-    folder = tmp_path_factory.mktemp("tiny-t5")
     tokenizer = _ending_tokenizer()
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(4)
     config = T5Config(
         vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, dropout_rate=0.1,
         pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
         decoder_start_token_id=tokenizer.pad_token_id, initializer_factor=2.0,
     )  # fmt: skip
-    T5ForConditionalGeneration(config).save_pretrained(folder)
-    return folder
+    return _saved(tmp_path_factory.mktemp("tiny-t5"), tokenizer, 4, lambda: T5ForConditionalGeneration(config))
 
 
 @pytest.fixture(scope="session")
 def tiny_bart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a BART of 2 and 2 layers (hidden size 32, 64 positions), whose answers begin with a forced token."""
-    import torch
     from transformers import BartConfig, BartForConditionalGeneration
 
-    folder = tmp_path_factory.mktemp("tiny-bart")
     tokenizer = _ending_tokenizer()
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(5)
     config = BartConfig(
         vocab_size=len(tokenizer), d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
         decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=64, init_std=0.4,
         pad_token_id=tokenizer.pad_token_id, bos_token_id=5, eos_token_id=tokenizer.eos_token_id,
         decoder_start_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
-    model = BartForConditionalGeneration(config)
-    model.final_logits_bias.normal_()
-    model.generation_config.forced_bos_token_id = 5
-    model.generation_config.forced_eos_token_id = None
-    model.save_pretrained(folder)
+
+    def make() -> BartForConditionalGeneration:
+        model = BartForConditionalGeneration(config)
+        model.final_logits_bias.normal_()
+        model.generation_config.forced_bos_token_id = 5
+        model.generation_config.forced_eos_token_id = None
+        return model
+
+    return _saved(tmp_path_factory.mktemp("tiny-bart"), tokenizer, 5, make)
+
+
+def _saved(folder: Path, tokenizer: PreTrainedTokenizerFast, seed: int, make: Callable[[], PreTrainedModel]) -> Path:
+    """The folder with a tokenizer and a model that is drawn with a seed."""
+    import torch
+
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(seed)
+    make().save_pretrained(folder)
     return folder
 
 
-def _ending_tokenizer():  # type: ignore[no-untyped-def]
+def _bert_config(tokenizer: PreTrainedTokenizerFast) -> BertConfig:
+    from transformers import BertConfig
+
+    return BertConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=64, initializer_range=0.4, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+
+
+def _ending_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level one that closes every text, as those of encoder-decoders do."""
     from tokenizers import processors
 
@@ -159,7 +150,7 @@ def _ending_tokenizer():  # type: ignore[no-untyped-def]
     return tokenizer
 
 
-def _byte_level_tokenizer():  # type: ignore[no-untyped-def]
+def _byte_level_tokenizer() -> PreTrainedTokenizerFast:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -177,7 +168,7 @@ def _byte_level_tokenizer():  # type: ignore[no-untyped-def]
     )
 
 
-def _wordpiece_tokenizer():  # type: ignore[no-untyped-def]
+def _wordpiece_tokenizer() -> PreTrainedTokenizerFast:
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from typing import Literal as OneOf
 
 import safetensors.torch
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from ptune_core.adapters.archive import read_files, write_files
 from ptune_core.adapters.contents import CONFIG_FILE, TENSOR_FILE
-from ptune_core.adapters.sidecar import FRONT, TEMPLATE, PeftConfig, Size, dump_json, parse_json, problems_of
+from ptune_core.adapters.sidecar import FRONT, TEMPLATE, AnyPeftConfig, dump_json, parse_json, problems_of
 from ptune_core.adapters.tensors import STATE_PREFIX, Shape, encoder_shapes, read_tensors, tensor_names
 from ptune_core.errors import AdapterError
 from ptune_core.model.module import DEFAULT_ADAPTER, PromptedModule, saved_modules
@@ -39,14 +38,12 @@ _SAME = 1e-3
 ModuleName = Annotated[str, Field(max_length=1000)]
 
 
-class ModuleConfig(PeftConfig):
+class ModuleConfig(AnyPeftConfig):
     """`adapter_config.json` of all tasks."""
 
-    auto_mapping: dict[str, Any] | None = None  # type: ignore[assignment]
-    modules_to_save: Annotated[list[ModuleName], Field(max_length=1000)] | None = None  # type: ignore[assignment]
-    num_transformer_submodules: OneOf[1, 2] | None = None
-    num_virtual_tokens: Size
-    task_type: TaskType  # type: ignore[assignment]
+    auto_mapping: dict[str, Any] | None = None
+    modules_to_save: Annotated[list[ModuleName], Field(max_length=1000)] | None = None
+    task_type: TaskType
 
 
 def save_module(

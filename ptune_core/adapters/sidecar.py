@@ -54,27 +54,25 @@ BaseModelId = Annotated[str, Field(max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*
 Revision = Annotated[str, Field(max_length=100, pattern=r"^\w[\w-]*(?:[./][\w-]+)*$")]
 
 
-class PeftConfig(BaseModel):
-    """`adapter_config.json`: PEFT's 17 fields. Others, which later versions of PEFT may write, are ignored."""
+class AnyPeftConfig(BaseModel):
+    """The fields of PEFT's `adapter_config.json` that mean the same for all tasks. Others are ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
 
-    auto_mapping: None = None
     base_model_name_or_path: BaseModelId | None = None
     encoder_dropout: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     encoder_hidden_size: Size | None = None
     encoder_num_layers: Annotated[int, Field(ge=1, le=64)] = 2
     encoder_reparameterization_type: OneOf["MLP", "LSTM"] = "MLP"
     inference_mode: bool = True
-    modules_to_save: Annotated[list[OneOf["score", "classifier"]], Field(max_length=100)] | None = None
     num_attention_heads: Size | None = None
     num_layers: Size | None = None
     num_transformer_submodules: OneOf[1, 2] | None = None
-    num_virtual_tokens: Count
+    num_virtual_tokens: Size
     peft_type: OneOf["P_TUNING", "PTUNE_TEMPLATE"]
     peft_version: Annotated[str, Field(max_length=100)] | None = None
     revision: Revision | None = None
-    task_type: OneOf["CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS", "MASKED_LM"]
+    task_type: str
     token_dim: Size | None = None
 
     @field_validator("peft_type", mode="before")
@@ -96,6 +94,15 @@ class PeftConfig(BaseModel):
         if submodules is None:
             submodules = 2 if self.task_type == "SEQ_2_SEQ_LM" else 1
         return self.num_virtual_tokens * submodules
+
+
+class PeftConfig(AnyPeftConfig):
+    """`adapter_config.json` of an adapter that the app runs: PEFT's 17 fields."""
+
+    auto_mapping: None = None
+    modules_to_save: Annotated[list[OneOf["score", "classifier"]], Field(max_length=100)] | None = None
+    num_virtual_tokens: Count
+    task_type: OneOf["CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS", "MASKED_LM"]
 
 
 class _Part(BaseModel):

@@ -8,7 +8,7 @@ but whatever goes in and comes out belongs to the text: positions, labels and pa
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,20 @@ _ARGUMENTS = (
     "end_positions", "decoder_input_ids", "decoder_attention_mask",
 )  # fmt: skip
 """What a data set may bring: transformers' Trainer keeps the columns that it finds among a forward's parameters."""
+
+
+def _with_named_arguments(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """`forward` with a signature that names what base models take: the Trainer drops the columns it does not name."""
+    own = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    described: Any = forward
+    described.__signature__ = inspect.Signature(
+        [
+            inspect.Parameter("self", own),
+            *(inspect.Parameter(each, own, default=None) for each in _ARGUMENTS),
+            inspect.Parameter("inputs", inspect.Parameter.VAR_KEYWORD),
+        ]
+    )
+    return forward
 
 
 class PromptedModule(nn.Module):
@@ -227,6 +241,7 @@ class PromptedModule(nn.Module):
 
     # Calls.
 
+    @_with_named_arguments
     def forward(self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, **inputs: Any) -> Any:
         """What the base model gives for the text behind the prompt.
 
@@ -261,14 +276,6 @@ class PromptedModule(nn.Module):
         if kept:
             output["logits"] = output["logits"][:, -kept:]
         return output.to_tuple() if as_tuple else output
-
-    forward.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD),
-            *(inspect.Parameter(each, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for each in _ARGUMENTS),
-            inspect.Parameter("inputs", inspect.Parameter.VAR_KEYWORD),
-        ]
-    )
 
     @torch.no_grad()
     def generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Any:

@@ -246,7 +246,8 @@ def in_place_of(base: nn.Module, parameters: Mapping[str, Tensor]) -> Iterator[N
             assert own is not None
             before[name] = own
             # Not as an attribute: what a cast returns is no Parameter, and gradients must flow through it.
-            owner._parameters[leaf] = parameter.to(own.dtype)  # type: ignore[assignment]
+            slots: dict[str, Any] = owner._parameters
+            slots[leaf] = parameter.to(own.dtype)
         yield
     finally:
         for name, own in before.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,7 +40,7 @@ class Batching:
     seed: int
 
 
-class _Task:
+class _Task(ABC):
     """What both kinds of task share: the rows of both splits, and the batches they come in.
 
     Args:
@@ -71,6 +72,14 @@ class _Task:
     def num_examples(self) -> int:
         """Training examples."""
         return len(self.train)
+
+    def evaluate(self, prompt_embeddings: Tensor) -> Evaluation:
+        """See `loop.Task`."""
+        return self._evaluate(self.validation_rows, prompt_embeddings)
+
+    @abstractmethod
+    def _evaluate(self, rows: TokenRows, prompt_embeddings: Tensor | None) -> Evaluation:
+        """Evaluate the validation split as these rows; None: the base model alone."""
 
     def contexts(self, num_batches: int) -> Iterator[list[Context]]:
         """The contexts that are worth a place in the text cache, batch by batch as they first come.
@@ -116,7 +125,10 @@ class _Task:
 
 
 class LabelTask(_Task):
-    """Classification: cross entropy over the labels' scores. The model has a verbalizer, the examples label indices."""
+    """Classification: cross entropy over the labels' scores; the metric is accuracy.
+
+    The model has a verbalizer, the examples label indices.
+    """
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -151,10 +163,6 @@ class LabelTask(_Task):
         losses = functional.cross_entropy(logits, batch.labels, reduction="none")
         return losses.view(len(prompts), -1).sum(dim=1), len(chosen)
 
-    def evaluate(self, prompt_embeddings: Tensor) -> Evaluation:
-        """See `loop.Task`; the metric is accuracy."""
-        return self._evaluate(self.validation_rows, prompt_embeddings)
-
     @cached_property
     def zero_shot(self) -> Evaluation | None:
         """The base model alone, same template; None with a classification head, which is new and knows nothing."""
@@ -183,7 +191,7 @@ class LabelTask(_Task):
 
 
 class TextTask(_Task):
-    """Generation: cross entropy over the tokens of the answer. The model has no verbalizer.
+    """Generation: cross entropy over the tokens of the answer, which is the metric too. The model has no verbalizer.
 
     Examples whose answer does not fit beside the template, or does not fill its mask tokens, are left out and told in
     `warnings`.
@@ -206,10 +214,6 @@ class TextTask(_Task):
         losses = self._losses(self.train_rows, chosen, torch.cat(list(prompts)), copies=len(prompts))
         each = losses.view(len(prompts), -1)
         return each.sum(dim=1), each.shape[1]
-
-    def evaluate(self, prompt_embeddings: Tensor) -> Evaluation:
-        """See `loop.Task`; the metric is the loss per answer token."""
-        return self._evaluate(self.validation_rows, prompt_embeddings)
 
     @cached_property
     def zero_shot(self) -> Evaluation:
@@ -320,10 +324,6 @@ class CandidateTask(_Task):
         batch = self.model.text_batch(self.train_rows.rows(chosen), self._answers(gold), copies=len(prompts))
         losses = self.model.text_losses(batch, torch.cat(list(prompts)))
         return losses.view(len(prompts), -1).sum(dim=1), len(chosen)
-
-    def evaluate(self, prompt_embeddings: Tensor) -> Evaluation:
-        """See `loop.Task`; the metric is P@1 among the candidates, the loss is that of the whole vocabulary."""
-        return self._evaluate(self.validation_rows, prompt_embeddings)
 
     @cached_property
     def zero_shot(self) -> Evaluation:

@@ -257,9 +257,10 @@ def _dropped_spaces(wanted: Sequence[Segment], found: Sequence[Segment]) -> list
         if rest and segment == rest[0]:
             rest.pop(0)
             continue
-        kept = ""
-        if rest and isinstance(rest[0], Literal):
-            kept = rest.pop(0).text  # type: ignore[union-attr]
+        first, kept = rest[0] if rest else None, ""
+        if isinstance(first, Literal):
+            kept = first.text
+            rest.pop(0)
         after = wanted[place + 1] if place + 1 < len(wanted) else None
         assert isinstance(segment, Literal), "parsing changes literals alone"
         # The one space before an answer is the first character of the answer.

@@ -15,7 +15,7 @@ from ptune_core.prompt.segments import SENTENCE_PUNCTUATION
 from ptune_core.prompt.template import Column, Literal, Segment, Special, Target, TargetKind, VirtualTokens
 
 SOURCE = "OpenPrompt"
-SPECIALS = {"<sep>": "SEP", "<cls>": "CLS", "<bos>": "BOS", "<eos>": "EOS"}
+SPECIALS = {"<sep>": Special("SEP"), "<cls>": Special("CLS"), "<bos>": Special("BOS"), "<eos>": Special("EOS")}
 MAX_SAME = 512
 """Places of one shared vector: a template of ours writes each of them."""
 
@@ -281,7 +281,7 @@ class _Reading:
     def special(self, part: Part) -> None:
         name = part.entries["special"]
         if isinstance(name, str) and name in SPECIALS:
-            self.segments.append(Special(SPECIALS[name]))  # type: ignore[arg-type]
+            self.segments.append(SPECIALS[name])
         elif isinstance(name, str):
             self.problems.add(
                 "There is no such special token here", part.places["special"], got=shown(name),
