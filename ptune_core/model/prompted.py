@@ -184,7 +184,7 @@ class PromptedModel:
             inputs = self._inputs(batch, prompt_embeddings)
         else:
             rest = combine(self.base.word_embeddings(batch.token_ids), batch.virtual_index, prompt_embeddings)
-            inputs = inputs_after(self.base, prefix.past.first(num_done).each(len(rest)), rest)
+            inputs = inputs_after(self.base, prefix.past.first(num_done).each(len(rest)), rest, is_last=True)
         return self._scores(inputs, batch)
 
     @torch.no_grad()
@@ -303,7 +303,7 @@ class PromptedModel:
             past = go_on(self.base, past, combine(embeddings, -batch.shared - 1, prompt_embeddings))
         if past is not None and len(past.lengths) < len(rest):
             past = past.each(len(rest) // len(past.lengths))
-        return inputs_after(self.base, past, rest)
+        return inputs_after(self.base, past, rest, is_last=True)
 
 
 def combine(text_embeddings: Tensor, virtual_index: Tensor, prompt_embeddings: Tensor | None) -> Tensor:
