@@ -16,6 +16,7 @@ from ptune_core.data.examples import Examples
 from ptune_core.errors import CheckpointError, TrainingError
 from ptune_core.model.base import BaseModel
 from ptune_core.model.device import BaseWeights
+from ptune_core.model.head import Inputs, center_on, last_linear, plain_state
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.model.tuned import save_base_model
@@ -37,6 +38,9 @@ from ptune_core.training.tasks import AnyTask, LabelTask, TextTask
 
 TUNED = "tuned-base"
 """Folder of a trial with the base model as its best step left it, until that is in the adapter."""
+
+CENTERED_ON = 64
+"""Training rows whose mean a classification head learns around."""
 
 ReportLine = Callable[..., None]
 """Called with the kind of a line and its values."""
@@ -74,6 +78,25 @@ def has_own_weights(base: BaseModel) -> bool:
     return base.is_tuned or base.head is not None
 
 
+@torch.no_grad()
+def center_head(lesson: Lesson, prompt: Prompt) -> None:
+    """Let a new classification head learn around the mean of what it reads of the first rows with this prompt.
+
+    One of a tuned base model stays as it is: what it reads does not stay where it began.
+    """
+    base, task = lesson.model.base, lesson.task
+    layer = None if base.head is None or base.is_tuned else last_linear(base.head)
+    if layer is None or not isinstance(task, LabelTask):
+        return
+    batches = min(task.order.batches_per_epoch, -(-CENTERED_ON // task.batching.batch_size))
+    prompt_embeddings = prompt.eval()().to(base.device)
+    with Inputs(layer) as inputs:
+        for position in range(batches):
+            batch = lesson.model.label_batch(task.train_rows.rows(task.order.indices(position)))
+            lesson.model.label_logits(batch, prompt_embeddings)
+    center_on(layer, inputs.mean)
+
+
 class Trial:
     """One setting in training.
 
@@ -101,6 +124,7 @@ class Trial:
         # Decides how the prompt encoder starts.
         torch.manual_seed(settings.seed)
         prompt = Prompt(self.config, start)
+        center_head(lesson, prompt)
         schedule = make_schedule(settings, lesson.task.num_examples)
         accelerator = Accelerator(cpu=base.device.type == "cpu")
         self.trainer = Trainer(prompt, base.head, schedule, accelerator, base.model if base.is_tuned else None)
@@ -241,7 +265,7 @@ class Trial:
     def _trained_prompt(self, result: dict[str, Any]) -> TrainedPrompt:
         model = self.lesson.model
         verbalizer, base = model.verbalizer, model.base
-        head = {} if base.head is None else base.head.state_dict(prefix=f"{base.head_name}.")
+        head = {} if base.head is None else plain_state(base.head, f"{base.head_name}.")
         if base.is_tuned:
             save_base_model(base, self.directory / TUNED)
         return TrainedPrompt(

@@ -8,8 +8,8 @@ from typing import Any
 import gradio as gr
 
 from ptune_core.ui import texts
+from ptune_core.ui.run_view import RunView
 from ptune_core.ui.runs_tab import download_button
-from ptune_core.ui.service import RunView
 from ptune_core.ui.show import table
 
 

@@ -10,7 +10,7 @@ import gradio as gr
 from ptune_core.model.device import BaseWeights
 from ptune_core.ui import texts
 from ptune_core.ui.live import Answer, live_plot, run_list
-from ptune_core.ui.service import RunView
+from ptune_core.ui.run_view import RunView
 from ptune_core.ui.show import inline_problems, inline_warning
 
 

@@ -10,15 +10,11 @@ import hashlib
 import shutil
 import subprocess
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ptune_core.data.table import open_table
 from ptune_core.demo import DEMO
-from ptune_core.errors import DataError, RunError, SettingsError
+from ptune_core.errors import RunError, SettingsError
 from ptune_core.inference.client import InferenceClient
 from ptune_core.inference.protocol import Classification, Generated
 from ptune_core.model.device import BaseWeights
@@ -29,45 +25,10 @@ from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Run, Store
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import texts
-from ptune_core.ui.preview import varied_rows
+from ptune_core.ui.run_view import ENDED_BADLY, RunView, has_adapter, row_of, view_of
 from ptune_core.ui.uploads import Uploads
 
-_EXAMPLES = 4
-_ENDED_BADLY = frozenset({RunState.FAILED, RunState.INTERRUPTED})
 _WAIT = "Wait until it has ended, or start a new run"
-
-
-@dataclass(frozen=True)
-class RunView:
-    """One run as the page shows it.
-
-    Attributes:
-        headline: The result or the state in one sentence.
-        problem: Why it ended, if it did not end well.
-        warning: That the adapter is of no use, if it is not.
-        columns: The template's input columns, to be filled in Try.
-        labels: Class names; empty if the run generates text.
-        examples: Some rows for Try, template column -> text.
-        base_weights: Whether the base model was frozen, or is in the adapter's zip because it was tuned.
-        settings: The settings as YAML.
-        snippet: Code that uses the adapter; empty without one.
-        files: Name and bytes of everything in the adapter's zip.
-    """
-
-    id: str
-    name: str
-    state: RunState
-    headline: str
-    problem: str
-    warning: str
-    has_adapter: bool
-    columns: tuple[str, ...]
-    labels: tuple[str, ...]
-    examples: tuple[dict[str, str], ...]
-    base_weights: BaseWeights
-    settings: str
-    snippet: str
-    files: tuple[tuple[str, int], ...]
 
 
 class Service:
@@ -156,7 +117,7 @@ class Service:
             "idle": self._device,
             "newest": self._newest(runs[0]) if runs else None,
             "waiting": waiting,
-            "runs": [_row(run) for run in runs],
+            "runs": [row_of(run) for run in runs],
         }
 
     def choices(self, viewer: str) -> list[tuple[str, str]]:
@@ -164,7 +125,7 @@ class Service:
         choices = []
         for run in self._list(viewer):
             directory = RunDirectory(run.directory)
-            if _has_adapter(directory):
+            if has_adapter(directory):
                 value = (directory.result() or {}).get("value")
                 choices.append((texts.adapter(run.name, value, run.created), run.id))
         return choices
@@ -176,26 +137,7 @@ class Service:
             RunError: There is no such run for this viewer.
         """
         run = self._get(run_id, self._scope(viewer))
-        directory = RunDirectory(run.directory)
-        state, reason = directory.recorded_state()  # as the live plot does; the store hears of the end a moment later
-        result = directory.result() or {}
-        has_adapter = _has_adapter(directory)
-        return RunView(
-            id=run.id,
-            name=run.name,
-            state=state,
-            headline=self._headline(run, state, result),
-            problem=reason if state in _ENDED_BADLY else "",
-            warning=texts.no_better(result),
-            has_adapter=has_adapter,
-            columns=run.settings.input_columns,
-            labels=tuple(result.get("labels") or ()),
-            examples=_examples(directory, run.settings) if has_adapter else (),
-            base_weights=run.settings.base_weights,
-            settings=yaml.safe_dump(run.settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
-            snippet=(directory.adapter / "snippet.py").read_text(encoding="utf-8") if has_adapter else "",
-            files=_files(directory.adapter) if has_adapter else (),
-        )
+        return view_of(run, self._store.queue_position(run.id))
 
     def adapter_zip(self, run_id: str) -> tuple[Path, str]:
         """The zip to download and the name to give it. A link carries no viewer: who knows the random id may download.
@@ -230,7 +172,7 @@ class Service:
 
     def _adapter(self, run_id: str, viewer: str) -> Path:
         directory = RunDirectory(self._get(run_id, self._scope(viewer)).directory)
-        if not _has_adapter(directory):
+        if not has_adapter(directory):
             raise RunError("This run has no adapter yet", remedy=_WAIT)
         return directory.adapter
 
@@ -263,51 +205,13 @@ class Service:
             "state": state,
             "ended": not state.is_active,
             "line": live.summary(run)["status"] if state.is_active else texts.plain_headline(state, result),
-            "warning": reason if state in _ENDED_BADLY else texts.no_better(result),
+            "warning": reason if state in ENDED_BADLY else texts.no_better(result),
         }
-
-    def _headline(self, run: Run, state: RunState, result: Mapping[str, Any]) -> str:
-        if state is RunState.QUEUED:
-            return texts.queued(run.name, self._store.queue_position(run.id))
-        return texts.headline(state, result)
 
 
 def _owner(viewer: str) -> str:
     """The viewer's id is what lets them in, so the store and the files get its hash."""
     return hashlib.sha256(viewer.encode()).hexdigest()[:32]
-
-
-def _row(run: Run) -> dict[str, Any]:
-    summary = live.summary(run)
-    return {
-        "id": run.id,
-        "name": run.name,
-        "state": run.state,
-        "created": run.created,
-        "best": texts.number(summary["best"]),
-        "spark": [value for value in summary["spark"] if value is not None],
-    }
-
-
-def _has_adapter(directory: RunDirectory) -> bool:
-    """Whether there is all of it: one damaged run must not keep the page from showing the others."""
-    return directory.adapter_zip.exists() and (directory.adapter / "snippet.py").exists()
-
-
-def _examples(directory: RunDirectory, settings: RunSettings) -> tuple[dict[str, str], ...]:
-    try:
-        table = open_table(directory.data)
-    except DataError:
-        return ()  # the adapter is of use without its data
-    names = {name: settings.columns.get(name, name) for name in settings.input_columns}
-    target = settings.parsed_template.target.column
-    rows = varied_rows(table.preview, settings.columns.get(target, target), _EXAMPLES)
-    return tuple({name: row.get(column, "") for name, column in names.items()} for row in rows)
-
-
-def _files(adapter: Path) -> tuple[tuple[str, int], ...]:
-    files = (path for path in sorted(adapter.rglob("*")) if path.is_file())
-    return tuple((path.relative_to(adapter).as_posix(), path.stat().st_size) for path in files)
 
 
 def _text(question: Mapping[str, Any], key: str) -> str:

@@ -12,8 +12,9 @@ import gradio as gr
 from ptune_core.errors import PTuneError, SettingsError
 from ptune_core.model.device import BaseWeights
 from ptune_core.ui import texts
+from ptune_core.ui.run_view import RunView
 from ptune_core.ui.runs_tab import download_button
-from ptune_core.ui.service import RunView, Service
+from ptune_core.ui.service import Service
 from ptune_core.ui.turns import Turns
 
 MAX_INPUTS = 4

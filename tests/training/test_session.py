@@ -13,6 +13,7 @@ from ptune_core.data.ingest import ingest_text
 from ptune_core.data.table import Table, Tables
 from ptune_core.errors import CheckpointError, DataError, SettingsError, TrainingDiverged
 from ptune_core.model.base import load_base_model
+from ptune_core.model.device import Device, Precision
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.init import Prompt
@@ -214,6 +215,26 @@ def test_a_classification_head_starts_anew_in_every_trial(tmp_path: Path, tiny_g
     recorder.train(settings, table, tmp_path / "run")
     first, second = ([line["loss"] for line in recorder.of("step") if line["trial"] == i] for i in (0, 1))
     assert first == second
+
+
+def test_a_centered_head_resumes_exactly_and_is_exported_plain(tmp_path: Path, tiny_bert: Path, table: Table) -> None:
+    """A head learns around the mean of what it reads (model/head.py); the adapter's bias makes up for it."""
+    settings = settings_for(tiny_bert, template="[P*4] {text} [HEAD:label]", learning_rate=0.1)
+    whole, parts = Recorder(), Recorder()
+    expected = whole.train(settings, table, tmp_path / "whole")
+    parts.train(settings, table, tmp_path / "parts", stop_at=5)
+    parts.train(settings, table, tmp_path / "parts")
+    (trained,), resumed = whole.exported, parts.exported[-1]
+    assert list(trained.head) == ["classifier.weight", "classifier.bias"]
+    assert all(torch.equal(trained.head[name], resumed.head[name]) for name in trained.head)
+
+    base = load_base_model(tiny_bert, target=TargetKind.HEAD, num_labels=2, device=Device.CPU, precision=Precision.FP32)
+    base.model.load_state_dict(trained.head, strict=False)
+    split = SplitOptions(settings.validation_fraction, settings.max_validation_rows, settings.seed)
+    examples = build_examples(table, settings.parsed_template, columns={}, labels=None, split=split)
+    model = PromptedModel(base, settings.parsed_template, examples.verbalizer)
+    task = LabelTask(model, examples.train, examples.validation, Batching(4, 64, 0), tmp_path / "tokens")
+    assert task.evaluate(trained.prompt_embeddings).loss == pytest.approx(expected["loss"], rel=1e-5)
 
 
 def test_the_best_trial_is_exported_with_its_own_head(tmp_path: Path, tiny_gpt2: Path, table: Table) -> None:

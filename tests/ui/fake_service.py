@@ -11,7 +11,7 @@ from typing import Any
 from ptune_core.errors import RunError
 from ptune_core.runs.states import RunState
 from ptune_core.training.settings import RunSettings
-from ptune_core.ui.service import RunView
+from ptune_core.ui.run_view import RunView
 from ptune_core.ui.uploads import Uploads
 
 STEPS = 300

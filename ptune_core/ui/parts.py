@@ -1,0 +1,99 @@
+"""The parts of the page while it is being wired, and how all of them come to show one selected run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from ptune_core.ui.export_tab import ExportTab, show_export
+from ptune_core.ui.run_view import RunView
+from ptune_core.ui.runs_tab import RunsTab, show_run
+from ptune_core.ui.service import Service
+from ptune_core.ui.show import EVENT, shown
+from ptune_core.ui.train import TrainTab
+from ptune_core.ui.try_tab import TryTab, show_adapter
+from ptune_core.ui.turns import Turns
+
+
+@dataclass(frozen=True)
+class Page:
+    """The parts of the page while it is being wired.
+
+    Attributes:
+        selected: Id of the run that the Runs tab shows.
+        turns: Of showing a run.
+        adapter: Id of the run whose adapter Try and Export show: the selected one, if it has an adapter. A text box, as
+            a `gr.Dropdown` refuses its own value when the app was started again since it was filled.
+    """
+
+    service: Service
+    viewer: gr.BrowserState
+    selected: gr.Textbox
+    adapter: gr.Textbox
+    strip: gr.HTML
+    tabs: gr.Tabs
+    train: TrainTab
+    runs: RunsTab
+    try_: TryTab
+    export: ExportTab
+    turns: Turns
+
+    @property
+    def of_run(self) -> list[gr.blocks.Block]:
+        """Everything that shows the selected run."""
+        return [*self.runs.view, *self.of_adapter]
+
+    @property
+    def of_adapter(self) -> list[gr.blocks.Block]:
+        """Everything that shows the chosen adapter."""
+        return [self.adapter, self.try_.adapter, *self.try_.view, self.export.adapter, *self.export.view]
+
+    @property
+    def shown(self) -> list[gr.blocks.Block]:
+        """What decides what `of_run` shows."""
+        return [self.selected, self.viewer, self.adapter]
+
+
+def then_show(event: Any, parts: Page) -> None:
+    event.success(shown(show_selected(parts)), parts.shown, parts.of_run, **EVENT)
+
+
+def show_selected(parts: Page) -> Callable[..., list[Any]]:
+    """A handler that shows the selected run in every tab."""
+    nothing_new = [gr.skip()] * len(parts.of_run)
+    turns = parts.turns
+
+    def show(run_id: str, viewer: str, adapter: str, request: gr.Request) -> list[Any]:
+        def updates() -> list[Any]:
+            view = parts.service.view(run_id, viewer) if run_id else None
+            return [*show_run(view, viewer), *_show_adapter(parts.service, view, viewer, adapter)]
+
+        # The answer to the page's load, or to a deletion that was called off, may come after a run was chosen.
+        return turns.answer(str(request.session_hash), updates, nothing_new)
+
+    return show
+
+
+def _show_adapter(service: Service, view: RunView | None, viewer: str, adapter: str) -> list[Any]:
+    """Updates for `Page.of_adapter`: the adapter of `view`, else the one shown so far, else the newest."""
+    choices = service.choices(viewer)
+    ids = [run_id for _, run_id in choices]
+    if view is None or not view.has_adapter:
+        if adapter in ids:  # and whatever was typed and answered there
+            views = [[gr.skip()] * len(updates) for updates in (show_adapter(None), show_export(None))]
+            return _with_choosers(adapter, choices, *views)
+        view = service.view(ids[0], viewer) if ids else None
+    return _with_choosers(view.id if view else "", choices, show_adapter(view), show_export(view))
+
+
+def _with_choosers(adapter: str, choices: list[tuple[str, str]], try_: list[Any], export: list[Any]) -> list[Any]:
+    choosers = [gr.update(choices=choices, value=adapter or None) for _ in range(2)]  # gradio empties those it is given
+    return [adapter, choosers[0], *try_, choosers[1], *export]
+
+
+def run_of(event: gr.EventData) -> str:
+    run_id = event._data.get("run") if isinstance(event._data, dict) else None
+    return run_id if isinstance(run_id, str) else ""

@@ -1,0 +1,51 @@
+"""What the Runs tab, the strip and the list of runs do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from ptune_core.ui import texts
+from ptune_core.ui.parts import Page, run_of, show_selected, then_show
+from ptune_core.ui.show import EVENT, shown
+
+_CONFIRM_DELETE = "(run, ...rest) => confirm('Delete this run and its adapter?') ? [run, ...rest] : ['', ...rest]"
+
+
+def wire_runs(parts: Page) -> None:
+    service, runs, this = parts.service, parts.runs, [parts.selected, parts.viewer]
+
+    def choose(event: gr.EventData) -> str:
+        return run_of(event)
+
+    def open_run(event: gr.EventData) -> tuple[str, Any]:
+        return run_of(event), gr.Tabs(selected="runs")
+
+    def stop(run_id: str, viewer: str) -> None:
+        service.stop(run_id, viewer)
+        gr.Info(texts.STOPPING)
+
+    def halt(viewer: str, event: gr.EventData) -> None:
+        stop(run_of(event), viewer)
+
+    def resume(run_id: str, viewer: str) -> None:
+        service.resume(run_id, viewer)
+
+    show = show_selected(parts)
+
+    def delete(run_id: str, viewer: str, adapter: str, request: gr.Request) -> list[Any]:
+        if not run_id:  # called off: nothing is shown anew, which could come after the answer to a second press
+            return [gr.skip()] * (1 + len(parts.of_run))
+        service.delete(run_id, viewer)
+        return ["", *show("", viewer, adapter, request)]
+
+    then_show(runs.all_runs.select(shown(choose), None, parts.selected, **EVENT), parts)
+    for opener in (parts.strip.open, parts.train.newest.open):
+        then_show(opener(shown(open_run), None, [parts.selected, parts.tabs], **EVENT), parts)
+    then_show(parts.strip.halt(shown(halt), parts.viewer, None, **EVENT), parts)
+    then_show(runs.stop.click(shown(stop), this, None, **EVENT), parts)
+    then_show(runs.resume.click(shown(resume), this, None, **EVENT), parts)
+    again = EVENT | {"trigger_mode": "multiple"}  # a press right after one that was called off counts too
+    runs.delete.click(shown(delete), parts.shown, [parts.selected, *parts.of_run], js=_CONFIRM_DELETE, **again)
+    runs.plot.moved(shown(show_selected(parts)), parts.shown, parts.of_run, **EVENT)
