@@ -30,6 +30,7 @@ def describe() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "bf16": "AMX" if flags.get("amx_bf16") else "AVX-512" if flags.get("avx512_bf16") else "not native",
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "python": platform.python_version(),
@@ -62,16 +63,24 @@ class MatmulRate:
         layers: L.
         dtype: Of all matrices.
         now: The clock.
+        device: Where they are.
     """
 
     def __init__(
-        self, rows: int, sizes: list[tuple[int, int]], layers: int, dtype: torch.dtype, now: Callable[[], float]
+        self,
+        rows: int,
+        sizes: list[tuple[int, int]],
+        layers: int,
+        dtype: torch.dtype,
+        now: Callable[[], float],
+        device: str = "cpu",
     ) -> None:
         def random(*shape: int) -> Tensor:
-            return torch.randn(*shape, dtype=dtype)
+            return torch.randn(*shape, dtype=dtype, device=device)
 
         self.now = now
-        self.multiply = multiply if dtype == torch.float32 and onednn_is_faster() else functional.linear
+        by_onednn = device == "cpu" and dtype == torch.float32 and onednn_is_faster()
+        self.multiply = multiply if by_onednn else functional.linear
         self.weights = [[random(*size) for size in sizes] for _ in range(layers)]
         self.inputs = [random(rows, size) for size, _ in sizes]
         self.gradients = [random(rows, size) for _, size in sizes]

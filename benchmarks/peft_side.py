@@ -133,7 +133,7 @@ class PeftSide:
             max_steps=self.workload.peft_steps + 1,
             learning_rate=1e-3,
             seed=self.rounds,
-            use_cpu=True,
+            use_cpu=self.workload.device == "cpu",
             dataloader_pin_memory=False,
             save_strategy="no",
             report_to=[],

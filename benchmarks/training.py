@@ -1,6 +1,7 @@
 """Training speed and memory: PTune beside stock PEFT + transformers' Trainer.
 
     python -m benchmarks.training [--workload NAME ...] [--data DIR] [--rounds 5] [--threads N] [--json FILE]
+    python -m benchmarks.training --device cuda --compile ...
     python -m benchmarks.training --part memory | accuracy ...
 
 Both sides in one process: same weights, texts, batch size, precision and threads, each through its own real loop. A
@@ -11,6 +12,7 @@ largest. Ratios are taken round by round. The first step of each round is not ti
 - *as installed*: PTune's default precision against what `from_pretrained` and the Trainer do by themselves (fp32).
 - *PEFT tuned*: bf16, batches by length, no dropout; PTune in bf16 against it.
 - *later epochs*: the text cache is full. *first epoch*: it is filled on the way.
+- *compiled*, with `--compile`: PTune's side with the setting `compile` against itself without; compiling is not timed.
 - *limit*: the FLOPs a step cannot do without (`benchmarks.flops` counts them) divided by this machine's rate for matrix
   products of the same sizes, measured in the same rounds; *share* is PTune's speed as a part of it.
 
@@ -51,7 +53,9 @@ def main() -> None:
         chosen = [workload.small for workload in chosen]
     if steps := arguments.steps_per_round:
         chosen = [replace(each, peft_steps=steps, ptune_steps=steps) for each in chosen]
-    chosen = [replace(each, clock=arguments.clock) for each in chosen]
+    chosen = [
+        replace(each, clock=arguments.clock, device=arguments.device, compiled=arguments.compile) for each in chosen
+    ]
     found: dict[str, Any] = {
         "arguments": vars(arguments) | {"json": None, "data": str(arguments.data)},
         "machine": machine.describe(),
@@ -96,11 +100,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--clock", choices=list(CLOCKS), default="wall", help="cpu only means something with --threads 1"
     )
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of both sides of --part speed")
+    parser.add_argument("--compile", action="store_true", help="time PTune's side of --part speed compiled as well")
     parser.add_argument("--steps", type=int, default=200, help="of each training of --part accuracy")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of --part accuracy")
     parser.add_argument("--tiny", action="store_true", help="two narrow layers, to try the benchmark itself")
     parser.add_argument("--json", type=Path)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.part != "speed" and (arguments.compile or arguments.device != "cpu"):
+        parser.error("--compile and --device are for --part speed")
+    return arguments
 
 
 def machine_line(described: dict[str, Any]) -> str:
@@ -108,8 +117,8 @@ def machine_line(described: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in described["versions"].items())
     return (
         f"{described['date']}: {described['processor']}, {described['cores']} cores, {described['threads']} threads, "
-        f"bf16 {described['bf16']}, {described['memory_gib']} GiB; Python {described['python']}, {versions}; "
-        f"load average {described['load']}"
+        f"GPU {described['gpu']}, bf16 {described['bf16']}, {described['memory_gib']} GiB; "
+        f"Python {described['python']}, {versions}; load average {described['load']}"
     )
 
 

@@ -33,7 +33,7 @@ from ptune_core.errors import BaseModelError, SettingsError
 from ptune_core.model.kernels import fuse_activations, onednn_is_faster, use_onednn
 from ptune_core.model.quantize import keep_layout, quantization
 from ptune_core.model.source import check_reachable, explained, place_of, quiet
-from ptune_core.model.targets import Place, row_wise_modules
+from ptune_core.model.targets import ReadAt, row_wise_modules
 from ptune_core.prompt.config import TaskType
 from ptune_core.prompt.template import TargetKind
 
@@ -296,11 +296,11 @@ def _check_vocabulary_head(model: PreTrainedModel, id: str) -> None:
         )
 
 
-def _read_at(kind: BaseKind, target: TargetKind) -> Place:
+def _read_at(kind: BaseKind, target: TargetKind) -> ReadAt:
     """Where the result of a base model is read."""
     if kind is BaseKind.DECODER:
-        return Place.LAST
-    return Place.POOLED if target is TargetKind.HEAD else Place.ANYWHERE
+        return ReadAt.LAST
+    return ReadAt.POOLED if target is TargetKind.HEAD else ReadAt.ANYWHERE
 
 
 def _check_nothing_invented(id: str, missing: Collection[str], head_name: str | None) -> None:

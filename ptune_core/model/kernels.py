@@ -40,6 +40,14 @@ def use_onednn(body: nn.Module) -> None:
             vars(module)["forward"] = partial(_linear, module, module.forward, type(module) is Conv1D)
 
 
+def leave_onednn(body: nn.Module) -> None:
+    """Take back what `use_onednn` did: torch's compiler cannot go through products that it does not know."""
+    for module in body.modules():
+        forward = vars(module).get("forward")
+        if isinstance(forward, partial) and forward.func is _linear:
+            del vars(module)["forward"]
+
+
 def multiply(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`[..., in]` times `[out, in]`, of any strides, by oneDNN: `[..., out]`. For gradients see `Product`."""
     product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")

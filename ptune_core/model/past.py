@@ -82,13 +82,31 @@ class Past:
         return torch.tensor(self.lengths, device=device)[:, None] + torch.arange(new, device=device)
 
 
-def inputs_after(base: BaseModel, past: Past | None, inputs_embeds: Tensor) -> dict[str, Any]:
-    """What a causal base model is called with for the positions after `past`, `[B, T, H]`."""
+class LastCache(DynamicCache):
+    """A cache for the last part of rows: what a layer adds is handed to that layer and not kept."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """All keys and values of a layer, with what it adds."""
+        keys, values = _states(self.layers[layer_idx])
+        return torch.cat([keys, key_states], dim=2), torch.cat([values, value_states], dim=2)
+
+
+def inputs_after(base: BaseModel, past: Past | None, inputs_embeds: Tensor, *, is_last: bool = False) -> dict[str, Any]:
+    """What a causal base model is called with for the positions after `past`, `[B, T, H]`.
+
+    Args:
+        base: The base model.
+        past: What is behind them.
+        inputs_embeds: The positions.
+        is_last: Nothing comes after them, so their keys and values need not be kept.
+    """
     if past is None:
         return {"inputs_embeds": inputs_embeds, "use_cache": False}
     inputs: dict[str, Any] = {
         "inputs_embeds": inputs_embeds,
-        "past_key_values": past.cache(),
+        "past_key_values": LastCache(past.layers) if is_last else past.cache(),
         "use_cache": True,
         "attention_mask": past.mask(inputs_embeds.shape[1]),
     }
@@ -188,7 +206,7 @@ def why_not_in_parts(base: BaseModel) -> str | None:
     embeddings = base.word_embeddings(ids)
     whole = base.body(**inputs_after(base, None, embeddings)).last_hidden_state[:, -1].float()
     half = _PROBE_TOKENS // 2
-    inputs = inputs_after(base, go_on(base, None, embeddings[:, :half]), embeddings[:, half:])
+    inputs = inputs_after(base, go_on(base, None, embeddings[:, :half]), embeddings[:, half:], is_last=True)
     parts = base.body(**inputs).last_hidden_state[:, -1].float()
     tolerance = 0.05 if base.embedding_weight.dtype == torch.bfloat16 else 1e-3
     if not float((whole - parts).abs().max()) <= tolerance * float(whole.abs().max()):  # NaN is not the same either

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -183,7 +184,7 @@ class PromptedModel:
             inputs = self._inputs(batch, prompt_embeddings)
         else:
             rest = combine(self.base.word_embeddings(batch.token_ids), batch.virtual_index, prompt_embeddings)
-            inputs = inputs_after(self.base, prefix.past.first(num_done).each(len(rest)), rest)
+            inputs = inputs_after(self.base, prefix.past.first(num_done).each(len(rest)), rest, is_last=True)
         return self._scores(inputs, batch)
 
     @torch.no_grad()
@@ -238,12 +239,8 @@ class PromptedModel:
 
     def _answer_scores(self, inputs: dict[str, Any], targets: Tensor) -> Tensor:
         """`label_logits` by answers, `[B, C]`, at one target a row or M mask tokens."""
-        assert self.answer_ids is not None, "labels are scored through a verbalizer"
         head = self.base.model.get_output_embeddings()
-        if self.answer_ids.ndim == 1:
-            ids, places = self.answer_ids, None
-        else:
-            ids, places = self.answer_ids.unique(return_inverse=True)
+        ids, places = self._scored_ids
         vocabulary = None if self.base.adds_to_logits else ids
         with only_rows(head, targets, vocabulary), self._only(inputs, targets):
             logits: Tensor = self.base.model(**inputs).logits[0].float()
@@ -253,6 +250,15 @@ class PromptedModel:
             return logits
         at_masks = logits.unflatten(0, (-1, places.shape[1]))
         return torch.stack([at_masks[:, i, places[:, i]] for i in range(places.shape[1])]).sum(dim=0)
+
+    @cached_property
+    def _scored_ids(self) -> tuple[Tensor, Tensor | None]:
+        """Token ids `[U]` that score the answers, and where in them those of each are, `[C, M]`; None: one each."""
+        assert self.answer_ids is not None, "labels are scored through a verbalizer"
+        if self.answer_ids.ndim == 1:
+            return self.answer_ids, None
+        ids, places = self.answer_ids.unique(return_inverse=True)
+        return ids, places
 
     def _answer_ids(self, verbalizer: Verbalizer) -> Tensor | None:
         """The tokens that tell the answers apart: `[C]`, or `[C, M]` for masks; None where none do."""
@@ -297,7 +303,7 @@ class PromptedModel:
             past = go_on(self.base, past, combine(embeddings, -batch.shared - 1, prompt_embeddings))
         if past is not None and len(past.lengths) < len(rest):
             past = past.each(len(rest) // len(past.lengths))
-        return inputs_after(self.base, past, rest)
+        return inputs_after(self.base, past, rest, is_last=True)
 
 
 def combine(text_embeddings: Tensor, virtual_index: Tensor, prompt_embeddings: Tensor | None) -> Tensor:

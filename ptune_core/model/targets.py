@@ -21,7 +21,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 _PROBE_TOKENS = 8
 
 
-class Place(StrEnum):
+class ReadAt(StrEnum):
     """Which position of a row a result is read at."""
 
     LAST = "last"
@@ -31,7 +31,7 @@ class Place(StrEnum):
     @property
     def probe(self) -> int:
         """One such position among the probe's."""
-        return {Place.LAST: -1, Place.ANYWHERE: _PROBE_TOKENS // 2, Place.POOLED: 0}[self]
+        return {ReadAt.LAST: -1, ReadAt.ANYWHERE: _PROBE_TOKENS // 2, ReadAt.POOLED: 0}[self]
 
 
 @contextmanager
@@ -92,7 +92,7 @@ def _at(forward: Callable[[Tensor], Tensor], targets: Tensor, hidden: Tensor) ->
 
 
 @torch.no_grad()
-def row_wise_modules(model: PreTrainedModel, place: Place) -> tuple[nn.Module, ...]:
+def row_wise_modules(model: PreTrainedModel, read_at: ReadAt) -> tuple[nn.Module, ...]:
     """Modules of the last layer whose work at other positions than the target's changes nothing at the target.
 
     What a model's class promises is not relied on: a few tokens are computed with and without it, and compared bit by
@@ -100,18 +100,18 @@ def row_wise_modules(model: PreTrainedModel, place: Place) -> tuple[nn.Module, .
 
     Args:
         model: In eval mode.
-        place: Where the result is read.
+        read_at: Where the result is read.
     """
     layers = [module for module in model.base_model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
         return ()
-    layer, target = layers[-1], place.probe
-    options = {"use_cache": False} if place is Place.LAST else {}
+    layer, target = layers[-1], read_at.probe
+    options = {"use_cache": False} if read_at is ReadAt.LAST else {}
     ids = torch.arange(_PROBE_TOKENS, device=model.device)[None] % model.config.get_text_config().vocab_size
     calls: list[tuple[tuple[Any, ...], dict[str, Any], Any]] = []
 
     def whole() -> Tensor:
-        if place is Place.POOLED:
+        if read_at is ReadAt.POOLED:
             pooled: Tensor = model(input_ids=ids).logits
             return pooled
         result: Tensor = model.base_model(input_ids=ids, **options).last_hidden_state[:, target]

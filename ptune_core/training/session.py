@@ -20,6 +20,7 @@ from ptune_core.data.examples import Examples
 from ptune_core.data.table import Tables
 from ptune_core.errors import SettingsError
 from ptune_core.model.base import BaseModel, load_base_model, with_gradient_checkpointing
+from ptune_core.model.compiled import compile_layers
 from ptune_core.model.device import BaseWeights, Device, Precision
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.text_cache import Budget, TextCache
@@ -43,6 +44,11 @@ from ptune_core.training.trial import Lesson, Trial, has_own_weights
 
 ESTIMATED_ON = 64
 """Validation rows an estimate evaluates."""
+
+ESTIMATED_PLAIN = (
+    "compile is on, and this was measured without it: compiling comes on top once, and what it saves then is seen in "
+    "the run's own steps"
+)
 
 TOGETHER_AT_MOST = 8
 """Trials that pass through the base model together: each takes as much memory for activations as a run alone."""
@@ -121,6 +127,8 @@ class _Session:
         base = self.load_base(next(iter(examples.values())))
         self.phase("preparing")
         lessons = self.lessons(base, examples)
+        if self.settings.compile:
+            compile_layers(base)
         groups = self.together(base)
         if base.is_tuned and self.is_main:
             check_room(base, self.directory, len(self.trials))
@@ -146,7 +154,8 @@ class _Session:
         part = make_task(lesson.model, replace(examples, validation=validation), self.settings, self.directory / TOKENS)
         trainer = Trial(self.trials[0], lesson, self.directory, "", self.report).trainer
         found = measure(trainer, lesson.task, part, base, self.begun)
-        return replace(found, warnings=tuple(settings_warnings(self.trials, base, lesson.model.template)))
+        warnings = settings_warnings(self.trials, base, lesson.model.template)
+        return replace(found, warnings=(*warnings, *([ESTIMATED_PLAIN] if self.settings.compile else [])))
 
     def load_data(self, template: str) -> Examples:
         return load_examples(self.settings.model_copy(update={"template": template}), self.tables)

@@ -24,6 +24,7 @@ from ptune_core.prompt.template import Target, TargetKind, Template, parse_templ
 from ptune_core.prompt.verbalizer import answer_columns
 from ptune_core.training.option_text import bounds_text, describe
 from ptune_core.training.plain_yaml import load_mapping
+from ptune_core.training.refusals import not_compiled, revision_of_a_folder, too_coarse_to_learn
 
 MAX_VIRTUAL_TOKENS = 512
 MAX_TRIALS = 64
@@ -201,6 +202,12 @@ class RunSettings(BaseModel):
     gradient_checkpointing: bool = Field(
         False, description="Compute activations again for the gradient: less memory for long texts, a third slower."
     )
+    compile: bool = Field(
+        False,
+        description="Compile the frozen base model's layers with torch.compile. Meant for long runs on a GPU, where it "
+        "was never measured; on a CPU GPT-2 gained nothing. It takes 10 to 60 seconds of a run's first steps and "
+        "evaluations, and needs a C++ compiler, on a GPU triton.",
+    )
     device: Device = Field(Device.AUTO, description="auto takes a GPU if there is one.")
     seed: int = Field(
         0, ge=0, le=2**31 - 1, description="Decides the split, the order and the start; same seed, same run."
@@ -234,7 +241,7 @@ class RunSettings(BaseModel):
             )
         # By the look of it alone: stored settings are read again in other folders.
         if self.revision is not None and (self.base_model == DEMO or self.base_model.startswith(("/", ".", "~"))):
-            raise _revision_of_a_folder(self.base_model, self.revision)
+            raise revision_of_a_folder(self.base_model, self.revision)
         target = template.target
         if self.candidates and (self.labels or target.kind is TargetKind.HEAD or target.count > 1):
             raise SettingsError(
@@ -249,11 +256,23 @@ class RunSettings(BaseModel):
                 remedy="Leave labels out, or let the base model write the text with [ANSWER:column]",
             )
         if self.base_weights is BaseWeights.TUNED and self.precision not in (Precision.AUTO, Precision.FP32):
-            raise _too_coarse_to_learn(self.precision)
+            raise too_coarse_to_learn(self.precision)
+        if self.compile and (others := self._not_with_compile):
+            raise not_compiled(others)
         if not self.sweep:  # else each trial is checked
             self._check_start()
         self._check_sweep(template.target)
         return self
+
+    @property
+    def _not_with_compile(self) -> list[str]:
+        """Options, as they are set, that do not go with `compile`."""
+        wrong = {
+            f"base_weights: {self.base_weights}": self.base_weights is BaseWeights.TUNED,
+            f"gradient_checkpointing: {self.gradient_checkpointing}": self.gradient_checkpointing,
+            f"precision: {self.precision}": self.precision in (Precision.INT8, Precision.INT4),
+        }
+        return [option for option, is_wrong in wrong.items() if is_wrong]
 
     def _check_start(self) -> None:
         needed = {PromptInit.TEXT: "prompt_init_text", PromptInit.ADAPTER: "prompt_init_adapter"}.get(self.prompt_init)
@@ -354,26 +373,3 @@ class RunSettings(BaseModel):
                 lines.append(f"# {bounds}")
             lines.append(yaml.safe_dump({field_name: values[field_name]}, allow_unicode=True, width=10_000).rstrip())
         return "\n".join(lines) + "\n"
-
-
-def _revision_of_a_folder(base_model: str, revision: str) -> SettingsError:
-    return SettingsError(
-        "A revision belongs to a base model of the Hub, and this one is a folder",
-        got=f"base_model: {base_model}, revision: {revision}",
-        needed="a Hub id with a revision, or a folder without one",
-        remedy="Leave revision empty, or give the Hub id",
-    )
-
-
-def _too_coarse_to_learn(precision: Precision) -> SettingsError:
-    why = (
-        "bf16 has 8 bits for a weight, and a step as small as a base model needs is lost when it is rounded"
-        if precision is Precision.BF16
-        else f"{precision} weights are steps of a scale and have no gradient"
-    )
-    return SettingsError(
-        f"A base model cannot be tuned in {precision}: {why}",
-        got=f"base_weights: tuned, precision: {precision}",
-        needed="auto or fp32, which are the same here",
-        remedy="Set precision to auto, or base_weights to frozen",
-    )

@@ -13,7 +13,7 @@ from transformers import ModernBertConfig, ModernBertForSequenceClassification, 
 
 from ptune_core.model.base import BaseModel, load_base_model, with_gradient_checkpointing
 from ptune_core.model.prompted import PromptedModel
-from ptune_core.model.targets import Place, last_layer_at, row_wise_modules
+from ptune_core.model.targets import ReadAt, last_layer_at, row_wise_modules
 from ptune_core.prompt.template import TargetKind, parse_template
 from ptune_core.prompt.verbalizer import Verbalizer
 
@@ -65,9 +65,9 @@ def test_a_head_that_reads_every_row_leaves_nothing_out() -> None:
         classifier_pooling="mean",
     )  # fmt: skip
     model: PreTrainedModel = ModernBertForSequenceClassification(config).eval()
-    assert row_wise_modules(model, Place.POOLED) == ()
+    assert row_wise_modules(model, ReadAt.POOLED) == ()
     config.classifier_pooling = "cls"
-    assert row_wise_modules(ModernBertForSequenceClassification(config).eval(), Place.POOLED)
+    assert row_wise_modules(ModernBertForSequenceClassification(config).eval(), ReadAt.POOLED)
 
 
 @pytest.mark.parametrize("template", ["[P*4] {text} :[ANSWER:label]", "{text} is [P*4][ANSWER:label]"])

@@ -140,3 +140,12 @@ def test_a_head_without_labels_is_refused() -> None:
     """The bug this pins: the run loaded everything and ended in a TypeError."""
     with pytest.raises(SettingsError, match="needs labels"):
         RunSettings.parse({"template": "{text} [P] [HEAD:label]", "labels": {}})
+
+
+def test_compile_is_refused_with_all_that_does_not_go_with_it() -> None:
+    with pytest.raises(SettingsError, match="precision: int8") as caught:
+        RunSettings.parse({"compile": True, "gradient_checkpointing": True, "precision": "int8"})
+    assert "gradient_checkpointing: True" in str(caught.value) and "base_weights: " not in str(caught.value)
+    with pytest.raises(SettingsError, match="base_weights: tuned"):
+        RunSettings.parse({"compile": True, "base_weights": "tuned"})
+    assert not RunSettings().compile and RunSettings(compile=True, precision="bf16").compile
