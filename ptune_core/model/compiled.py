@@ -8,7 +8,8 @@ a single row is compiled apart: a handful of graphs, whatever the base model's d
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -114,7 +115,7 @@ def _forward(
     own = tuple(past if isinstance(value, Cache) else value for value in args)
     named = {name: past if isinstance(value, Cache) else value for name, value in kwargs.items()}
     try:
-        with _config.patch(use_duck_shape=False):  # else as many rows as heads would be taken for the same number
+        with _apart():
             found = compiled(layer, own, named)
     except FailOnRecompileLimitHit:
         return plain(*args, **kwargs)
@@ -128,6 +129,16 @@ def _forward(
     if cache is not None and past is not None and past.made is not None:
         cache.update(*past.made, number)
     return found
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """While inside, as many rows as there are heads are not taken for one number: fewer graphs."""
+    before, _config.use_duck_shape = _config.use_duck_shape, False
+    try:
+        yield
+    finally:
+        _config.use_duck_shape = before
 
 
 def _past(cache: Cache, number: int) -> LayerPast | None:
