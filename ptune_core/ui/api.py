@@ -216,7 +216,7 @@ class Api:
         return answer
 
     def adapter_link(self, run_id: str, viewer: str = "") -> dict:
-        """Where the zip of a run's adapter is to be downloaded: a path under this page's address, name, and files.
+        """Where the zip of a run's adapter can be downloaded: a link under this page's address, a name, and its files.
 
         Args:
             run_id: A run that has an adapter.
@@ -226,7 +226,7 @@ class Api:
         if not view.has_adapter:
             raise RunError("This run has no adapter yet", remedy="Wait until it has ended, or start a new run")
         files = [{"name": name, "bytes": num_bytes} for name, num_bytes in view.files]
-        return {"path": f"adapters/{view.id}.zip", "name": f"{texts.file_name(view.name)}.zip", "files": files}
+        return {"link": f"adapters/{view.id}.zip", "name": f"{texts.file_name(view.name)}.zip", "files": files}
 
     def _key(self, viewer: str) -> str:
         if not isinstance(viewer, str):

@@ -55,6 +55,7 @@ def build_page(service: Service, *, ephemeral: bool, period: int = 1000) -> gr.B
     """
     gr.set_static_paths([PLOTLY_DIRECTORY])
     with gr.Blocks(title="PTune", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
+        add_api(service)  # before the page's own events, which may have the same names
         viewer = gr.BrowserState("", storage_key=_VIEWER_KEY, secret=_VIEWER_SECRET)
         selected, adapter = gr.Textbox(visible=False), gr.Textbox(visible=False)
         with gr.Row(elem_classes="head"):
@@ -79,7 +80,6 @@ def build_page(service: Service, *, ephemeral: bool, period: int = 1000) -> gr.B
         wire_runs(parts)
         wire_try(parts)
         _wire_queue(parts)
-        add_api(service)
     page.queue(api_open=False, max_size=64)
     return page
 

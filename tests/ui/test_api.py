@@ -70,7 +70,7 @@ def test_a_run_from_start_to_download(client: Client, service: Any) -> None:
     assert answer["tuned"] == {"negative": 0.03, "positive": 0.97} and answer["base"]["positive"] == 0.51
     text = client.predict(run_id=run_id, values={"text": "Once"}, max_new_tokens=5, api_name="/generate")
     assert text["tuned"].startswith("once once")
-    assert client.predict(run_id=run_id, api_name="/adapter_link")["path"] == f"adapters/{run_id}.zip"
+    assert client.predict(run_id=run_id, api_name="/adapter_link")["link"] == f"adapters/{run_id}.zip"
     assert client.predict(run_id=run_id, api_name="/delete_run") == {"deleted": run_id}
     assert not service.runs
 
@@ -101,7 +101,7 @@ def test_an_error_is_a_sentence_for_the_program(client: Client) -> None:
         ({"settings": " " * 200_000}, "too long"),
         ({"rows": ROWS, "data": "hf://datasets/a/b/c.csv"}, "more than one way"),
         ({"data": "/etc/passwd"}, "Hub"),
-        ({"rows": "text,label\nonly one,yes\n"}, "label"),
+        ({"rows": "text,label\nonly one,yes\n"}, "too few"),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused(service: Any, arguments: dict[str, str], said: str) -> None:
