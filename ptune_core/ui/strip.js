@@ -27,10 +27,10 @@ function show(d) {
   const newest = d.newest, ended = !d.active && newest && newest.ended ? newest : null;
   const finished = active && !d.active;
   active = d.active; shown = active || ended;
-  element.dataset.state = active ? active.state : ended && ended.warning ? 'warning' : 'idle';
+  q('.st-line').dataset.state = active ? active.state : ended && ended.warning ? 'warning' : 'idle';
   lines = active ? active.lines : ended ? ended.lines : d.idle;
   q('.st-line').title = active || ended ? lines[0] : d.idle[0];
-  say(shown ? shown.id + element.dataset.state : '', lines[0]);
+  say(shown ? shown.id + q('.st-line').dataset.state : '', lines[0]);
   q('.st-open').hidden = !shown;
   q('.st-stop').hidden = !active || !active.can_stop;
   if (active) title(active.progress);
@@ -44,7 +44,7 @@ function show(d) {
 }
 
 function lost() {
-  element.dataset.state = 'lost'; lines = active ? words.lost : words.lost.slice(1);
+  q('.st-line').dataset.state = 'lost'; lines = active ? words.lost : words.lost.slice(1);
   for (const name of ['.st-open', '.st-stop', '.st-notify', '.st-waiting', '.st-queue']) q(name).hidden = true;
   queue = ''; q('.st-line').title = ''; say('lost', lines[0]); title('');
   fit();
@@ -105,7 +105,7 @@ async function tick() {
   if (document.hidden && !active) return;              // `visibilitychange` wakes it up again
   try {
     const d = await server.overview({viewer: props.viewer});
-    if (d.error) { element.dataset.state = 'warning'; lines = [d.error]; fit(); wait = Math.min(SLOWEST, 2 * wait); }
+    if (d.error) { q('.st-line').dataset.state = 'warning'; lines = [d.error]; fit(); wait = Math.min(SLOWEST, 2 * wait); }
     else { wait = props.period; show(d); }
   } catch (problem) { wait = Math.min(SLOWEST, 2 * wait); lost(); }
   clearTimeout(timer);
