@@ -23,6 +23,9 @@ from ptune_core.ui.page import build_page, launch
 from ptune_core.ui.service import Service
 from ptune_core.ui.uploads import Uploads
 
+MCP = "mcp>=1.21,<2"
+"""What `--mcp` needs. Not `gradio[mcp]`: that takes pydantic back to a version before ours."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve the page until it is interrupted; the exit code."""
@@ -36,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="NAME:PASSWORD",
         help="ask everybody for this name and password (better in PTUNE_AUTH: others on this machine can read flags)",
     )
-    parser.add_argument("--mcp", action="store_true", help='the API as MCP tools too; needs pip install "gradio[mcp]"')
+    parser.add_argument("--mcp", action="store_true", help=f"the endpoints as MCP tools too; needs pip install '{MCP}'")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -77,7 +80,7 @@ def login(flag: str | None, environ: MutableMapping[str, str]) -> list[tuple[str
 def serve(options: argparse.Namespace) -> None:
     """Open the data directory, find the runs that went on without an app, and serve the page."""
     if options.mcp and find_spec("mcp") is None:
-        remedy = f'Run: {sys.executable} -m pip install "gradio[mcp]"'
+        remedy = f"Run: {sys.executable} -m pip install '{MCP}'"
         raise SettingsError("--mcp needs a package that is not installed", got="no package mcp", remedy=remedy)
     auth = login(options.auth, os.environ)
     directory = data_directory()
@@ -93,6 +96,8 @@ def serve(options: argparse.Namespace) -> None:
             where = {"server_name": options.host, "server_port": options.port, "inbrowser": options.open}
             how = {"auth": auth, "mcp_server": options.mcp, "prevent_thread_lock": True, "quiet": True}
             _, url, _ = launch(page, service, **where, **how)
+            if page.mcp_error:  # gradio goes on without a word
+                raise SettingsError("The MCP tools could not be offered", got=page.mcp_error)
             print(f"PTune is open at {url}", flush=True)
             page.block_thread()
         finally:

@@ -1,12 +1,14 @@
 // The strip above the tabs: what the machine does now, for every page. It is also the one who asks for the list of runs
 // and hands it to the list (`ptune:runs`), so that a page asks once. All words come in `props.words`.
-const SLOWEST = 12000, HIDDEN = 10000, NOTIFY = 'ptune-notify';
+const SLOWEST = 12000, HIDDEN = 10000, NARROW = 600, NOTIFY = 'ptune-notify';
 const words = props.words, q = selector => element.querySelector(selector);
 let shown = null, active = null, wait = props.period, timer = null, lines = [words.connecting], queue = '', told = null;
 
 // The first of `lines` that fits: they say the same in less and less room.
 function fit() {
-  const text = q('.st-text');
+  const text = q('.st-text'), more = words.waiting.replace('{}', JSON.parse(queue || '[]').length);
+  q('.st-waiting').textContent = element.clientWidth < NARROW ? more.split(' ')[0] : more;
+  q('.st-waiting').setAttribute('aria-label', more);
   for (const line of lines) {
     if (text.textContent !== line) text.textContent = line;
     if (text.scrollWidth <= text.clientWidth) break;
@@ -63,7 +65,6 @@ function showQueue(waiting) {
   list.hidden = open.getAttribute('aria-expanded') !== 'true';
   if (now === queue) return;                           // a button in it may have the focus
   queue = now;
-  open.textContent = words.waiting.replace('{}', waiting.length);
   list.replaceChildren(...waiting.map((run, i) => {
     const item = document.createElement('li'), name = document.createElement('span');
     name.textContent = run.line; name.className = 'st-name';
