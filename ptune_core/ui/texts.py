@@ -21,6 +21,14 @@ EPHEMERAL = (
     "or mount a storage bucket at `/data`."
 )
 READING = "Reading…"
+READING_EXAMPLE = "Reading the example…"
+ABOUT_PASTED = "With a header line as in CSV, or one text, a tab and its label a line."
+ABOUT_VIRTUAL_TOKENS = (
+    "More: more capacity, slower, and they need more data. With fewer than 100 rows stay at 8 or below."
+)
+ABOUT_TEMPERATURE = "0 always takes the likeliest token."
+ABOUT_SEED = "The same for both."
+SURE_TO_DELETE = "Delete this run and its adapter?"
 STARTED = "Started. You can close this page; the run goes on, and the address of this page leads back to it."
 RESUME = "Resume goes on from the last checkpoint."
 STOPPING = "Stopping at the next step. The best result so far is kept."
