@@ -41,6 +41,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, help="steps of the run (default: the page's)")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    expect.set_options(timeout=MINUTES)
     with tempfile.TemporaryDirectory() as folder, running_app(Path(folder)) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         with contextlib.closing(browser):
