@@ -216,6 +216,30 @@ class Store:
             ).fetchone()
         return self._run(row) if row is not None else None
 
+    def move_up(self, run_id: str, owner: str | None) -> None:
+        """Let a queued run change places with the one before it, among those that `owner` may see.
+
+        The order is the database's alone: one that is made again from the directories has the order of submission.
+
+        Raises:
+            RunError: It was not found, or it does not wait.
+        """
+        run = self.get(run_id, owner)
+        with self._database(write=True) as database:
+            waiting = database.execute(
+                """SELECT id, place FROM runs WHERE state = 'queued' AND (:owner IS NULL OR owner = :owner)
+                   ORDER BY place""",
+                {"owner": owner},
+            ).fetchall()
+            ids = [row["id"] for row in waiting]
+            if run.id not in ids:
+                raise RunError("The run cannot be moved", got=f"it is {run.state}", needed="one that waits")
+            if index := ids.index(run.id):
+                before, this = waiting[index - 1 : index + 1]
+                # -1 in between: no two runs may have one place, not even for a moment
+                moves = [(-1, before["id"]), (before["place"], this["id"]), (this["place"], before["id"])]
+                database.executemany("UPDATE runs SET place = ? WHERE id = ?", moves)
+
     def set_state(self, run_id: str, state: RunState, reason: str = "", *, attempt: int | None = None) -> Run:
         """Move the run to `state` and return it.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 
+from ptune_core.ui import texts
 from ptune_core.ui.train_handlers import MAX_INPUT_COLUMNS, SOURCES
 
 FILE_TYPES = [".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx", ".txt"]
@@ -39,7 +40,7 @@ def build_data_card() -> DataCard:
         with gr.Column(visible=False) as paste:
             pasted = gr.Textbox(
                 label="Rows",
-                info="With a header line as in CSV, or one text, a tab and its label a line.",
+                info=texts.ABOUT_PASTED,
                 placeholder="text,label\nI loved it,positive\nIt broke after a day,negative",
                 lines=5,
                 max_lines=12,
@@ -61,7 +62,7 @@ def build_data_card() -> DataCard:
                 for i in range(MAX_INPUT_COLUMNS)
             )
             target = gr.Dropdown([], label="Label column", elem_id="column-target", min_width=150)
-        report = gr.Markdown("Reading the example…", elem_id="report")
+        report = gr.Markdown(texts.READING_EXAMPLE, elem_id="report")
         answers = gr.Dataframe(
             headers=["label", "answer words"],
             datatype="str",

@@ -13,6 +13,8 @@ from typing import Any
 
 import gradio as gr
 
+from ptune_core.ui import texts
+
 Answer = Callable[[dict[str, Any]], dict[str, Any]]
 """A question from the browser -> its answer; both plain JSON."""
 
@@ -58,7 +60,7 @@ def live_plot(poll: Answer, period: int, elem_id: str) -> gr.HTML:
 
 
 def strip(overview: Answer, period: int, elem_id: str) -> gr.HTML:
-    """What the machine does now, with Open and Stop. Events: `open` and `halt`, both carrying `run`.
+    """What the machine does now, with Open and Stop. Events: `open`, `halt` and `earlier`, all carrying `run`.
 
     Args:
         overview: Answers `{"viewer"}` with what the strip and the list of runs show.
@@ -73,6 +75,7 @@ def strip(overview: Answer, period: int, elem_id: str) -> gr.HTML:
         elem_classes="strip",
         period=period,
         viewer="",
+        words=texts.STRIP,
     )
 
 

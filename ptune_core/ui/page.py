@@ -7,15 +7,18 @@ from typing import Any
 
 import gradio as gr
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse
 from starlette.routing import Route
 
 from ptune_core.errors import RunError
 from ptune_core.ui import texts
+from ptune_core.ui.api import add_api
+from ptune_core.ui.door import Door
 from ptune_core.ui.export_tab import build_export
 from ptune_core.ui.live import PLOTLY_DIRECTORY, strip
-from ptune_core.ui.parts import Page, then_show
+from ptune_core.ui.parts import Page, run_of, then_show
 from ptune_core.ui.runs_tab import build_runs
 from ptune_core.ui.runs_wiring import wire_runs
 from ptune_core.ui.service import Service
@@ -35,6 +38,7 @@ LAUNCH: dict[str, Any] = {
     "max_file_size": "100mb",
     "show_error": False,
     "enable_monitoring": False,
+    "mcp_server": False,
     "css": CSS,
 }
 """How the page is launched: nothing of it may leave this machine, and no more of it is reachable than is needed."""
@@ -51,6 +55,7 @@ def build_page(service: Service, *, ephemeral: bool, period: int = 1000) -> gr.B
     """
     gr.set_static_paths([PLOTLY_DIRECTORY])
     with gr.Blocks(title="PTune", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
+        add_api(service)  # before the page's own events, which may have the same names
         viewer = gr.BrowserState("", storage_key=_VIEWER_KEY, secret=_VIEWER_SECRET)
         selected, adapter = gr.Textbox(visible=False), gr.Textbox(visible=False)
         with gr.Row(elem_classes="head"):
@@ -74,6 +79,7 @@ def build_page(service: Service, *, ephemeral: bool, period: int = 1000) -> gr.B
         wire_start(parts, handlers)
         wire_runs(parts)
         wire_try(parts)
+        _wire_queue(parts)
     page.queue(api_open=False, max_size=64)
     return page
 
@@ -81,13 +87,15 @@ def build_page(service: Service, *, ephemeral: bool, period: int = 1000) -> gr.B
 def _wire_load(page: gr.Blocks, parts: Page, handlers: TrainHandlers) -> None:
     def load(viewer: str, request: gr.Request) -> list[Any]:
         viewer = viewer or secrets.token_hex(16)
-        run_id: Any = str(request.query_params.get("run", ""))
-        tabs = gr.skip()
+        asked = str(request.query_params.get("run", ""))
+        run_id, tabs = asked, gr.skip()
         try:
             parts.service.view(run_id, viewer)
             tabs = gr.Tabs(selected="runs")
         except RunError:
             run_id = gr.skip()  # whoever was quick has chosen one by now
+            if asked:
+                gr.Warning(texts.NO_SUCH_RUN, title=texts.STRIP["title"])
         return [viewer, gr.update(viewer=viewer), run_id, tabs, new_key()]
 
     train = parts.train
@@ -105,6 +113,13 @@ def _wire_load(page: gr.Blocks, parts: Page, handlers: TrainHandlers) -> None:
     used.success(shown(handlers.show_data), asked, of_data, **EVENT)
 
 
+def _wire_queue(parts: Page) -> None:
+    def earlier(viewer: str, event: gr.EventData) -> None:
+        parts.service.move_up(run_of(event), viewer)
+
+    then_show(parts.strip.earlier(shown(earlier), parts.viewer, None, **EVENT), parts)
+
+
 def routes(service: Service) -> list[Route]:
     """What the app serves besides the page: `adapters/RUN.zip`."""
 
@@ -120,4 +135,5 @@ def routes(service: Service) -> list[Route]:
 
 def launch(page: gr.Blocks, service: Service, **options: Any) -> tuple[Any, str, str]:
     """Launch the page with everything in `LAUNCH`; `options` go to `gr.Blocks.launch` as well."""
-    return page.launch(theme=build_theme(), app_kwargs={"routes": routes(service)}, **{**LAUNCH, **options})
+    app = {"routes": routes(service), "middleware": [Middleware(Door)]}
+    return page.launch(theme=build_theme(), app_kwargs=app, **{**LAUNCH, **options})

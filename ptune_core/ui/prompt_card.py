@@ -56,7 +56,7 @@ def build_prompt_card() -> PromptCard:
             value=8,
             step=1,
             label="Virtual tokens",
-            info="More: more capacity, slower, and they need more data. With fewer than 100 rows stay at 8 or below.",
+            info=texts.ABOUT_VIRTUAL_TOKENS,
             elem_id="num-virtual-tokens",
         )
     return PromptCard(placement, template, message, pieces, num_virtual_tokens)

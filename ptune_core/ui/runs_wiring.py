@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import gradio as gr
@@ -10,7 +11,8 @@ from ptune_core.ui import texts
 from ptune_core.ui.parts import Page, run_of, show_selected, then_show
 from ptune_core.ui.show import EVENT, shown
 
-_CONFIRM_DELETE = "(run, ...rest) => confirm('Delete this run and its adapter?') ? [run, ...rest] : ['', ...rest]"
+_SURE = json.dumps(texts.SURE_TO_DELETE)
+_CONFIRM_DELETE = f"(run, ...rest) => confirm({_SURE}) ? [run, ...rest] : ['', ...rest]"
 
 
 def wire_runs(parts: Page) -> None:

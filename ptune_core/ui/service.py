@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ from ptune_core.model.device import BaseWeights
 from ptune_core.runs import live
 from ptune_core.runs.directory import RunDirectory
 from ptune_core.runs.launcher import Launcher
-from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Run, Store
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import texts
-from ptune_core.ui.run_view import ENDED_BADLY, RunView, has_adapter, row_of, view_of
+from ptune_core.ui.run_view import RunView, has_adapter, view_of
+from ptune_core.ui.strip import overview
 from ptune_core.ui.uploads import Uploads
 
 _WAIT = "Wait until it has ended, or start a new run"
@@ -47,8 +47,8 @@ class Service:
     ) -> None:
         self._store, self._launcher, self._inference = store, launcher, inference
         self.uploads = uploads
-        self._shared = shared
-        self._device = _device_line()
+        self.shared = shared
+        self._device = _device_lines()
 
     def start(self, settings: RunSettings, token: str, *, viewer: str, key: str) -> str:
         """Put a run into the queue; its id. The same `key` again gives the same run, however often Start was pressed.
@@ -56,13 +56,13 @@ class Service:
         Raises:
             PTuneError: The data are gone, there is no room for the run, or a shared page is asked for a local folder.
         """
-        if self._shared and any(trial.prompt_init_adapter for trial in settings.trials):
+        if self.shared and any(trial.prompt_init_adapter for trial in settings.trials):
             raise SettingsError(
                 "On a shared page virtual tokens cannot start from an adapter of this machine",
                 got="prompt_init_adapter",
                 remedy="Leave the initial adapter empty, and choose another start of the virtual tokens",
             )
-        if self._shared and settings.base_model != DEMO and Path(settings.base_model).exists():
+        if self.shared and settings.base_model != DEMO and Path(settings.base_model).exists():
             raise SettingsError(
                 "On a shared page a base model cannot be a folder of this machine",
                 got=settings.base_model,
@@ -106,19 +106,24 @@ class Service:
 
     def overview(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """What the strip and the list of runs show."""
-        runs = self._list(_text(question, "viewer"))
-        active = next((run for run in runs if run.state is RunState.RUNNING), None)
-        waiting = sum(run.state is RunState.QUEUED for run in runs)
-        if active is None and waiting:
-            active = [run for run in runs if run.state is RunState.QUEUED][-1]
-            waiting -= 1
-        return {
-            "active": active and {"id": active.id, "state": active.state, "line": self._line(active), "can_stop": True},
-            "idle": self._device,
-            "newest": self._newest(runs[0]) if runs else None,
-            "waiting": waiting,
-            "runs": [row_of(run) for run in runs],
-        }
+        return overview(self._list(_text(question, "viewer")), self._store.queue_position, self._device)
+
+    def status(self, run_id: str, viewer: str) -> dict[str, Any]:
+        """How far the run is, and its place in the queue, 0 if it does not wait.
+
+        Raises:
+            RunError: There is no such run for this viewer.
+        """
+        run = self._get(run_id, self._scope(viewer))
+        return {**live.summary(run), "position": self._store.queue_position(run.id)}
+
+    def move_up(self, run_id: str, viewer: str) -> None:
+        """Let a waiting run change places with the one of this viewer's that waits before it.
+
+        Raises:
+            RunError: There is no such run for this viewer, or it does not wait.
+        """
+        self._store.move_up(run_id, self._scope(viewer))
 
     def choices(self, viewer: str) -> list[tuple[str, str]]:
         """(what to call it, id) of every run that has an adapter, newest first."""
@@ -187,26 +192,7 @@ class Service:
 
     def _scope(self, viewer: str) -> str | None:
         """Whose runs this viewer may see: None is everybody's."""
-        return _owner(viewer) if self._shared else None
-
-    def _line(self, run: Run) -> str:
-        if run.state is RunState.QUEUED:
-            return texts.queued(run.name, self._store.queue_position(run.id))
-        return f"Training {run.name} · {live.summary(run)['status']}"
-
-    def _newest(self, run: Run) -> dict[str, Any]:
-        """The run that was started last, for the strip and for the card that started it."""
-        directory = RunDirectory(run.directory)
-        state, reason = directory.recorded_state()
-        result = directory.result() or {}
-        return {
-            "id": run.id,
-            "name": run.name,
-            "state": state,
-            "ended": not state.is_active,
-            "line": live.summary(run)["status"] if state.is_active else texts.plain_headline(state, result),
-            "warning": reason if state in ENDED_BADLY else texts.no_better(result),
-        }
+        return _owner(viewer) if self.shared else None
 
 
 def _owner(viewer: str) -> str:
@@ -224,8 +210,8 @@ def _number(question: Mapping[str, Any], key: str) -> int:
     return value if isinstance(value, int) and 0 <= value < 2**53 else 0
 
 
-def _device_line() -> str:
-    """What trains here, without torch: it would take seconds to import and does not belong in the app."""
+def _device_lines() -> Sequence[str]:
+    """What trains here, the longest form first; without torch, which would take seconds to import in the app."""
     if (tool := shutil.which("nvidia-smi")) is None:
         return texts.IDLE_CPU
     query = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"]
@@ -233,4 +219,4 @@ def _device_line() -> str:
         found = subprocess.run(query, capture_output=True, text=True, timeout=3, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return texts.IDLE_CPU
-    return f"Ready · GPU: {found.splitlines()[0]}" if found.strip() else texts.IDLE_CPU
+    return texts.idle_gpu(found.splitlines()[0]) if found.strip() else texts.IDLE_CPU

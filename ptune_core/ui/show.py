@@ -13,6 +13,7 @@ from typing import Any
 import gradio as gr
 
 from ptune_core.errors import DataError, PTuneError
+from ptune_core.ui import texts
 
 log = logging.getLogger(__name__)
 
@@ -22,10 +23,8 @@ EVENT: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": None,
 Gradio 6.31's spinner leaves the key `common.complete` in the page's text, for screen readers to read out.
 """
 
-UNEXPECTED = (
-    "Something went wrong inside PTune; your data and runs are untouched. Try again, or reload the page. "
-    "The details are in the app's log."
-)
+ERROR_SECONDS = 20.0
+"""How long an error stays on the page; a click closes it before."""
 
 
 class _Told(Exception):
@@ -40,7 +39,7 @@ def _telling() -> Iterator[None]:
         raise _Told(str(error)) from error
     except Exception as error:
         log.exception("A handler of the page failed")
-        raise _Told(UNEXPECTED) from error
+        raise _Told(texts.UNEXPECTED) from error
 
 
 def shown(handler: Callable[..., Any]) -> Callable[..., Any]:
@@ -72,6 +71,20 @@ def shown(handler: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def told(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """`endpoint`, with every exception turned into plain text for the program that called it."""
+
+    @functools.wraps(endpoint)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            with _telling():
+                return endpoint(*args, **kwargs)
+        except _Told as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    return call
+
+
 def answered(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """A server function for the browser, whose errors become `{"error": text}`; a script shows that as text."""
 
@@ -88,7 +101,7 @@ def answered(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[di
 
 def _message(told: _Told) -> gr.Error:
     text = html.escape(str(told)).replace("\n", "<br>")
-    return gr.Error(text, duration=None, print_exception=False, title="This did not work")
+    return gr.Error(text, duration=ERROR_SECONDS, print_exception=False, title=texts.DID_NOT_WORK)
 
 
 def inline_error(error: PTuneError) -> str:
@@ -104,7 +117,7 @@ def inline_problems(heading: str, problems: Sequence[str], most: int = 12) -> st
     if not problems:
         return ""
     items = "".join(f"<li>{html.escape(problem)}</li>" for problem in problems[:most])
-    more = f"<p>… and {len(problems) - most} more.</p>" if len(problems) > most else ""
+    more = f"<p>{texts.and_more(len(problems) - most)}</p>" if len(problems) > most else ""
     return f'<div class="problem" role="alert"><p>{html.escape(heading)}</p><ol>{items}</ol>{more}</div>'
 
 

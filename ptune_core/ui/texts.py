@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ptune_core.runs.live import duration
 from ptune_core.runs.states import RunState
 
 TAGLINE = "Teach a frozen language model a task with a few trainable virtual tokens."
-IDLE_CPU = "Ready · CPU only: the demo model trains in about a minute, larger models are slow"
 ABOUT_BASE_MODEL = "One from the list, any Hub id such as openai-community/gpt2, or a local folder."
 ABOUT_TEMPLATE = (
     "{column} is filled from the data, [P*8] are eight virtual tokens, [ANSWER:column] or [HEAD:column] is the target. "
@@ -22,6 +21,14 @@ EPHEMERAL = (
     "or mount a storage bucket at `/data`."
 )
 READING = "Reading…"
+READING_EXAMPLE = "Reading the example…"
+ABOUT_PASTED = "With a header line as in CSV, or one text, a tab and its label a line."
+ABOUT_VIRTUAL_TOKENS = (
+    "More: more capacity, slower, and they need more data. With fewer than 100 rows stay at 8 or below."
+)
+ABOUT_TEMPERATURE = "0 always takes the likeliest token."
+ABOUT_SEED = "The same for both."
+SURE_TO_DELETE = "Delete this run and its adapter?"
 STARTED = "Started. You can close this page; the run goes on, and the address of this page leads back to it."
 RESUME = "Resume goes on from the last checkpoint."
 STOPPING = "Stopping at the next step. The best result so far is kept."
@@ -73,6 +80,91 @@ LABELS = {
     "text_cache_mib": "Text cache (MiB)",
 }
 """Short labels for settings whose names are long or technical; the others are their names in plain words."""
+
+
+# Strip, errors and the API. Of several lines the browser takes the first one that fits.
+
+IDLE_CPU = (
+    "Ready · CPU only: the demo model trains in about a minute, larger models are slow",
+    "Ready · CPU only: larger models are slow",
+    "Ready · CPU only",
+)
+STRIP: dict[str, Any] = {
+    "title": "PTune",
+    "done": "Done",
+    "connecting": "Connecting…",
+    "lost": [
+        "Connection lost; training goes on. Reconnecting…",
+        "Connection lost. Reconnecting…",
+        "Reconnecting…",
+    ],
+    "open": "Open",
+    "stop": "Stop",
+    "waiting": "+{} waiting",
+    "queue": "Waiting runs",
+    "earlier": "Earlier",
+    "remove": "Remove",
+    "notify": "Notify me when it is done",
+    "notifying": "You will be notified",
+}
+"""What the strip's script says by itself."""
+
+DID_NOT_WORK = "This did not work"
+UNEXPECTED = (
+    "Something went wrong inside PTune; your data and runs are untouched. Try again, or reload the page. "
+    "The details are in the app's log."
+)
+NO_SUCH_RUN = "The run in this address is not there. It may have been deleted, or it belongs to somebody else."
+LOG_IN = "Please log in first: open the page, or send name and password with the request."
+
+
+def and_more(count: int) -> str:
+    """The end of a list that is not shown whole."""
+    return f"… and {count} more."
+
+
+def idle_gpu(device: str) -> tuple[str, ...]:
+    """`device` is name and memory, as `NVIDIA H200, 143771 MiB`."""
+    name, _, memory = device.partition(", ")
+    gib = re.sub(r"^(\d+) MiB$", lambda match: f"{int(match[1]) / 1024:.0f} GiB", memory)
+    return f"Ready · GPU: {name}, {gib}" if gib else f"Ready · GPU: {name}", f"Ready · {name}", "Ready · GPU"
+
+
+def training(
+    names: Sequence[str], doing: str, progress: str, left: str, result: tuple[str | None, float | None]
+) -> list[str]:
+    """What runs, in less and less room.
+
+    Args:
+        names: The run's name, then shorter ones.
+        doing: What it does, where that is not simply training.
+        progress: Step and steps, as `340/600`.
+        left: Time left.
+        result: Name and value of the best result so far.
+    """
+    metric, value = result
+    best = number(value)
+    full = [doing, progress and f"step {progress}", left and f"{left} left", best and f"{metric or 'best'} {best}"]
+    short = [doing or progress, left, best]
+    lines = [_joined(f"Training {name}", *full) for name in names]
+    lines += [_joined(names[-1], *short), _joined(*short), _joined(doing or progress, left), doing or progress]
+    return [line for line in lines if line]
+
+
+def ended(names: Sequence[str], said: str) -> list[str]:
+    """How the newest run ended, in less and less room."""
+    short = re.sub(r" \(.*?\)", "", said)
+    lines = [*(f"Ready · {name} · {said}" for name in names), f"{names[-1]} · {short}", short]
+    return [*lines, short.partition(". ")[2] or short]
+
+
+def in_queue(place: int, name: str) -> str:
+    """One line of the list of waiting runs."""
+    return f"{place}. {name}"
+
+
+def _joined(*parts: str) -> str:
+    return " · ".join(part for part in parts if part)
 
 
 def label(setting: str) -> str:

@@ -24,9 +24,9 @@ def build_theme() -> gr.themes.Base:
     ).set(
         body_background_fill="#f7f8fa",
         body_background_fill_dark="#0e131f",
-        body_text_color_subdued="*neutral_500",
+        body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_400",
-        block_info_text_color="*neutral_500",
+        block_info_text_color="*neutral_600",
         block_info_text_color_dark="*neutral_400",
         block_title_text_color="*neutral_700",
         block_title_text_color_dark="*neutral_200",

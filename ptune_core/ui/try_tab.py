@@ -87,9 +87,9 @@ def build_try() -> TryTab:
             with gr.Accordion("Length and temperature", open=False, visible=False) as options, gr.Row():
                 max_new_tokens = gr.Slider(1, 256, value=48, step=1, label="New tokens at most")
                 temperature = gr.Slider(
-                    0.0, 2.0, value=0.0, step=0.1, label="Temperature", info="0 always takes the likeliest token."
+                    0.0, 2.0, value=0.0, step=0.1, label="Temperature", info=texts.ABOUT_TEMPERATURE
                 )
-                seed = gr.Number(0, precision=0, minimum=0, maximum=2**31 - 1, label="Seed", info="The same for both.")
+                seed = gr.Number(0, precision=0, minimum=0, maximum=2**31 - 1, label="Seed", info=texts.ABOUT_SEED)
             with gr.Row(elem_classes="buttons"):
                 classify = gr.Button("Classify", variant="primary", elem_id="classify")
                 generate = gr.Button("Generate", variant="primary", visible=False, elem_id="generate")

@@ -120,6 +120,28 @@ def test_runs_are_claimed_in_order_and_one_at_a_time(store: Store, submit: Submi
     assert claimed is not None and claimed.id == second
 
 
+def test_a_waiting_run_changes_places_with_the_one_before_it(store: Store, submit: Submit) -> None:
+    first, second, third = (submit(str(i)) for i in range(3))
+    store.move_up(third, "ana")
+    assert [store.queue_position(run_id) for run_id in (first, third, second)] == [1, 2, 3]
+    store.move_up(third, None)
+    store.move_up(third, "ana")  # it is the first already
+    assert [store.queue_position(run_id) for run_id in (third, first, second)] == [1, 2, 3]
+    claimed = store.claim_next()
+    assert claimed is not None and claimed.id == third
+    with pytest.raises(RunError, match="it is running"):
+        store.move_up(third, "ana")
+
+
+def test_nobody_passes_the_runs_of_others(store: Store, submit: Submit) -> None:
+    bobs, first, second = submit("1", owner="bob"), submit("2"), submit("3")
+    store.move_up(second, "ana")
+    store.move_up(second, "ana")
+    assert [store.queue_position(run_id) for run_id in (bobs, second, first)] == [1, 2, 3]
+    with pytest.raises(RunError, match="not found"):
+        store.move_up(bobs, "ana")
+
+
 def test_a_resumed_run_waits_behind_those_already_waiting(store: Store, submit: Submit) -> None:
     first, second = submit("a"), submit("b")
     bring(store, first, RunState.STOPPED)

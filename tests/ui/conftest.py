@@ -64,6 +64,11 @@ def in_a_loop(call: Callable[[], Any]) -> Any:
 
 
 @pytest.fixture
+def in_loop() -> Callable[[Callable[[], Any]], Any]:
+    return in_a_loop
+
+
+@pytest.fixture
 def build_with(service: Any) -> Callable[..., Any]:
     """`build_page` over `service` with the given options."""
     return lambda **options: in_a_loop(lambda: build_page(service, **options))

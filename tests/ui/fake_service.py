@@ -11,6 +11,7 @@ from typing import Any
 from ptune_core.errors import RunError
 from ptune_core.runs.states import RunState
 from ptune_core.training.settings import RunSettings
+from ptune_core.ui import texts
 from ptune_core.ui.run_view import RunView
 from ptune_core.ui.uploads import Uploads
 
@@ -31,7 +32,19 @@ class FakeRun:
     def as_newest(self) -> dict[str, Any]:
         ended = not self.state.is_active
         known = {"id": self.id, "name": self.settings.name, "state": self.state, "warning": self.warning}
-        return {**known, "ended": ended, "line": "Done." if ended else f"step {self.step}"}
+        line = "Done." if ended else f"step {self.step}"
+        return {
+            **known,
+            "ended": ended,
+            "line": line,
+            "lines": texts.ended([self.settings.name], self.warning or line),
+        }
+
+    def as_active(self) -> dict[str, Any]:
+        progress = f"{self.step}/{STEPS}"
+        names = [self.settings.name, self.settings.name.partition(" on ")[2] or self.settings.name]
+        lines = texts.training(names, "", progress, "1 min 10 s", ("accuracy", 0.871))
+        return {"id": self.id, "state": self.state, "lines": lines, "progress": progress, "can_stop": True}
 
     def series(self, first: int) -> dict[str, Any]:
         steps = list(range(first + 1, self.step + 1))
@@ -58,6 +71,8 @@ class FakeService:
         self.keys: dict[str, str] = {}
         self.tries: list[dict[str, str]] = []
         self.polls: list[dict[str, Any]] = []
+        self.shared = False
+        self.moved: list[str] = []
 
     def add(self, **fields: Any) -> FakeRun:
         run = FakeRun(f"{len(self.runs):016x}", RunSettings(name=f"run {len(self.runs)}"), **fields)
@@ -100,18 +115,13 @@ class FakeService:
 
     def overview(self, question: Mapping[str, Any]) -> dict[str, Any]:
         runs = list(reversed(self.runs.values()))
-        active = next((run for run in runs if run.state.is_active), None)
+        active = next((run for run in runs if run.state is RunState.RUNNING), None)
+        waiting = [run for run in reversed(runs) if run.state is RunState.QUEUED]
         return {
-            "active": active
-            and {
-                "id": active.id,
-                "state": active.state,
-                "line": f"Training {active.settings.name} · step {active.step} of {STEPS}",
-                "can_stop": True,
-            },
-            "idle": "Ready · CPU only",
+            "active": active and active.as_active(),
+            "idle": ["Ready · CPU only"],
             "newest": runs[0].as_newest() if runs else None,
-            "waiting": 0,
+            "waiting": [{"id": run.id, "line": f"{i + 1}. {run.settings.name}"} for i, run in enumerate(waiting)],
             "runs": [
                 {
                     "id": run.id,
@@ -124,6 +134,13 @@ class FakeService:
                 for run in runs
             ],
         }
+
+    def status(self, run_id: str, viewer: str) -> dict[str, Any]:
+        run = self._get(run_id)
+        return {"id": run.id, "state": run.state, "step": run.step, "steps": STEPS, "position": 0}
+
+    def move_up(self, run_id: str, viewer: str) -> None:
+        self.moved.append(self._get(run_id).id)
 
     def choices(self, viewer: str) -> list[tuple[str, str]]:
         runs = reversed(self.runs.values())

@@ -14,11 +14,6 @@ from ptune_core.ui.page import LAUNCH
 pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")
 
 
-def test_no_handler_is_public(build_with: Callable[..., Any]) -> None:
-    page = build_with(ephemeral=False)
-    assert {dependency["api_visibility"] for dependency in page.config["dependencies"]} == {"private"}
-
-
 def test_no_handler_shows_gradios_spinner(build_with: Callable[..., Any]) -> None:
     # It left `common.complete`, a key of gradio's translations, in the page's text.
     dependencies = build_with(ephemeral=False).config["dependencies"]

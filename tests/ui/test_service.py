@@ -107,7 +107,7 @@ def test_a_waiting_run_says_its_place(service: Service, run_id: str) -> None:
     assert "next in the queue" in service.view(run_id, "anna").headline
     assert "number 2 in the queue" in service.view(second, "anna").headline
     overview = service.overview({"viewer": "anna"})
-    assert overview["active"]["id"] == run_id and overview["waiting"] == 1
+    assert overview["active"]["id"] == run_id and [each["id"] for each in overview["waiting"]] == [second]
 
 
 def test_a_finished_run_shows_its_result_beside_the_baselines(service: Service, store: Store, run_id: str) -> None:

@@ -10,7 +10,8 @@ import gradio as gr
 import pytest
 
 from ptune_core.errors import DataError, SettingsError, TemplateError
-from ptune_core.ui.show import UNEXPECTED, answered, inline_error, inline_problems, shown, table
+from ptune_core.ui import texts
+from ptune_core.ui.show import answered, inline_error, inline_problems, shown, table
 
 
 def test_our_errors_are_shown_as_they_are_and_escaped() -> None:
@@ -30,7 +31,7 @@ def test_other_errors_are_logged_and_told_in_a_plain_sentence(caplog: pytest.Log
 
     with caplog.at_level(logging.ERROR), pytest.raises(gr.Error) as caught:
         handler()
-    assert html.unescape(caught.value.message) == UNEXPECTED
+    assert html.unescape(caught.value.message) == texts.UNEXPECTED
     assert "internal detail" in caplog.text
 
 
@@ -60,7 +61,7 @@ def test_a_browser_gets_errors_as_text() -> None:
         raise (SettingsError("Wrong") if question else ValueError("hidden"))
 
     assert answered(answer)({"a": 1}) == {"error": "Wrong."}
-    assert answered(answer)({}) == {"error": UNEXPECTED}
+    assert answered(answer)({}) == {"error": texts.UNEXPECTED}
 
 
 def test_inline_messages_and_tables_escape() -> None:

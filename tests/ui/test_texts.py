@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ptune_core.ui import texts
+
+UI = Path(texts.__file__).parent
+SENTENCE = re.compile(r"\w[\w,;:'’\"()-]* [\w,;:'’\"()-]+.*[.?!…]\s*$|\w \w+[.?!] [A-Z]")
+"""Two words or more with a full stop or the like at the end, or a new sentence in the middle."""
 
 
 @pytest.mark.parametrize(
@@ -31,3 +38,24 @@ def test_a_run_no_better_than_a_baseline_is_told_with_what_to_try(result: dict[s
 def test_runs_of_one_name_are_told_apart() -> None:
     assert texts.adapter("demo", 0.5, 0.0) != texts.adapter("demo", 0.5, 86_400.0)
     assert texts.adapter("demo", None, 0.0).startswith("demo · ")
+
+
+def test_every_sentence_of_the_page_is_in_the_one_file() -> None:
+    elsewhere = []
+    for path in sorted(UI.glob("*.py")):
+        if path.name != "texts.py":
+            found = [f"{path.name}:{line}: {text}" for line, text in literals(path) if SENTENCE.search(text)]
+            elsewhere += found
+    for path in sorted([*UI.glob("strip.[hj]*"), *UI.glob("newest_run.[hj]*")]):
+        without_comments = re.sub(r"(?m)(^| )//.*$", "", path.read_text(encoding="utf-8"))
+        quoted = re.findall(r"'([^'\n]+)'|`([^`\n]+)`|>([^<\n]+)<", without_comments)
+        elsewhere += [f"{path.name}: {text}" for texts_ in quoted for text in texts_ if SENTENCE.search(text)]
+    assert elsewhere == []
+
+
+def literals(path: Path) -> list[tuple[int, str]]:
+    """Line and text of every string that is no docstring."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    said = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    strings = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return [(node.lineno, str(node.value)) for node in strings if id(node) not in said]

@@ -1,0 +1,127 @@
+"""The page's actions for programs: through gradio_client over a page, and what they refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+from gradio_client import Client, handle_file
+
+from ptune_core.demo import DEMO_LABELS
+from ptune_core.errors import DataError, PTuneError, SettingsError
+from ptune_core.runs.states import RunState
+from ptune_core.ui.api import Api
+
+pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")
+
+ENDPOINTS = {
+    "list_runs", "preview", "start_run", "run_status", "run_metrics", "stop_run", "resume_run", "move_run_up",
+    "delete_run", "classify", "generate", "adapter_link",
+}  # fmt: skip
+ROWS = "text,label\ngood,yes\nbad,no\nfine,yes\npoor,no\n"
+
+
+@pytest.fixture
+def client(site: str, tmp_path: Path) -> Iterator[Client]:
+    with_client = Client(site, verbose=False, download_files=str(tmp_path))
+    yield with_client
+    with_client.close()
+
+
+def test_exactly_these_endpoints_are_public(build_with: Callable[..., Any]) -> None:
+    page = build_with(ephemeral=False)
+    public = [each["api_name"] for each in page.config["dependencies"] if each["api_visibility"] != "private"]
+    assert sorted(public) == sorted(ENDPOINTS)
+
+
+def test_every_parameter_is_typed_and_explained(build_with: Callable[..., Any], service: Any) -> None:
+    build_with(ephemeral=False)
+    for endpoint in Api(service).endpoints():
+        said, parameters, _ = gr.utils.get_function_description(endpoint)
+        assert said.endswith(".") and all(parameters.values()), endpoint.__name__
+    info = build_with(ephemeral=False).get_api_info()
+    for name, endpoint in info["named_endpoints"].items():
+        for parameter in endpoint["parameters"]:
+            assert parameter["type"], f"{name}: {parameter['parameter_name']}"
+
+
+def test_a_run_from_start_to_download(client: Client, service: Any) -> None:
+    started = client.predict(settings="max_steps: 60\nname: mine", api_name="/start_run")
+    assert "Using" in started["summary"]
+    run_id = started["id"]
+    run = service.runs[run_id]
+    assert (run.settings.max_steps, run.settings.name, run.settings.labels) == (60, "mine", DEMO_LABELS)
+    assert [each["id"] for each in client.predict(api_name="/list_runs")] == [run_id]
+
+    run.step = 60
+    news = client.predict(run_id=run_id, api_name="/run_metrics")
+    assert news["steps"]["x"] == list(range(1, 61)) and not news["done"]
+    run.step = 62
+    more = client.predict(run_id=run_id, cursor=news["cursor"], epoch=news["epoch"], api_name="/run_metrics")
+    assert more["steps"]["x"] == [61, 62]
+
+    assert client.predict(run_id=run_id, api_name="/stop_run")["state"] == RunState.STOPPED
+    status = client.predict(run_id=run_id, api_name="/run_status")
+    assert status["has_adapter"] and status["step"] == 62 and "**" not in status["headline"]
+    answer = client.predict(run_id=run_id, values={"text": "a fine film"}, api_name="/classify")
+    assert answer["tuned"] == {"negative": 0.03, "positive": 0.97} and answer["base"]["positive"] == 0.51
+    text = client.predict(run_id=run_id, values={"text": "Once"}, max_new_tokens=5, api_name="/generate")
+    assert text["tuned"].startswith("once once")
+    assert client.predict(run_id=run_id, api_name="/adapter_link")["link"] == f"adapters/{run_id}.zip"
+    assert client.predict(run_id=run_id, api_name="/delete_run") == {"deleted": run_id}
+    assert not service.runs
+
+
+def test_an_uploaded_file_is_read_and_another_one_is_not(client: Client, service: Any, tmp_path: Path) -> None:
+    own = tmp_path / "mine.csv"
+    own.write_text(ROWS, encoding="utf-8")
+    found = client.predict(file=handle_file(str(own)), api_name="/preview")
+    assert found["columns"] == {"text": "text", "label": "label"} and found["labels"] == {"yes": 2, "no": 2}
+    assert found["summary"] == "Using all 4 rows"
+    for path in ("/etc/hostname", str(own)):
+        with pytest.raises(DataError, match="was not uploaded"):
+            Api(service).preview(file={"path": path})  # type: ignore[arg-type]
+
+
+def test_an_error_is_a_sentence_for_the_program(client: Client) -> None:
+    with pytest.raises(Exception, match="There is no such run"):
+        client.predict(run_id="ffffffffffffffff", api_name="/run_status")
+    with pytest.raises(Exception, match="learning_rate"):
+        client.predict(settings="learning_rate: many", api_name="/start_run")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"settings": "[1"}, "not valid YAML"),
+        ({"settings": "validation_data: /etc/passwd"}, "validation_data"),
+        ({"settings": " " * 200_000}, "too long"),
+        ({"rows": ROWS, "data": "hf://datasets/a/b/c.csv"}, "more than one way"),
+        ({"data": "/etc/passwd"}, "Hub"),
+        ({"rows": "text,label\nonly one,yes\n"}, "too few"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_refused(service: Any, arguments: dict[str, str], said: str) -> None:
+    with pytest.raises(PTuneError, match=said):
+        Api(service).start_run(**arguments)
+    assert not service.runs
+
+
+def test_values_must_be_the_templates_columns(service: Any) -> None:
+    run = service.add(state=RunState.FINISHED)
+    for values in ({}, {"text": 1}, {"text": "a", "more": "b"}, None):
+        with pytest.raises(SettingsError, match="text for text"):
+            Api(service).classify(run.id, values)  # type: ignore[arg-type]
+    assert service.tries == []
+
+
+def test_strangers_need_a_key_that_cannot_be_guessed(service: Any) -> None:
+    # Without one everybody who left it out would have had the same runs.
+    service.shared = True
+    for viewer in ("", "anna", "a" * 65):
+        with pytest.raises(SettingsError, match="nobody can guess"):
+            Api(service).list_runs(viewer)
+    assert Api(service).list_runs("a" * 16) == []
