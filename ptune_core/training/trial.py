@@ -16,6 +16,7 @@ from ptune_core.data.examples import Examples
 from ptune_core.errors import CheckpointError, TrainingError
 from ptune_core.model.base import BaseModel
 from ptune_core.model.device import BaseWeights
+from ptune_core.model.insight import movement
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.model.tuned import save_base_model
@@ -100,7 +101,9 @@ class Trial:
         )
         # Decides how the prompt encoder starts.
         torch.manual_seed(settings.seed)
-        prompt = Prompt(self.config, start)
+        prompt = Prompt(self.config, start).eval()
+        with torch.no_grad():
+            self.start = prompt()  # the same in every attempt
         schedule = make_schedule(settings, lesson.task.num_examples)
         accelerator = Accelerator(cpu=base.device.type == "cpu")
         self.trainer = Trainer(prompt, base.head, schedule, accelerator, base.model if base.is_tuned else None)
@@ -205,6 +208,9 @@ class Trial:
             rows = task.samples(evaluation, prompt_embeddings)
         self.snapshots.record(event.step, prompt_embeddings, self.trainer.progress.best_step)
         self.report("sample", step=event.step, rows=rows)
+        self.report(
+            "tokens", step=event.step, **asdict(movement(prompt_embeddings, self.start, self.lesson.model.base))
+        )
 
     def _result(self, evaluation: Evaluation, best_step: int, seconds: float) -> dict[str, Any]:
         task = self.lesson.task

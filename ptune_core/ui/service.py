@@ -25,6 +25,7 @@ from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Run, Store
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import texts
+from ptune_core.ui.comparison import compare
 from ptune_core.ui.run_view import ENDED_BADLY, RunView, has_adapter, row_of, view_of
 from ptune_core.ui.uploads import Uploads
 
@@ -103,6 +104,15 @@ class Service:
         """
         run = self._get(_text(question, "run"), self._scope(_text(question, "viewer")))
         return live.since(run.directory, _number(question, "cursor"), _number(question, "epoch"))
+
+    def compare(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """What is new about several runs, for the overlay: see `comparison.compare`.
+
+        Raises:
+            RunError: One of them is not there for this viewer, or they are too many.
+        """
+        scope = self._scope(_text(question, "viewer"))
+        return compare(question.get("runs"), lambda run_id: self._get(run_id, scope))
 
     def overview(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """What the strip and the list of runs show."""

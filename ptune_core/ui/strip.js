@@ -15,7 +15,7 @@ function show(d) {
   q('.st-waiting').textContent = d.waiting ? `+${d.waiting} waiting` : '';
   q('.st-open').hidden = !shown;
   q('.st-stop').hidden = !active || !active.can_stop;
-  window.ptuneRuns = d.runs; window.ptuneNewest = newest;
+  window.ptuneRuns = d.runs; window.ptuneNewest = newest; window.ptuneViewer = props.viewer;
   window.dispatchEvent(new CustomEvent('ptune:runs'));
 }
 
