@@ -89,7 +89,7 @@ function drawRate() {
     line('learning rate (left)', 'rate', x, steps.learning_rate),
     line('gradient norm (right)', 'norm', x, steps.grad_norm, {yaxis: 'y2', line: {color: color('norm'), width: 1.2, dash: 'dot'}}),
   ];
-  const right = axisOf({overlaying: 'y', side: 'right', showgrid: false, rangemode: 'tozero'});
+  const right = axisOf({overlaying: 'y', side: 'right', showgrid: false, rangemode: 'tozero', tickmode: 'auto', nticks: 5});
   draw('lp-rate', traces, layoutOfRun({yaxis: axisOf({rangemode: 'tozero', exponentformat: 'power'}), yaxis2: right, margin: {l: 44, r: 40, t: 6, b: 36}}));
 }
 

@@ -119,7 +119,7 @@ function compare(detail) {
 }
 
 q('.ov-close').addEventListener('click', () => window.dispatchEvent(new CustomEvent('ptune:close-overlay')));
-q('.ov-split').addEventListener('change', redraw);
+q('.ov-split').addEventListener('change', () => { q('.ov-smoothing').hidden = q('.ov-split').value !== 'train'; redraw(); });
 for (const button of element.querySelectorAll('.lp-csv')) button.addEventListener('click', () => {
   const isLoss = button.dataset.plot === 'loss', train = isLoss && q('.ov-split').value === 'train', rows = [];
   curves.forEach((curve, i) => {

@@ -52,7 +52,7 @@ function layoutOf(more) {
     height: 250, margin: {l: 44, r: 12, t: 6, b: 36}, hovermode: 'x unified', datarevision: ++drawing, dragmode: drag,
     paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)', font: {color: text, size: 12, family: css('--font')},
     hoverlabel: {bgcolor: css('--background-fill-primary'), bordercolor: css('--border-color-primary'), font: {color: css('--body-text-color')}},
-    legend: {orientation: 'h', x: 0, y: 1.02, yanchor: 'bottom', itemwidth: 30, font: {color: css('--body-text-color')}},
+    legend: {orientation: 'h', traceorder: 'normal', x: 0, y: 1.02, yanchor: 'bottom', itemwidth: 30, font: {color: css('--body-text-color')}},
     xaxis: axisOf({title: {text: axisTitle(), standoff: 6}}), yaxis: axisOf({}), ...more,
   };
 }
