@@ -156,7 +156,7 @@ class Start:
 
 def start_once(page: Page, app: App) -> Start:
     page.goto(app.url)
-    page.wait_for_function("document.querySelector('#report').textContent.includes('Using')")
+    page.wait_for_function("document.querySelector('#report')?.textContent.includes('Using')")
     page.evaluate(RECORD)
     page.wait_for_timeout(2000)  # what the page loads late is not part of a start
     before = len(Store(app.data).list(None))

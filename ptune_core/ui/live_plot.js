@@ -233,7 +233,9 @@ async function tick() {
   timer = setTimeout(tick, wait);
   if (!d) q('.lp-status').textContent = 'Connection lost; training goes on. Reconnecting…';
   else if (d.error) { q('.lp-status').textContent = d.error; ended = true; } else apply(d);
-  if (ended) clearTimeout(timer);
+  const isWaiting = d && d.state === 'running' && points && !points.steps.x.length && !points.evals.x.length;
+  if (ended || isWaiting) clearTimeout(timer);
+  if (isWaiting) timer = setTimeout(tick, wait / 3);                                     // the first point, as soon as it is there
   element.dataset.updates = Number(element.dataset.updates || 0) + 1;
 }
 

@@ -70,7 +70,9 @@ class Service:
                 needed="'demo' or a Hub id such as openai-community/gpt2",
             )
         table = self.uploads.open(token)
-        return self._store.submit(settings, table, owner=_owner(viewer), key=key)
+        run_id = self._store.submit(settings, table, owner=_owner(viewer), key=key)
+        self._launcher.wake()
+        return run_id
 
     def stop(self, run_id: str, viewer: str) -> None:
         """Stop the run and keep its result; one that waits is taken from the queue.
