@@ -95,6 +95,14 @@ def test_ticked_runs_are_laid_over_each_other_with_what_differs(site: str, servi
     page.get_by_role("button", name="Compare 3 runs").click()
     expect(page.locator("#overlay .ov")).to_be_visible()
 
+    sweep = service.add(step=45, state=RunState.FINISHED)
+    sweep.settings = RunSettings(name="sweep", sweep={"learning_rate": [0.01, 0.02], "seed": [1, 2]})
+    page.locator(f"#run-list [data-run='{sweep.id}']").click()
+    expect(page.locator("#run-list .rl-trial")).to_have_count(4)
+    expect(page.locator("#run-list .rl-trial").nth(3)).to_have_text("4  learning rate 0.02, seed 2")
+    page.get_by_label("Compare trial 4").check()
+    expect(page.locator("#overlay .ov-title")).to_have_text("Comparing 4 runs")
+
 
 def test_an_empty_list_leads_to_the_example_and_a_long_one_can_be_filtered(
     site: str, service: Any, new_page: NewPage
