@@ -7,6 +7,7 @@ and is thinned; the others carry only what is new.
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from array import array
@@ -21,12 +22,17 @@ from ptune_core.files import read_lines
 from ptune_core.runs.directory import RunDirectory
 from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Run
+from ptune_core.training.metrics import Metric, wilson_interval
 
 MOST_POINTS = 1500
 """Points of one series in one reply."""
 
+MOST_MOMENTS = 60
+"""Evaluations whose virtual tokens are in one reply."""
+
 SPARK_POINTS = 40
-_OPEN_CURVES = 64
+_OPEN_CURVES = 256
+"""A list of more runs than this is read from their files at each look."""
 
 
 class Series:
@@ -68,8 +74,11 @@ class Curve:
         self.edition = 1
         self.lines = 0
         self.steps = Series("loss", "learning_rate", "grad_norm", "seconds")
-        self.evals = Series("loss", "value", "best")
+        self.evals = Series("loss", "value", "best", "seconds")
+        self.tokens: list[tuple[int, str]] = []  # as JSON, which takes a fifth of the memory
+        self.epochs_per_step: float | None = None
         self.attempt_start = 0
+        self._seconds = self._seconds_before = 0.0
         self.plan: dict[str, Any] | None = None
         self.baseline: dict[str, Any] | None = None
         self.samples: dict[str, Any] | None = None
@@ -99,11 +108,17 @@ class Curve:
             self._take(line)
 
     def _take(self, line: dict[str, Any]) -> None:
+        if line.get("kind") in ("step", "eval") and line.get("seconds") is not None:
+            # They count from the start of an attempt; the time axis goes on from the one before.
+            line["seconds"] = self._seconds = self._seconds_before + float(line["seconds"])
         match line.get("kind"):
             case "step":
                 self.steps.add(self.lines, line)
+                self.epochs_per_step = line["epoch"] / line["step"] if "epoch" in line else None
             case "eval":
                 self.evals.add(self.lines, line)
+            case "tokens":
+                self._take_tokens({name: value for name, value in line.items() if name not in ("kind", "trial")})
             case "sample":
                 self.samples, self.samples_line = {"step": line["step"], "rows": line["rows"]}, self.lines
             case "plan":
@@ -114,8 +129,53 @@ class Curve:
                 self.phase = str(line["phase"])
             case "resume":
                 self.attempt_start = len(self.steps.x)
+                self._seconds_before = self._seconds
             case "edition":
                 self.edition = int(line["edition"])
+
+    def _take_tokens(self, line: dict[str, Any]) -> None:
+        self.tokens.append((self.lines, json.dumps(line)))
+        if len(self.tokens) > 4 * MOST_MOMENTS:  # however long the run, memory is bounded
+            self.tokens = [*self.tokens[:-1:2], self.tokens[-1]]
+
+    def moments(self, cursor: int) -> list[dict[str, Any]]:
+        """The virtual tokens after the first `cursor` lines, at no more than `MOST_MOMENTS` evaluations."""
+        new = [line for number, line in self.tokens if number > cursor]
+        if len(new) > MOST_MOMENTS:
+            new = [new[i * (len(new) - 1) // (MOST_MOMENTS - 1)] for i in range(MOST_MOMENTS)]
+        return [json.loads(line) for line in new]
+
+    def since(self, cursor: int, epoch: int, most: int) -> dict[str, Any]:
+        """The curve's part of `since`, with no more than `most` points of a series."""
+        new = (self.steps.since(cursor), self.evals.since(cursor))
+        is_known = 0 < cursor <= self.lines and epoch == self.edition
+        reset = not is_known or max(map(len, new)) > most
+        steps, evals = new
+        if reset:
+            steps = thinned(self.steps.values["loss"], most)
+            evals = thinned(self.evals.values["value"], most)
+        return {
+            "reset": reset,
+            "epoch": self.edition,
+            "cursor": self.lines,
+            "steps": self.steps.as_json(steps),
+            "evals": self._evals_as_json(evals),
+            "tokens": self.moments(0 if reset else cursor),
+            "epochs_per_step": self.epochs_per_step,
+            "baseline": self.baseline,
+            "plan": self.plan,
+        }
+
+    def _evals_as_json(self, indices: Sequence[int]) -> dict[str, list[Any]]:
+        points = self.evals.as_json(indices)
+        points["best"] = [flag == 1.0 for flag in points["best"]]
+        plan = self.plan or {}
+        if plan.get("metric") == Metric.ACCURACY and (count := plan.get("validation_examples")):
+            shares = [self.evals.values["value"][i] for i in indices]
+            bounds = [(None, None) if share != share else wilson_interval(share, count) for share in shares]
+            points["low"] = [low if low is None else _short(low) for low, _ in bounds]
+            points["high"] = [high if high is None else _short(high) for _, high in bounds]
+        return points
 
     @property
     def best(self) -> tuple[int, float] | None:
@@ -148,40 +208,43 @@ def since(run_dir: Path, cursor: int, epoch: int) -> dict[str, Any]:
         epoch: The `epoch` of the viewer's last reply.
 
     Returns:
-        ``reset``: whether the points replace what the viewer has; ``samples``: at most one, the newest, if it is new;
-        ``done``: whether asking again is of no use until the run is resumed. The rest as its name says.
+        ``reset``: whether the points replace what the viewer has; ``steps`` and ``evals``: a list for each value, those
+        of accuracy with the ``low`` and ``high`` end of its 95 % interval; ``seconds`` count from the first attempt's
+        start, time between attempts left out; ``tokens``: how far the virtual tokens went, see `insight.Movement`;
+        ``samples``: at most one, the newest, if it is new; ``done``: whether asking again is of no use until the run is
+        resumed. The rest as its name says.
     """
     files = RunDirectory(run_dir)
     state, reason = files.recorded_state()  # before the curve: when it says done, the curve below is complete
     curve = _curve(files.metrics)
     with curve.lock:
         curve.read_on()
-        new = (curve.steps.since(cursor), curve.evals.since(cursor))
-        is_known = 0 < cursor <= curve.lines and epoch == curve.edition
-        reset = not is_known or max(map(len, new)) > MOST_POINTS
-        if reset:
-            steps = thinned(curve.steps.values["loss"], MOST_POINTS)
-            evals = thinned(curve.evals.values["value"], MOST_POINTS)
-        else:
-            steps, evals = new
-        eval_points = curve.evals.as_json(evals)
-        eval_points["best"] = [flag == 1.0 for flag in eval_points["best"]]
-        step_points = curve.steps.as_json(steps)
-        del step_points["seconds"]
+        points = curve.since(cursor, epoch, MOST_POINTS)
         return {
-            "reset": reset,
-            "epoch": curve.edition,
-            "cursor": curve.lines,
-            "steps": step_points,
-            "evals": eval_points,
-            "baseline": curve.baseline,
-            "plan": curve.plan,
+            **points,
             "state": state,
+            "phase": curve.phase,
             "status": _status(files, curve, state, reason),
             "progress": _progress(curve, state),
             "done": not state.is_active,
-            "samples": [curve.samples] if curve.samples and (reset or curve.samples_line > cursor) else [],
+            "samples": [curve.samples] if curve.samples and (points["reset"] or curve.samples_line > cursor) else [],
         }
+
+
+def curve_since(metrics: Path, cursor: int, epoch: int, most: int) -> dict[str, Any]:
+    """The curve alone of one `metrics.jsonl`, also that of a sweep's trial: see `since`.
+
+    Args:
+        metrics: The file; without one the curve is empty.
+        cursor: The `cursor` of the viewer's last reply, 0 at first.
+        epoch: The `epoch` of the viewer's last reply.
+        most: Points of one series in one reply.
+    """
+    curve = _curve(metrics)
+    with curve.lock:
+        curve.read_on()
+        best_step, best = curve.best or (None, None)
+        return {**curve.since(cursor, epoch, most), "best": best and _short(best), "best_step": best_step}
 
 
 def summary(run: Run) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ptune_core.files import atomic_write, json_line, read_lines, write_all
 
-AT_A_STEP = ("step", "eval", "sample")
+AT_A_STEP = ("step", "eval", "sample", "tokens")
 _ABOUT_THE_RESULT = (*AT_A_STEP, "baseline")
 _TAIL_BYTES = 1 << 16
 

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from ptune_core.data.examples import Examples
 from ptune_core.errors import CheckpointError, TrainingError
 from ptune_core.model.base import BaseModel
 from ptune_core.model.device import BaseWeights
 from ptune_core.model.head import Inputs, center_on, last_linear, plain_state
+from ptune_core.model.insight import movement
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.model.tuned import save_base_model
@@ -79,8 +81,8 @@ def has_own_weights(base: BaseModel) -> bool:
 
 
 @torch.no_grad()
-def center_head(lesson: Lesson, prompt: Prompt) -> None:
-    """Let a new classification head learn around the mean of what it reads of the first rows with this prompt.
+def center_head(lesson: Lesson, prompt_embeddings: Tensor) -> None:
+    """Let a new classification head learn around the mean of what it reads of the first rows with this start.
 
     One of a tuned base model stays as it is: what it reads does not stay where it began.
     """
@@ -89,11 +91,10 @@ def center_head(lesson: Lesson, prompt: Prompt) -> None:
     if layer is None or not isinstance(task, LabelTask):
         return
     batches = min(task.order.batches_per_epoch, -(-CENTERED_ON // task.batching.batch_size))
-    prompt_embeddings = prompt.eval()().to(base.device)
     with Inputs(layer) as inputs:
         for position in range(batches):
             batch = lesson.model.label_batch(task.train_rows.rows(task.order.indices(position)))
-            lesson.model.label_logits(batch, prompt_embeddings)
+            lesson.model.label_logits(batch, prompt_embeddings.to(base.device))
     center_on(layer, inputs.mean)
 
 
@@ -123,8 +124,10 @@ class Trial:
         )
         # Decides how the prompt encoder starts.
         torch.manual_seed(settings.seed)
-        prompt = Prompt(self.config, start)
-        center_head(lesson, prompt)
+        prompt = Prompt(self.config, start).eval()
+        with torch.no_grad():
+            self.start = prompt()  # the same in every attempt
+        center_head(lesson, self.start)
         schedule = make_schedule(settings, lesson.task.num_examples)
         accelerator = Accelerator(cpu=base.device.type == "cpu")
         self.trainer = Trainer(prompt, base.head, schedule, accelerator, base.model if base.is_tuned else None)
@@ -229,6 +232,9 @@ class Trial:
             rows = task.samples(evaluation, prompt_embeddings)
         self.snapshots.record(event.step, prompt_embeddings, self.trainer.progress.best_step)
         self.report("sample", step=event.step, rows=rows)
+        self.report(
+            "tokens", step=event.step, **asdict(movement(prompt_embeddings, self.start, self.lesson.model.base))
+        )
 
     def _result(self, evaluation: Evaluation, best_step: int, seconds: float) -> dict[str, Any]:
         task = self.lesson.task

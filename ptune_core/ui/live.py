@@ -36,7 +36,7 @@ def _asset(name: str) -> str:
 
 
 def live_plot(poll: Answer, period: int, elem_id: str) -> gr.HTML:
-    """Loss, metric, progress and samples of one run. Event: `moved`, when the run's state changes.
+    """Progress, the four plots and samples of one run. Event: `moved`, when the run's state changes.
 
     The value is the run's id; `viewer` says who asks; `state` is the run's state as the rest of the page
     shows it, so that the script tells the page when it changes, and asks on after Resume.
@@ -48,7 +48,7 @@ def live_plot(poll: Answer, period: int, elem_id: str) -> gr.HTML:
     return gr.HTML(
         None,
         html_template=_asset("live_plot.html"),
-        js_on_load=_asset("live_plot.js"),
+        js_on_load=_asset("plot_parts.js") + _asset("live_plot.js"),
         head=f'<script src="gradio_api/file={PLOTLY_DIRECTORY / "plotly.min.js"}"></script>',
         server_functions=[_server_function("poll", poll)],
         elem_id=elem_id,
@@ -56,6 +56,27 @@ def live_plot(poll: Answer, period: int, elem_id: str) -> gr.HTML:
         period=period,
         viewer="",
         state="",
+    )
+
+
+def overlay(compare: Answer, period: int, elem_id: str) -> gr.HTML:
+    """Loss and metric of the runs that are ticked in the list, and a table of the settings in which they differ.
+
+    It draws with the live plot's library, the list tells it what is ticked and the strip who asks. While it is open,
+    what follows it in its column is hidden.
+
+    Args:
+        compare: Answers `{"runs", "viewer"}` with what is new, as `comparison.compare` does.
+        period: Milliseconds between two questions.
+    """
+    return gr.HTML(
+        None,
+        html_template=_asset("overlay.html"),
+        js_on_load=_asset("plot_parts.js") + _asset("overlay.js"),
+        server_functions=[_server_function("compare", compare)],
+        elem_id=elem_id,
+        elem_classes="live-plot overlay",
+        period=period,
     )
 
 
@@ -80,7 +101,10 @@ def strip(overview: Answer, period: int, elem_id: str) -> gr.HTML:
 
 
 def run_list(elem_id: str) -> gr.HTML:
-    """All runs this viewer may see, newest first. The value is the chosen run's id. Event: `select`, carrying `run`."""
+    """All runs this viewer may see, newest first. The value is the chosen run's id. Event: `select`, carrying `run`.
+
+    Those that are ticked are told to the overlay, in the browser.
+    """
     return gr.HTML(
         None,
         html_template=_asset("run_list.html"),

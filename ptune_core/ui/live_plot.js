@@ -1,122 +1,191 @@
-// The live view of one run: progress line, loss plot, metric plot and the newest sample predictions.
-// Gradio gives `element`, `props`, `server`, `trigger` and `watch`. The value is the id of the run that is shown.
-// Each tick asks the server for what is new since `cursor`; Plotly extends its own arrays, so zoom and hover survive.
-const PERIOD = props.period, SLOWEST = 12000, MOST_POINTS = 6000, MOST_SAMPLES = 6, SMOOTHING = 0.9;
-const COLORS = {train: '#5b7cfa', validation: '#e8833a', metric: '#14a085', majority: '#9aa3b2', zero: '#c06bd4'};
-const q = selector => element.querySelector(selector);
-const css = name => getComputedStyle(document.body).getPropertyValue(name).trim();
+// The live view of one run: progress, four plots and the newest sample predictions. The value is the id of the run.
+// Each tick asks the server for what is new since `cursor`. The points are kept here and drawn anew from here.
+const PERIOD = props.period, MOST_POINTS = 6000, SAMPLES_WHILE_ACTIVE = 3, MOST_SAMPLES = 6, FARTHEST = 3;
 
 let run = null, generation = 0, timer = null, wait = PERIOD, busy = false;
-let cursor, epoch, ready, ended, smooth, points, plan, baseline, state;
+let cursor, epoch, ended, points, state;
 
-const config = {responsive: true, displaylogo: false, showSendToCloud: false,
-  modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d']};
+const nothing = () => ({steps: {x: [], loss: [], learning_rate: [], grad_norm: [], seconds: []},
+  evals: {x: [], loss: [], value: [], best: [], seconds: []}, tokens: [], plan: null, baseline: null, epochsPerStep: null});
 
-function axisColors() {
-  const text = css('--body-text-color-subdued'), grid = css('--border-color-primary');
-  return {'font.color': text, 'xaxis.gridcolor': grid, 'yaxis.gridcolor': grid, 'xaxis.linecolor': grid,
-    'hoverlabel.bgcolor': css('--background-fill-primary'), 'hoverlabel.bordercolor': grid};
+function take(d) {
+  if (d.reset) points = nothing();
+  for (const series of ['steps', 'evals'])
+    for (const [name, values] of Object.entries(d[series])) (points[series][name] ??= []).push(...values);
+  points.tokens.push(...d.tokens);
+  points.plan = d.plan; points.baseline = d.baseline; points.epochsPerStep = d.epochs_per_step;
 }
 
-function layout(yaxis) {
-  const text = css('--body-text-color-subdued'), grid = css('--border-color-primary');
-  return {
-    height: 300, margin: {l: 46, r: 10, t: 8, b: 36}, uirevision: run, hovermode: 'x unified',
-    paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)', font: {color: text, size: 12, family: css('--font')},
-    hoverlabel: {bgcolor: css('--background-fill-primary'), bordercolor: grid},
-    legend: {orientation: 'h', x: 0, y: 1.02, yanchor: 'bottom'},
-    xaxis: {title: {text: 'step', standoff: 6}, gridcolor: grid, linecolor: grid, zeroline: false,
-      range: plan ? [0, plan.steps] : undefined},
-    yaxis: {gridcolor: grid, zeroline: false, ...yaxis},
-  };
+const isLoss = () => points.plan && points.plan.metric === 'loss';
+const xs = of => across(of, points.epochsPerStep);
+
+// The whole run's width from the start, where it is known.
+function wholeRange() {
+  const steps = points.plan && points.plan.steps;
+  if (view.axis === 'step' && steps) return [0, steps];
+  if (view.axis === 'epoch' && steps && points.epochsPerStep) return [0, steps * points.epochsPerStep];
+  return null;
 }
 
-const line = (name, color, x, y, more = {}) => ({name, x, y, mode: 'lines', line: {color, width: 2}, ...more});
-const dashed = (name, color, y) => line(name, color, plan ? [0, plan.steps] : [], plan ? [y, y] : [],
-  {line: {color, width: 1.5, dash: 'dash'}});
-const star = (x, y, color) => ({name: 'best', x, y, mode: 'markers', cliponaxis: false, marker: {symbol: 'star', size: 13, color}});
-const isLoss = () => plan && plan.metric === 'loss';
-
-function smoothed(values) {
-  return values.map(v => (smooth = smooth === null ? v : SMOOTHING * smooth + (1 - SMOOTHING) * v));
+function spread() {
+  const all = [...xs(points.steps), ...xs(points.evals)].filter(Number.isFinite);
+  return wholeRange() || [0, all.length ? all.reduce((a, b) => Math.max(a, b)) : 1];
 }
 
-function bestOf(evals) {
-  const at = evals.best.lastIndexOf(true);
-  return at < 0 ? null : {x: evals.x[at], loss: evals.loss[at], value: evals.value[at]};
+function layoutOfRun(more) {
+  const layout = layoutOf(more), range = wholeRange();
+  if (range) layout.xaxis.range = range;
+  return layout;
 }
 
-function lossTraces(d, best) {
+const line = (name, of, x, y, more = {}) => ({name, x, y, mode: 'lines', line: {color: color(of), width: 2}, hovertemplate: '%{y:.4g}', ...more});
+const marked = (name, of, x, y, symbol) => line(name, of, x, y, {mode: 'lines+markers', marker: {size: 6, symbol}});
+
+function dashed(name, of, y, dash) { return line(name, of, spread(), [y, y], {line: {color: color(of), width: 1.5, dash}, showlegend: false}); }
+
+function star(values) {
+  const at = points.evals.best.lastIndexOf(true), x = xs(points.evals);
+  return {name: 'best', x: at < 0 ? [] : [x[at]], y: at < 0 ? [] : [values[at]], mode: 'markers', cliponaxis: false, hovertemplate: '%{y:.4g}',
+    marker: {symbol: 'star', size: 14, color: color('validation'), line: {width: 1, color: css('--block-background-fill')}}};
+}
+
+// A dashed line's name stands on it, above or below so that two names do not meet.
+const nameOn = (text, y, above, log) => ({text, x: 1, xref: 'paper', xanchor: 'right', y: log ? Math.log10(y) : y, yanchor: above ? 'bottom' : 'top', showarrow: false, font: {size: 11}});
+
+function drawLoss() {
+  const {steps, evals, baseline} = points, zero = isLoss() && baseline ? baseline.zero_shot : null;
   const traces = [
-    line('train', COLORS.train, d.steps.x, d.steps.loss, {opacity: 0.3, hoverinfo: 'skip', line: {color: COLORS.train, width: 1}}),
-    line('train, smoothed', COLORS.train, d.steps.x, smoothed(d.steps.loss)),
-    line('validation', COLORS.validation, d.evals.x, d.evals.loss, {mode: 'lines+markers', marker: {size: 6}}),
-    star(best ? [best.x] : [], best ? [best.loss] : [], COLORS.validation),
+    line('train', 'train', xs(steps), steps.loss, {opacity: 0.35, hoverinfo: 'skip', hovertemplate: null, showlegend: false, line: {color: color('train'), width: 1}}),
+    line('train, smoothed', 'train', xs(steps), smoothed(steps.loss)),
+    marked('validation', 'validation', xs(evals), evals.loss, 'diamond'),
+    star(evals.loss),
   ];
-  if (isLoss() && baseline && baseline.zero_shot !== null) traces.push(dashed('zero-shot', COLORS.zero, baseline.zero_shot));
-  return traces;
+  if (zero !== null) traces.push(dashed('zero-shot', 'zero', zero, 'dot'));
+  const annotations = zero === null ? [] : [nameOn(`zero-shot ${short(zero)}`, zero, true, view.log)];
+  draw('lp-loss', traces, layoutOfRun({yaxis: lossAxis(), annotations}));
 }
 
-function metricTraces(d, best) {
+function drawMetric() {
+  const {evals, baseline, plan} = points, x = xs(evals), traces = [], annotations = [];
+  const metric = marked(plan ? plan.metric : 'metric', 'metric', x, evals.value, 'circle');
+  if (evals.low) {
+    const edge = {mode: 'lines', line: {width: 0}, hoverinfo: 'skip', hovertemplate: null};
+    traces.push(line('95 % band, low', 'metric', x, evals.low, {...edge, showlegend: false}));
+    traces.push(line('95 % band', 'metric', x, evals.high, {...edge, fill: 'tonexty', fillcolor: color('metric') + '2e'}));
+    metric.customdata = evals.low.map((low, i) => `${short(low)} to ${short(evals.high[i])}`);
+    metric.hovertemplate = '%{y:.4g} (%{customdata})';
+  }
+  traces.push(metric, star(evals.value));
+  const {majority = null, zero_shot: zero = null} = baseline || {};
+  const named = (name, of, y, dash, above) => { traces.push(dashed(name, of, y, dash)); annotations.push(nameOn(`${name} ${short(y)}`, y, above)); };
+  if (majority !== null) named('majority', 'majority', majority, 'dash', zero !== null && majority > zero);
+  if (zero !== null) named('zero-shot', 'zero', zero, 'dot', majority === null || zero >= majority);
+  draw('lp-metric', traces, layoutOfRun({yaxis: axisOf({range: [0, 1.03]}), annotations}));
+}
+
+function drawRate() {
+  const {steps} = points, x = xs(steps);
   const traces = [
-    line(plan ? plan.metric : 'metric', COLORS.metric, d.evals.x, d.evals.value, {mode: 'lines+markers', marker: {size: 6}}),
-    star(best ? [best.x] : [], best ? [best.value] : [], COLORS.metric),
+    line('learning rate (left)', 'rate', x, steps.learning_rate),
+    line('gradient norm (right)', 'norm', x, steps.grad_norm, {yaxis: 'y2', line: {color: color('norm'), width: 1.2, dash: 'dot'}}),
   ];
-  if (baseline && baseline.majority !== null) traces.push(dashed('majority', COLORS.majority, baseline.majority));
-  if (baseline && baseline.zero_shot !== null) traces.push(dashed('zero-shot', COLORS.zero, baseline.zero_shot));
-  return traces;
+  const right = axisOf({overlaying: 'y', side: 'right', showgrid: false, rangemode: 'tozero', tickmode: 'auto', nticks: 5});
+  draw('lp-rate', traces, layoutOfRun({yaxis: axisOf({rangemode: 'tozero', exponentformat: 'power'}), yaxis2: right, margin: {l: 44, r: 40, t: 6, b: 36}}));
 }
 
-function drawAll(d) {
-  smooth = null; points = d.steps.x.length;
-  const best = bestOf(d.evals);
-  q('.lp-panel-metric').hidden = isLoss();
-  q('.lp-metric-title').textContent = plan ? plan.metric[0].toUpperCase() + plan.metric.slice(1) + ' on validation' : 'Validation';
-  Plotly.react(q('.lp-loss'), lossTraces(d, best), layout({rangemode: 'tozero'}), config);
-  if (!isLoss()) Plotly.react(q('.lp-metric'), metricTraces(d, best), layout({range: [0, 1.03]}), config);
-  ready = true;
+function tokenText(moment, i) {
+  const near = moment.nearest[i].map(word => `“${plain(word.trim() || word)}”`).join(', ');
+  return `<b>P${moment.numbers[i]}</b> moved ${short(moment.moved[i])}, length ${short(moment.norm[i])} (a word: ${short(moment.word_norm)})<br>nearest: ${near}`;
 }
 
-function extend(d) {
-  const loss = q('.lp-loss'), metric = q('.lp-metric'), best = bestOf(d.evals);
-  points += d.steps.x.length;
-  const fresh = smoothed(d.steps.loss);
-  if (d.steps.x.length || d.evals.x.length)
-    Plotly.extendTraces(loss, {x: [d.steps.x, d.steps.x, d.evals.x], y: [d.steps.loss, fresh, d.evals.loss]}, [0, 1, 2]);
-  if (best) Plotly.restyle(loss, {x: [[best.x]], y: [[best.loss]]}, [3]);
-  if (isLoss() || !d.evals.x.length) return;
-  Plotly.extendTraces(metric, {x: [d.evals.x], y: [d.evals.value]}, [0]);
-  if (best) Plotly.restyle(metric, {x: [[best.x]], y: [[best.value]]}, [1]);
+// Steps and seconds of the evaluations at which the virtual tokens are known.
+function moments() {
+  const seconds = new Map(points.evals.x.map((step, i) => [step, points.evals.seconds[i]]));
+  return {x: points.tokens.map(m => m.step), seconds: points.tokens.map(m => seconds.get(m.step) ?? null)};
 }
 
-// Steps planned, metric and dashed lines arrive once; a plot drawn before them has to be drawn again in full.
-function needsRedraw(d) {
-  const planned = d.plan && !plan, compared = d.baseline && !baseline;
-  plan = d.plan || plan; baseline = d.baseline || baseline;
-  return ready && (planned || compared);
+const byDistance = moment => moment.moved.map((moved, i) => [moved, i]).sort((a, b) => b[0] - a[0]);
+
+// A line for each virtual token; of very many their mean and range, and by name those that moved most.
+function drawTokens() {
+  const {tokens} = points, x = xs(moments()), newest = tokens[tokens.length - 1], annotations = [], traces = [];
+  const said = {hovertemplate: '%{customdata}<extra></extra>'};
+  if (newest && newest.numbers.length === newest.num_virtual_tokens) {
+    newest.numbers.forEach((number, i) => traces.push(line(`P${number}`, 'tokens', x, tokens.map(m => m.moved[i]), {...said, opacity: 0.55,
+      showlegend: false, mode: 'lines+markers', marker: {size: 4}, line: {color: color('tokens'), width: 1.3}, customdata: tokens.map(m => tokenText(m, i))})));
+    const [[moved, i]] = byDistance(newest);
+    annotations.push({text: `P${newest.numbers[i]}`, x: x[x.length - 1], y: moved, xanchor: 'left', xshift: 4, showarrow: false, font: {size: 11}});
+  } else if (newest) {
+    const edge = {mode: 'lines', line: {width: 0}, hoverinfo: 'skip', hovertemplate: null};
+    const farthest = m => byDistance(m).slice(0, FARTHEST).map(([, i]) => tokenText(m, i)).join('<br>');
+    traces.push(line('least', 'tokens', x, tokens.map(m => m.moved_low), {...edge, showlegend: false}));
+    traces.push(line('least to most', 'tokens', x, tokens.map(m => m.moved_high), {...edge, fill: 'tonexty', fillcolor: color('tokens') + '2e'}));
+    traces.push({...marked(`mean of ${newest.num_virtual_tokens}`, 'tokens', x, tokens.map(m => m.moved_mean), 'circle'), ...said,
+      customdata: tokens.map(m => `mean ${short(m.moved_mean)}<br>${farthest(m)}`)});
+  }
+  const layout = layoutOfRun({hovermode: 'closest', yaxis: axisOf({rangemode: 'tozero'}), annotations});
+  layout.hoverlabel.align = 'left';
+  draw('lp-tokens', traces, layout);
+}
+
+function drawAll() {
+  if (!points) return;
+  chooseUnit([points.steps.seconds.at(-1), points.evals.seconds.at(-1)]);
+  const hidden = {metric: isLoss(), tokens: ended && !points.tokens.length};       // older runs do not say where they went
+  const panels = [...element.querySelectorAll('.lp-panel')];
+  for (const panel of panels) panel.hidden = Boolean(hidden[panel.dataset.plot]);
+  const shown = panels.filter(panel => !panel.hidden);
+  panels.forEach(panel => panel.classList.toggle('lp-wide', shown.length % 2 === 1 && panel === shown[0]));
+  q('.lp-metric-title').textContent = points.plan ? capital(points.plan.metric) + ' on validation' : 'Validation';
+  drawLoss(); drawRate();
+  if (!hidden.metric) drawMetric();
+  if (!hidden.tokens) drawTokens();
+}
+
+function csvOf(plot) {
+  const {steps, evals, tokens, epochsPerStep, plan} = points, start = (of, i) => [of.x[i], epochsPerStep && of.x[i] * epochsPerStep, of.seconds[i]];
+  const head = ['step', 'epoch', 'seconds'];
+  if (plot === 'metric') return [[...head, plan ? plan.metric : 'value', 'low_95', 'high_95', 'is_best'],
+    evals.x.map((_, i) => [...start(evals, i), evals.value[i], evals.low?.[i], evals.high?.[i], evals.best[i] ? 1 : 0])];
+  if (plot === 'rate') return [[...head, 'learning_rate', 'gradient_norm'], steps.x.map((_, i) => [...start(steps, i), steps.learning_rate[i], steps.grad_norm[i]])];
+  if (plot === 'tokens') return [['step', 'token', 'moved', 'length', 'nearest_1', 'nearest_2', 'nearest_3'],
+    tokens.flatMap(m => m.numbers.map((number, i) => [m.step, `P${number}`, m.moved[i], m.norm[i], ...m.nearest[i]]))];
+  const rows = new Map();
+  steps.x.forEach((step, i) => rows.set(step, [...start(steps, i), steps.loss[i], null]));
+  evals.x.forEach((step, i) => { const row = rows.get(step) || [...start(evals, i), null, null]; row[4] = evals.loss[i]; rows.set(step, row); });
+  return [[...head, 'train_loss', 'validation_loss'], [...rows.values()].sort((a, b) => a[0] - b[0])];
+}
+
+for (const button of element.querySelectorAll('.lp-csv')) {
+  button.addEventListener('click', () => {
+    const plot = button.closest('.lp-panel').dataset.plot;
+    if (points) saveCsv(`ptune-${run.slice(0, 8)}-${plot}.csv`, ...csvOf(plot));
+  });
 }
 
 function showProgress(d) {
-  const p = d.progress, share = p && p.steps ? Math.min(1, p.step / p.steps) : 0;
-  q('.lp-bar > div').style.width = (d.state === 'finished' ? 100 : 100 * share) + '%';
+  const p = d.progress, share = p && p.steps ? Math.min(1, p.step / p.steps) : 0, percent = d.state === 'finished' ? 100 : 100 * share;
+  q('.lp-bar > div').style.width = percent + '%';
+  q('.lp-bar').setAttribute('aria-valuenow', Math.round(percent));
   q('.lp-progress').dataset.state = d.state;
-  q('.lp-state').textContent = d.state;
+  q('.lp-progress').classList.toggle('lp-waiting', !d.done && d.state === 'running' && !share);
+  if (q('.lp-state').textContent !== d.state) q('.lp-state').textContent = d.state;
   q('.lp-status').textContent = d.status;
-  q('.lp-empty').hidden = ready && points > 0;
-  q('.lp-empty').textContent = d.done ? 'This run ended before its first step.' : 'The first points appear within seconds.';
+  q('.lp-empty').hidden = points.steps.x.length + points.evals.x.length > 0;
+  q('.lp-empty').textContent = d.done ? 'This run ended before its first step.' : d.state === 'queued' ? 'It starts when the runs before it are done.' : 'The first points appear within seconds.';
 }
 
 function cell(row, text, name) {
   const td = row.insertCell(); td.textContent = text; if (name) td.className = name;
 }
 
-function showSamples(samples) {
-  if (!samples || !samples.length) return;
+function showSamples(samples, done) {
   const newest = samples[samples.length - 1], body = q('.lp-samples tbody');
+  if (!newest) return;
   q('.lp-samples').hidden = false;
   q('.lp-samples-step').textContent = newest.step;
   body.replaceChildren();
-  for (const sample of newest.rows.slice(0, MOST_SAMPLES)) {
+  for (const sample of newest.rows.slice(0, done ? MOST_SAMPLES : SAMPLES_WHILE_ACTIVE)) {
     const row = body.insertRow(), right = sample.predicted === sample.label;
     cell(row, sample.text, 'lp-text'); cell(row, sample.label);
     cell(row, sample.predicted, right ? 'lp-right' : 'lp-wrong');
@@ -125,11 +194,15 @@ function showSamples(samples) {
 }
 
 function apply(d) {
-  const redraw = needsRedraw(d);
-  if (redraw && !d.reset) { cursor = 0; wait = 0; return; }
-  if (d.reset || !ready) drawAll(d); else extend(d);
-  cursor = points > MOST_POINTS ? 0 : d.cursor; epoch = d.epoch;
-  showProgress(d); showSamples(d.samples);
+  const before = points && JSON.stringify([points.plan?.steps, points.baseline, ended]);
+  if (!points) points = nothing();
+  take(d);
+  cursor = points.steps.x.length > MOST_POINTS ? 0 : d.cursor; epoch = d.epoch;         // 0: thinned again
+  ended = d.done && cursor === d.cursor;
+  const after = JSON.stringify([points.plan?.steps, points.baseline, ended]);
+  if (d.reset || d.evals.x.length || d.tokens.length || before !== after) drawAll();
+  else if (d.steps.x.length) { drawLoss(); drawRate(); }
+  showProgress(d); showSamples(d.samples, d.done);
   if (d.state !== state) { state = d.state; if (state !== props.state) moved(); }
 }
 
@@ -151,38 +224,31 @@ async function tick() {
   if (busy || !run) return;
   if (document.hidden || !element.offsetParent || !window.Plotly) { timer = setTimeout(tick, 250); return; }
   const mine = generation;
+  let d = null;
   busy = true;
-  try {
-    wait = PERIOD;
-    const d = await server.poll({run, cursor, epoch, viewer: props.viewer});
-    if (mine !== generation) return;
-    if (d.error) { q('.lp-status').textContent = d.error; ended = true; } else { apply(d); ended = d.done && d.cursor === cursor; }
-    element.dataset.updates = Number(element.dataset.updates || 0) + 1;
-  } catch (problem) {
-    wait = Math.min(SLOWEST, 2 * wait);
-    q('.lp-status').textContent = 'Connection lost; training goes on. Reconnecting…';
-  } finally {
-    busy = false;
-    if (mine !== generation) tick(); else if (!ended) timer = setTimeout(tick, wait);
-  }
+  try { d = await server.poll({run, cursor, epoch, viewer: props.viewer}); wait = PERIOD; }
+  catch (problem) { wait = Math.min(SLOWEST, 2 * wait); }
+  busy = false;
+  if (mine !== generation) return tick();
+  timer = setTimeout(tick, wait);
+  if (!d) q('.lp-status').textContent = 'Connection lost; training goes on. Reconnecting…';
+  else if (d.error) { q('.lp-status').textContent = d.error; ended = true; } else apply(d);
+  const isWaiting = d && d.state === 'running' && points && !points.steps.x.length && !points.evals.x.length;
+  if (ended || isWaiting) clearTimeout(timer);
+  if (isWaiting) timer = setTimeout(tick, wait / 3);                                     // the first point, as soon as it is there
+  element.dataset.updates = Number(element.dataset.updates || 0) + 1;
 }
 
 function start() {
   const previous = run;
-  generation++; run = props.value || null; address(previous); cursor = 0; epoch = 0; ready = false; ended = false; state = null;
-  points = 0; plan = null; baseline = null; wait = PERIOD; element.dataset.updates = 0;
+  generation++; run = props.value || null; address(previous); cursor = 0; epoch = 0; ended = false; state = null;
+  points = null; wait = PERIOD; element.dataset.updates = 0;
   element.classList.toggle('lp-idle', !run);
   q('.lp-samples').hidden = true;
   tick();
 }
 
-function resize() { for (const plot of element.querySelectorAll('.js-plotly-plot')) if (plot.offsetParent) Plotly.Plots.resize(plot); }
-
 watch('value', () => { if ((props.value || null) !== run) start(); });
 watch('state', () => { if (ended && props.state !== state) { ended = false; tick(); } });       // resumed
 document.addEventListener('visibilitychange', tick);
-new ResizeObserver(resize).observe(element);
-// Dotted keys: a whole 'xaxis' object would reset the zoom.
-new MutationObserver(() => { for (const plot of element.querySelectorAll('.js-plotly-plot')) Plotly.relayout(plot, axisColors()); })
-  .observe(document.body, {attributes: true, attributeFilter: ['class']});
 start();

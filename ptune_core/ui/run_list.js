@@ -1,6 +1,10 @@
-// The list of runs, newest first. The value is the id of the chosen run; the strip delivers the rows.
-const SVG = 'http://www.w3.org/2000/svg';
-const list = () => element.querySelector('.rl-list');
+// The list of runs, newest first. The value is the id of the chosen run; the strip delivers the rows. Runs, and the
+// trials of a chosen sweep, can be ticked; the overlay hears of it. Rows stay the same nodes while they live, so that a
+// click or the focus on one is not lost to an update.
+const SVG = 'http://www.w3.org/2000/svg', MOST_TICKED = 8, FILTER_FROM = 9;
+const q = selector => element.querySelector(selector);
+const rows = new Map();
+let ticked = [], open = false;
 
 function make(tag, name, text) {
   const node = document.createElement(tag); node.className = name;
@@ -8,13 +12,16 @@ function make(tag, name, text) {
   return node;
 }
 
-function sparkline(values) {
-  const svg = document.createElementNS(SVG, 'svg'), path = document.createElementNS(SVG, 'polyline');
+function sparkline() {
+  const svg = document.createElementNS(SVG, 'svg');
   svg.setAttribute('class', 'rl-spark'); svg.setAttribute('viewBox', '0 0 60 18'); svg.setAttribute('aria-hidden', 'true');
-  const low = Math.min(...values), high = Math.max(...values), span = high - low || 1;
-  path.setAttribute('points', values.map((v, i) => `${60 * i / (values.length - 1)},${17 - 16 * (v - low) / span}`).join(' '));
-  svg.append(path);
+  svg.append(document.createElementNS(SVG, 'polyline'));
   return svg;
+}
+
+function outline(values) {
+  const low = Math.min(...values), high = Math.max(...values), span = high - low || 1;
+  return values.map((v, i) => `${60 * i / (values.length - 1)},${17 - 16 * (v - low) / span}`).join(' ');
 }
 
 function age(seconds) {
@@ -24,25 +31,106 @@ function age(seconds) {
   return `${Math.floor(seconds / 86400)} d ago`;
 }
 
-function row(run) {
-  const item = make('button', 'rl-item'); item.type = 'button'; item.dataset.run = run.id; item.dataset.state = run.state;
-  item.setAttribute('role', 'option'); item.setAttribute('aria-selected', run.id === props.value);
-  const top = make('span', 'rl-top'); top.append(make('span', 'rl-dot'), make('span', 'rl-name', run.name));
-  if (run.best) top.append(make('span', 'rl-best', run.best));
-  const bottom = make('span', 'rl-bottom'); bottom.append(make('span', 'rl-state', `${run.state} · ${age(Date.now() / 1000 - run.created)}`));
-  if (run.spark.length > 1) bottom.append(sparkline(run.spark));
-  item.append(top, bottom);
-  item.addEventListener('click', () => trigger('select', {run: run.id}));
-  return item;
+const say = (node, text) => { if (node.textContent !== text) node.textContent = text; };
+
+// Every combination of a sweep's values, as the server counts them: the last one changes fastest.
+function trialsOf(sweep) {
+  let trials = [[]];
+  for (const [name, values] of Object.entries(sweep)) trials = trials.flatMap(trial => values.map(value => [...trial, `${name.replaceAll('_', ' ')} ${value}`]));
+  return Object.keys(sweep).length ? trials.map(trial => trial.join(', ')) : [];
+}
+
+function box(key, name) {
+  const input = make('input', 'rl-tick'); input.type = 'checkbox'; input.dataset.key = key;
+  input.setAttribute('aria-label', `Compare ${name}`); input.title = 'Compare';
+  input.addEventListener('change', () => tick(key, input.checked));
+  return input;
+}
+
+function newRow(run) {
+  const item = make('li', 'rl-row'), button = make('button', 'rl-item'), top = make('span', 'rl-top'), bottom = make('span', 'rl-bottom');
+  button.type = 'button'; button.dataset.run = run.id;
+  const row = {item, button, name: make('span', 'rl-name'), best: make('span', 'rl-best'), state: make('span', 'rl-state'), spark: sparkline(), tick: box(run.id, run.name), trials: null};
+  top.append(row.name, row.best); bottom.append(make('span', 'rl-dot'), row.state, row.spark);
+  button.append(top, bottom); item.append(row.tick, button);
+  button.addEventListener('click', () => { show(false); trigger('select', {run: run.id}); });
+  return row;
+}
+
+function addTrials(row, run) {
+  const names = trialsOf(run.sweep), chosen = run.id === props.value;
+  if (!names.length || Boolean(row.trials) === chosen) return;
+  row.trials?.remove(); row.trials = null;
+  if (!chosen) return;
+  row.trials = make('ul', 'rl-trials'); row.trials.setAttribute('aria-label', `Trials of ${run.name}`);
+  row.trials.append(...names.map((name, i) => {
+    const item = make('li', ''), label = make('label', 'rl-trial');
+    label.title = name; label.append(box(`${run.id}/${i}`, `trial ${i + 1}`), make('span', '', `${i + 1}  ${name}`)); item.append(label);
+    return item;
+  }));
+  row.item.append(row.trials);
+}
+
+function fill(row, run) {
+  row.button.dataset.state = run.state;
+  if (run.id === props.value) row.button.setAttribute('aria-current', 'true'); else row.button.removeAttribute('aria-current');
+  say(row.name, run.name); row.name.title = run.name;
+  say(row.best, run.best); row.best.title = run.metric ? `Best ${run.metric}` : '';
+  say(row.state, `${run.state} · ${age(Date.now() / 1000 - run.created)}`);
+  const values = run.spark.length > 1 ? outline(run.spark) : '';
+  if (row.spark.firstChild.getAttribute('points') !== values) row.spark.firstChild.setAttribute('points', values);
+  addTrials(row, run);
 }
 
 function draw() {
-  const runs = window.ptuneRuns || [], focused = document.activeElement?.dataset?.run;
-  element.querySelector('.rl-empty').hidden = runs.length > 0 || !window.ptuneRuns;
-  list().replaceChildren(...runs.map(row));
-  if (focused) list().querySelector(`[data-run="${CSS.escape(focused)}"]`)?.focus();
+  const all = window.ptuneRuns || [], wanted = q('.rl-filter').value.trim().toLowerCase();
+  const runs = all.filter(run => !wanted || `${run.name} ${run.state}`.toLowerCase().includes(wanted));
+  for (const run of all) { if (!rows.has(run.id)) rows.set(run.id, newRow(run)); fill(rows.get(run.id), run); }
+  const alive = new Set(all.map(run => run.id));
+  for (const id of rows.keys()) if (!alive.has(id)) rows.delete(id);
+  if (window.ptuneRuns && ticked.some(key => !alive.has(key.split('/')[0]))) { ticked = ticked.filter(key => alive.has(key.split('/')[0])); tell(); }
+  const items = runs.map(run => rows.get(run.id).item), list = q('.rl-list'), focused = document.activeElement;
+  if (items.length !== list.children.length || items.some((item, i) => item !== list.children[i])) {
+    list.replaceChildren(...items);
+    if (list.contains(focused)) focused.focus();
+  }
+  q('.rl-filter').hidden = all.length < FILTER_FROM && !wanted;
+  q('.rl-none').hidden = !wanted || runs.length > 0;
+  q('.rl-empty').hidden = all.length > 0 || !window.ptuneRuns;
+  showTicks();
 }
 
+function tick(key, on) {
+  ticked = ticked.filter(other => other !== key);
+  if (on) ticked.push(key);
+  if (ticked.length > 1 && on) open = true;
+  tell();
+}
+
+function show(on) { if (open !== on) { open = on; tell(); } }
+
+function tell() {
+  open = open && ticked.length > 1;
+  showTicks();
+  window.dispatchEvent(new CustomEvent('ptune:compare', {detail: {keys: [...ticked], open}}));
+}
+
+function showTicks() {
+  for (const input of element.querySelectorAll('.rl-tick')) {
+    input.checked = ticked.includes(input.dataset.key);
+    input.disabled = !input.checked && ticked.length >= MOST_TICKED;
+  }
+  q('.rl-ticked').hidden = ticked.length === 0;
+  say(q('.rl-hint'), ticked.length === 1 ? 'Tick a second run to compare.' : ticked.length >= MOST_TICKED ? `At most ${MOST_TICKED} at once.` : '');
+  q('.rl-compare').hidden = ticked.length < 2 || open;
+  say(q('.rl-compare'), `Compare ${ticked.length} runs`);
+}
+
+q('.rl-filter').addEventListener('input', draw);
+q('.rl-compare').addEventListener('click', () => show(true));
+q('.rl-untick').addEventListener('click', () => { ticked = []; tell(); });
+q('.rl-train').addEventListener('click', () => [...document.querySelectorAll('#tabs [role=tab]')].find(tab => tab.textContent.trim() === 'Train')?.click());
+window.addEventListener('ptune:close-overlay', () => show(false));
 window.addEventListener('ptune:runs', draw);
 watch('value', draw);
 draw();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,8 @@ def row_of(run: Run) -> dict[str, Any]:
         "state": run.state,
         "created": run.created,
         "best": texts.number(summary["best"]),
+        "metric": summary["metric"],
+        "sweep": json.loads(run.settings_json).get("sweep") or {},
         "spark": [value for value in summary["spark"] if value is not None],
     }
 

@@ -9,7 +9,7 @@ import gradio as gr
 
 from ptune_core.model.device import BaseWeights
 from ptune_core.ui import texts
-from ptune_core.ui.live import Answer, live_plot, run_list
+from ptune_core.ui.live import Answer, live_plot, overlay, run_list
 from ptune_core.ui.run_view import RunView
 from ptune_core.ui.show import inline_problems, inline_warning
 
@@ -39,12 +39,13 @@ class RunsTab:
         ]  # fmt: skip
 
 
-def build_runs(poll: Answer, period: int) -> RunsTab:
+def build_runs(poll: Answer, compare: Answer, period: int) -> RunsTab:
     """Lay the tab out; nothing is wired yet."""
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=2, min_width=240):
             all_runs = run_list("run-list")
         with gr.Column(scale=7, min_width=320):
+            overlay(compare, period, "overlay")  # stands in for all that follows while it is open
             title = gr.Markdown(texts.CHOOSE_RUN, elem_id="run-title")
             with gr.Column(visible=False, elem_classes="card", elem_id="run-detail") as detail:
                 with gr.Row(elem_classes="buttons"):

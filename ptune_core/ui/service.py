@@ -24,6 +24,7 @@ from ptune_core.runs.launcher import Launcher
 from ptune_core.runs.store import Run, Store
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import texts
+from ptune_core.ui.comparison import compare
 from ptune_core.ui.run_view import RunView, has_adapter, view_of
 from ptune_core.ui.strip import overview
 from ptune_core.ui.uploads import Uploads
@@ -69,7 +70,9 @@ class Service:
                 needed="'demo' or a Hub id such as openai-community/gpt2",
             )
         table = self.uploads.open(token)
-        return self._store.submit(settings, table, owner=_owner(viewer), key=key)
+        run_id = self._store.submit(settings, table, owner=_owner(viewer), key=key)
+        self._launcher.wake()
+        return run_id
 
     def stop(self, run_id: str, viewer: str) -> None:
         """Stop the run and keep its result; one that waits is taken from the queue.
@@ -103,6 +106,15 @@ class Service:
         """
         run = self._get(_text(question, "run"), self._scope(_text(question, "viewer")))
         return live.since(run.directory, _number(question, "cursor"), _number(question, "epoch"))
+
+    def compare(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """What is new about several runs, for the overlay: see `comparison.compare`.
+
+        Raises:
+            RunError: One of them is not there for this viewer, or they are too many.
+        """
+        scope = self._scope(_text(question, "viewer"))
+        return compare(question.get("runs"), lambda run_id: self._get(run_id, scope))
 
     def overview(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """What the strip and the list of runs show."""

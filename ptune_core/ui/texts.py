@@ -55,6 +55,9 @@ COMPLETION_TUNED = (
     "tokens, not the base model before training."
 )
 
+# The plots and the list of runs.
+ROWS_FINGERPRINT = "Rows (fingerprint of the data)"
+
 LABELS = {
     "base_model": "Base model",
     "base_weights": "The base model's own weights",

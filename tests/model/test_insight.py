@@ -11,7 +11,7 @@ import torch
 from ptune_core.errors import SettingsError
 from ptune_core.model import insight
 from ptune_core.model.base import BaseModel, load_base_model
-from ptune_core.model.insight import as_text, nearest_words, similarity, virtual_tokens
+from ptune_core.model.insight import as_text, movement, nearest_words, similarity, virtual_tokens
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.config import PromptEncoderConfig
 from ptune_core.prompt.template import TargetKind
@@ -52,6 +52,22 @@ def test_norm_and_movement_are_measured_from_the_start(base: BaseModel) -> None:
     assert second.norm == pytest.approx(float((start + step)[1].norm()))
     assert (first.number, third.number) == (1, 3) and len(first.nearest) == 5
     assert virtual_tokens(trained_with(start, None), base)[0].moved is None
+
+
+def test_a_line_about_movement_names_all_or_those_that_moved_most(base: BaseModel) -> None:
+    start = base.embedding_weight[:3].float()
+    found = movement(start + torch.tensor([[0.0], [2.0], [1.0]]), start, base)
+    each = base.hidden_size**0.5
+    assert found.numbers == (1, 2, 3) and found.moved == pytest.approx((0, 2 * each, each), rel=1e-3)
+    assert (found.moved_low, found.moved_mean, found.moved_high) == pytest.approx((0, each, 2 * each), rel=1e-3)
+    assert found.nearest[0][0] == insight._shown(base, 0) and len(found.nearest[0]) == 3
+
+    start = torch.zeros(100, base.hidden_size)
+    prompt = torch.arange(100.0).flip(0).view(-1, 1).expand_as(start)
+    found = movement(prompt, start, base)
+    assert found.num_virtual_tokens == 100 and found.numbers == tuple(range(1, insight.NAMED_AT_MOST + 1))
+    assert found.moved_low == 0 and found.moved[0] == found.moved_high
+    assert len(found.norm) == len(found.nearest) == insight.NAMED_AT_MOST
 
 
 def test_alike_virtual_tokens_are_told(base: BaseModel) -> None:

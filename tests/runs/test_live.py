@@ -12,7 +12,7 @@ import pytest
 
 from ptune_core.runs import live
 from ptune_core.runs.directory import RunDirectory
-from ptune_core.runs.live import MOST_POINTS, duration, since, summary, thinned
+from ptune_core.runs.live import MOST_MOMENTS, MOST_POINTS, duration, since, summary, thinned
 from ptune_core.runs.metrics_log import MetricsLog
 from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Store
@@ -66,8 +66,9 @@ def test_a_viewer_gets_everything_and_then_what_is_new(files: RunDirectory, writ
     write(PLAN, {"kind": "baseline", "majority": 0.5, "zero_shot": 0.52}, evaluation(0, 0.52, True), step(1, 0.7))
     first = since(files.path, 0, 0)
     assert first["reset"] and not first["done"] and first["state"] == "running"
-    assert first["steps"] == {"x": [1], "loss": [0.7], "learning_rate": [0.1], "grad_norm": [2.0]}
-    assert first["evals"] == {"x": [0], "loss": [0.9], "value": [0.52], "best": [True]}
+    assert first["steps"] == {"x": [1], "loss": [0.7], "learning_rate": [0.1], "grad_norm": [2.0], "seconds": [0.25]}
+    assert first["evals"] == {"x": [0], "loss": [0.9], "value": [0.52], "best": [True], "seconds": [1.0]}
+    assert first["epochs_per_step"] == 0.1
     assert first["baseline"] == {"majority": 0.5, "zero_shot": 0.52} and first["plan"]["steps"] == 300
 
     nothing = since(files.path, first["cursor"], first["epoch"])
@@ -76,7 +77,7 @@ def test_a_viewer_gets_everything_and_then_what_is_new(files: RunDirectory, writ
     append(step(2), step(3), evaluation(3, 0.6))
     second = since(files.path, first["cursor"], first["epoch"])
     assert not second["reset"] and second["steps"]["x"] == [2, 3]
-    assert second["evals"] == {"x": [3], "loss": [0.9], "value": [0.6], "best": [False]}
+    assert second["evals"] == {"x": [3], "loss": [0.9], "value": [0.6], "best": [False], "seconds": [1.0]}
 
 
 def test_viewers_with_cursors_of_their_own_all_see_every_point_once(
@@ -125,6 +126,47 @@ def test_a_resumed_run_replaces_what_viewers_have(files: RunDirectory, write: Wr
     assert after["reset"] and after["epoch"] > before["epoch"]
     assert after["steps"]["x"] == [1, 2, 3, 4, 5, 6] and after["steps"]["loss"][-1] == 2.0
     assert not since(files.path, after["cursor"], after["epoch"])["reset"]
+
+
+def test_the_time_axis_goes_on_after_a_resume(files: RunDirectory, write: Write) -> None:
+    write(PLAN, *(step(number, seconds=10.0 + number) for number in range(1, 9)))
+    preparing = {"kind": "phase", "phase": "preparing", "seconds": 3.0}
+    write(preparing, {"kind": "resume", "step": 5}, step(6, seconds=4.0), step(7, seconds=5.0))
+    assert since(files.path, 0, 0)["steps"]["seconds"] == [11, 12, 13, 14, 15, 19, 20]
+
+
+def test_accuracy_comes_with_its_interval_and_a_loss_without(files: RunDirectory, write: Write) -> None:
+    write(PLAN | {"validation_examples": 200}, evaluation(0, 0.9), evaluation(3, math.nan))
+    evals = since(files.path, 0, 0)["evals"]
+    assert evals["low"] == [pytest.approx(0.85058, abs=1e-4), None]
+    assert evals["high"] == [pytest.approx(0.93434, abs=1e-4), None]
+    write(PLAN | {"validation_examples": 200, "metric": "loss"}, evaluation(0, 0.9))
+    assert "low" not in since(files.path, 0, 0)["evals"]
+
+
+def tokens(number: int) -> dict[str, Any]:
+    return {"kind": "tokens", "step": number, "trial": 1, "numbers": [1], "moved": [number / 10], "nearest": [["a"]]}
+
+
+def test_virtual_tokens_come_once_and_what_a_resume_repeats_is_dropped(
+    files: RunDirectory, write: Write, append: Write
+) -> None:
+    write(PLAN, step(1), tokens(1))
+    first = since(files.path, 0, 0)
+    assert first["tokens"] == [{"step": 1, "numbers": [1], "moved": [0.1], "nearest": [["a"]]}]
+    append(step(2), tokens(2))
+    assert [line["step"] for line in since(files.path, first["cursor"], first["epoch"])["tokens"]] == [2]
+    write({"kind": "resume", "step": 1}, step(2))
+    assert [line["step"] for line in since(files.path, 0, 0)["tokens"]] == [1]
+
+
+def test_however_many_evaluations_few_moments_of_virtual_tokens_are_sent(
+    files: RunDirectory, write: Write, append: Write
+) -> None:
+    write(PLAN)
+    append(*(tokens(number) for number in range(1, 1001)))
+    steps = [line["step"] for line in since(files.path, 0, 0)["tokens"]]
+    assert len(steps) == MOST_MOMENTS and steps == sorted(set(steps)) and (steps[0], steps[-1]) == (1, 1000)
 
 
 def test_two_resumes_between_two_looks_are_noticed(files: RunDirectory, write: Write) -> None:

@@ -88,6 +88,9 @@ def test_a_classification_run(
     ]  # fmt: skip
     [baseline], [plan], [trained] = recorder.of("baseline"), recorder.of("plan"), recorder.exported
     assert plan["metric"] == "accuracy" and plan["data"] == "Using all 36 rows"
+    ways = recorder.of("tokens")
+    assert [line["step"] for line in ways] == [0, 4, 8] and ways[0]["numbers"] == (1, 2, 3, 4)
+    assert max(ways[0]["moved"]) < 1e-4 < min(ways[-1]["moved"]), "they are measured from before the first step"
     best = max(recorder.of("eval"), key=lambda line: (line["value"], -line["loss"]))
     assert (result["value"], result["best_step"]) == (best["value"], best["step"])
     assert result["baseline_majority"] == baseline["majority"] == pytest.approx(2 / 3, abs=0.1)

@@ -50,14 +50,33 @@ class FakeRun:
         steps = list(range(first + 1, self.step + 1))
         evals = [step for step in steps if step % 15 == 0]
         return {
-            "steps": {"x": steps, "loss": [0.15 + 0.6 / (1 + step / 30) + 0.05 * (step % 7 - 3) / 3 for step in steps]},
+            "steps": {
+                "x": steps,
+                "loss": [0.15 + 0.6 / (1 + step / 30) + 0.05 * (step % 7 - 3) / 3 for step in steps],
+                "learning_rate": [0.01 * (1 - step / STEPS) for step in steps],
+                "grad_norm": [1 + (step % 5) / 10 for step in steps],
+                "seconds": [4 + step / 6 for step in steps],
+            },
             "evals": {
                 "x": evals,
                 "loss": [0.2 + 0.55 / (1 + step / 35) for step in evals],
                 "value": [0.95 - 0.45 / (1 + (step / 60) ** 2) for step in evals],
+                "low": [0.91 - 0.45 / (1 + (step / 60) ** 2) for step in evals],
+                "high": [0.98 - 0.45 / (1 + (step / 60) ** 2) for step in evals],
                 "best": [True for _ in evals],
+                "seconds": [4 + step / 6 for step in evals],
             },
         }
+
+    def tokens(self, first: int) -> list[dict[str, Any]]:
+        steps = [step for step in range(first + 1, self.step + 1) if step % 15 == 0]
+        near = [["=great", "<b>good", "fine"], ["a", "b", "c"]]
+        known = {"num_virtual_tokens": 2, "numbers": [1, 2], "nearest": near, "norm": [3.0, 3.1], "word_norm": 3.5}
+        return [
+            {**known, "step": step, "moved": [step / 50, step / 80], "moved_mean": step / 60, "moved_low": step / 80,
+             "moved_high": step / 50}
+            for step in steps
+        ]  # fmt: skip
 
 
 class FakeService:
@@ -104,6 +123,9 @@ class FakeService:
             "epoch": 1,
             "cursor": run.step,
             **run.series(cursor),
+            "tokens": run.tokens(cursor),
+            "epochs_per_step": 0.02,
+            "phase": "training",
             "baseline": {"majority": 0.51, "zero_shot": 0.52} if run.step else None,
             "plan": {"steps": STEPS, "metric": "accuracy"},
             "state": run.state,
@@ -112,6 +134,16 @@ class FakeService:
             "done": not run.state.is_active,
             "samples": [{"step": 30, "rows": _SAMPLES}] if run.step >= 30 else [],
         }
+
+    def compare(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        curves, runs = [], [self._get(asked["run"]) for asked in question["runs"]]
+        for asked, run in zip(question["runs"], runs, strict=True):
+            known = {"reset": asked["cursor"] == 0, "epoch": 1, "cursor": run.step, "epochs_per_step": 0.02}
+            known |= {"name": run.settings.name, "state": run.state, "created": run.created, "metric": "accuracy"}
+            ended = {"best": 0.942, "best_step": 60, "done": not run.state.is_active}
+            curves.append({**known, **run.series(asked["cursor"]), **ended})
+        rates = [str(run.settings.learning_rate) for run in runs]
+        return {"curves": curves, "differing": [{"setting": "Learning rate", "values": rates}]}
 
     def overview(self, question: Mapping[str, Any]) -> dict[str, Any]:
         runs = list(reversed(self.runs.values()))
@@ -129,6 +161,8 @@ class FakeService:
                     "state": run.state,
                     "created": run.created,
                     "best": "0.942" if run.step else "",
+                    "metric": "accuracy",
+                    "sweep": run.settings.sweep,
                     "spark": run.series(0)["evals"]["value"],
                 }
                 for run in runs

@@ -101,8 +101,9 @@ def test_plot_shows_validation_and_both_baselines(site: str, service: Any, new_p
     loss = page.evaluate("document.querySelector('#plot .lp-loss').data.map(t => [t.name, t.x.length])")
     assert loss == [["train", 60], ["train, smoothed", 60], ["validation", 4], ["best", 1]]
     metric = page.evaluate("document.querySelector('#plot .lp-metric').data.map(t => [t.name, t.y, t.line?.dash])")
-    assert [name for name, _, _ in metric] == ["accuracy", "best", "majority", "zero-shot"]
-    assert metric[2][1:] == [[0.51, 0.51], "dash"] and metric[3][1:] == [[0.52, 0.52], "dash"]
+    band = ["95 % band, low", "95 % band"]
+    assert [name for name, _, _ in metric] == [*band, "accuracy", "best", "majority", "zero-shot"]
+    assert metric[4][1:] == [[0.51, 0.51], "dash"] and metric[5][1:] == [[0.52, 0.52], "dot"]
 
 
 def test_updates_carry_only_what_is_new(site: str, service: Any, new_page: NewPage) -> None:
