@@ -8,7 +8,7 @@ settings can make it read local files or fetch other addresses.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,20 +61,20 @@ class HubSplit:
         return f"hf://datasets/{self.repo}@{_PARQUET}/{self.files[0]}"
 
 
-def list_splits(repo: str, *, dataset_info: LookUp | None = None) -> list[HubSplit]:
+def list_splits(reference: str, *, dataset_info: LookUp | None = None) -> list[HubSplit]:
     """Every configuration and split of a data set; `train` comes first in each configuration.
 
     Args:
-        repo: ``OWNER/NAME``, perhaps after ``hf://datasets/``.
+        reference: ``OWNER/NAME``, perhaps after ``hf://datasets/``; what it says of a split is left aside.
         dataset_info: As in `huggingface_hub`, which it comes from by default.
 
     Raises:
         DataError: There is no such data set, it needs a sign-in, the Hub has made no Parquet files of it, or there is
             no connection.
     """
-    match = _SPLIT.fullmatch(repo.strip())
+    match = _SPLIT.fullmatch(reference.strip())
     if not match:
-        raise DataError("This is not the name of a data set on the Hub", got=repo, needed="OWNER/NAME")
+        raise DataError("This is not the name of a data set on the Hub", got=reference, needed="OWNER/NAME")
     repo = match["repo"]
     with _explained(repo, _PARQUET):
         info = _look_up(dataset_info)(repo, revision=_PARQUET, timeout=_SECONDS, token=False)
@@ -91,28 +91,35 @@ def list_splits(repo: str, *, dataset_info: LookUp | None = None) -> list[HubSpl
 def find_split(reference: str, *, dataset_info: LookUp | None = None) -> HubSplit:
     """The split that a reference names: `hf://datasets/OWNER/NAME?config=CONFIG&split=SPLIT`.
 
+    Raises:
+        DataError: As `list_splits` and `find_split_in`.
+    """
+    return find_split_in(list_splits(reference, dataset_info=dataset_info), reference)
+
+
+def find_split_in(splits: Sequence[HubSplit], reference: str) -> HubSplit:
+    """The one of a data set's splits that a reference names.
+
     Without a configuration it is the first one, without a split it is `train` or the first one.
 
     Raises:
-        DataError: As `list_splits`, or there is no such configuration or split; those that there are are named.
+        DataError: There is no such configuration or split; those that there are are named.
     """
     match = _SPLIT.fullmatch(reference.strip())
-    if not match:
-        raise DataError("This is not a split of a data set on the Hub", got=reference, needed=SPLIT_FORM)
-    asked = dict(parse_qsl(match["query"] or ""))
+    asked = dict(parse_qsl((match["query"] if match else "") or ""))
     if strange := set(asked) - {"config", "split"}:
         raise DataError("This is not a split of a data set", got=", ".join(sorted(strange)), needed=SPLIT_FORM)
-    splits = list_splits(match["repo"], dataset_info=dataset_info)
-    config = asked.get("config", splits[0].config)
+    repo, config = splits[0].repo, asked.get("config", splits[0].config)
     of_config = [split for split in splits if split.config == config]
     if not of_config:
-        names = dict.fromkeys(split.config for split in splits)
-        raise DataError(f"The data set {match['repo']} has no configuration {config}", needed=_one_of(names))
+        names = list(dict.fromkeys(split.config for split in splits))
+        raise DataError(f"The data set {repo} has no configuration {config}", needed=_one_of(names))
     wanted = asked.get("split", of_config[0].name)
     found = next((split for split in of_config if split.name == wanted), None)
     if found is None:
-        names = dict.fromkeys(split.name for split in of_config)
-        raise DataError(f"The data set {match['repo']} has no split {wanted}", needed=_one_of(names))
+        raise DataError(
+            f"The data set {repo} has no split {wanted}", needed=_one_of([split.name for split in of_config])
+        )
     return found
 
 
@@ -207,9 +214,8 @@ def _check_listed(repo: str, file: str, sizes: dict[str, int | None], max_bytes:
         )
 
 
-def _one_of(names: Mapping[str, None] | list[str], most: int = 20) -> str:
-    listed = list(names)
-    return f"one of {', '.join(listed[:most])}" + (f" and {len(listed) - most} more" if len(listed) > most else "")
+def _one_of(names: Sequence[str], most: int = 20) -> str:
+    return f"one of {', '.join(names[:most])}" + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _needs_sign_in(repo: str) -> DataError:

@@ -182,7 +182,7 @@ def test_a_reference_leads_to_its_split_and_back(reference: str, expected: tuple
         ("hf://datasets/o/n?config=easy", "no configuration easy. Needed: one of default, hard"),
         ("hf://datasets/o/n?split=dev", "no split dev. Needed: one of train, test"),
         ("hf://datasets/o/n?rows=3", "not a split of a data set. Got: rows"),
-        ("not a name", "not a split"),
+        ("not a name", "not the name of a data set"),
     ],
 )
 def test_what_a_data_set_does_not_have_is_told_with_what_it_has(reference: str, message: str) -> None:
