@@ -6,7 +6,7 @@ let pairs = [], timer = null;
 function changed(i, words) {
   pairs = pairs.map(([label, old], at) => [label, at === i ? words : old]);
   clearTimeout(timer);
-  timer = setTimeout(() => { props.value = pairs; trigger('words'); }, 200);
+  timer = setTimeout(() => { timer = null; props.value = pairs; trigger('words'); }, 200);
 }
 
 function row([label, words], i) {

@@ -113,7 +113,7 @@ function drawChips(chips) {
   chipsDrawn = text;
   q('.tp-chips').replaceChildren(...chips.map(chip => {
     const button = make('button', 'tp-chip', chip);
-    button.type = 'button'; button.title = `Insert ${chip}`;
+    button.type = 'button'; button.setAttribute('aria-label', `Insert ${chip}`);
     button.addEventListener('click', () => insert(chip));
     return button;
   }));

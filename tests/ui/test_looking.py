@@ -45,21 +45,18 @@ def test_with_one_it_is_shown_token_by_token(service: Any, token: str) -> None:
     assert "not trained to fill masks" in wrong["error"] and not wrong["can_fetch"] and wrong["plain"]
 
 
-@pytest.mark.parametrize("row", [-5, 99, "1", None, 1e9, True])
-def test_any_row_number_leads_to_a_row(service: Any, token: str, row: Any) -> None:
-    assert 0 <= look_at_row(service, question(token, row=row))["row"] <= 1
+def test_any_row_number_leads_to_a_row(service: Any, token: str) -> None:
+    for row in (-5, 99, "1", None, 1e9, True):
+        assert 0 <= look_at_row(service, question(token, row=row))["row"] <= 1
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"token": "../../etc"}, {"token": None}, {"template": 3}, {"template": "no target"}, {"columns": "text"},
-        {"token": "0" * 32},
-    ],
-)  # fmt: skip
-def test_what_is_not_there_is_a_sentence(service: Any, token: str, change: dict[str, Any]) -> None:
-    with pytest.raises(PTuneError):
-        look_at_row(service, question(token, **change))
+def test_what_is_not_there_is_a_sentence(service: Any, token: str) -> None:
+    asked = question(token)
+    changes: list[dict[str, Any]] = [{"token": text} for text in ("../../etc", None, "0" * 32)]
+    changes += [{"template": 3}, {"template": "no target"}, {"columns": "text"}]
+    for change in changes:
+        with pytest.raises(PTuneError):
+            look_at_row(service, asked | change)
 
 
 def test_nonsense_in_the_other_fields_is_a_sentence_beside_the_row(service: Any, token: str) -> None:

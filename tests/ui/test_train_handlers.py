@@ -148,7 +148,7 @@ def test_a_hub_that_cannot_be_reached_is_told(handlers: TrainHandlers) -> None:
     for reference in ("o/n", "hf://datasets/o/n/data.csv"):  # the tests run with HF_HUB_OFFLINE
         split, token, said = handlers.read_reference(reference)
         assert not split["visible"] and token == "" and "The Hub cannot be reached" in said
-    assert "not the name of a data set" in handlers.read_reference("what?")[2]
+    assert "OWNER/NAME" in handlers.read_reference("what?")[2]
 
 
 def test_start_hands_over_what_the_form_says(handlers: TrainHandlers, service: Any, reviews: str) -> None:
