@@ -1,19 +1,24 @@
 // The first rows, and over each column who reads it: nobody, a place of the template, or the target.
 const q = selector => element.querySelector(selector);
 const make = (tag, text) => { const node = document.createElement(tag); node.textContent = text; return node; };
-let drawn = '';
+let drawn = '', turn = 0, mine = null;
 
 function roleOf(value, column) {
   const found = Object.entries(value.roles).find(([, name]) => name === column);
   return found ? found[0] : '';
 }
 
+function send(value, roles, now) {
+  turn = now; mine = {token: value.token, roles};
+  props.value = {...value, roles, turn};
+  trigger('roles');
+}
+
 function choose(column, role) {
   const roles = {...props.value.roles};
   for (const [name, other] of Object.entries(roles)) if (other === column) roles[name] = '';
   if (role) roles[role] = column;
-  props.value = {...props.value, roles};
-  trigger('roles');
+  send(props.value, roles, turn + 1);
 }
 
 function select(value, column) {
@@ -32,6 +37,8 @@ function select(value, column) {
 function draw() {
   const value = props.value, text = JSON.stringify(value || null);
   if (text === drawn) return;
+  // The answer to an earlier choice must not undo a later one.
+  if (value && mine && value.token === mine.token && value.turn < turn) { send(value, mine.roles, turn); return; }
   drawn = text;
   element.hidden = !value || !value.columns.length;
   q('.cr-names').replaceChildren(); q('.cr-roles').replaceChildren(); q('tbody').replaceChildren();

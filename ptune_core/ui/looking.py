@@ -58,7 +58,7 @@ class Lengths:
         low, high = min(self.lengths), max(self.lengths)
         width = max(1, -(-(high - low + 1) // BARS))
         counts = np.bincount((np.array(self.lengths) - low) // width)
-        return [(low + i * width, low + (i + 1) * width - 1, int(count)) for i, count in enumerate(counts)]
+        return [(low + i * width, min(high, low + (i + 1) * width - 1), int(count)) for i, count in enumerate(counts)]
 
 
 def question_of(

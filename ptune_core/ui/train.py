@@ -106,7 +106,7 @@ def wire_train(tab: TrainTab, handlers: TrainHandlers) -> None:
         follow(reading.then(shown(read), source, written, **EVENT))
     show = {"inputs": tab.asked, "outputs": tab.of_data, **EVENT}
     latest = {"trigger_mode": "always_last", **EVENT}
-    follow_lengths(data.roles.roles(shown(handlers.show_data), **show), tab, handlers)
+    follow_lengths(data.roles.roles(shown(handlers.show_data), **{**show, **latest}), tab, handlers)
     follow_lengths(prompt.template.blur(shown(handlers.show_data), **show), tab, handlers)
     data.few.change(shown(handlers.show_data), **{**show, **latest})
     for control in (tab.settings["revision"], tab.settings["max_length"]):

@@ -112,6 +112,7 @@ class TrainHandlers:
             said = report_html(report, found)
         question = question_of(token, template_text, columns, words, model)
         rows = _table_of_roles(token, found, template, columns, chosen)
+        rows["turn"] = roles.get("turn", 0) if isinstance(roles, dict) else 0
         return [rows, said, [list(pair) for pair in words.items()], _preview(found, template, columns, question)]
 
     def check_template(

@@ -17,10 +17,10 @@ pytestmark = [
 ]
 
 NewPage = Callable[..., Page]
-ROWS = (
-    "passage,question,premise,hypothesis,label\n"
-    "the film was great,is it great,a dog ran,a dog was there,yes\n"
-    "the food was bad,is it good,a cat slept,a cat ran,no\n" * 3
+ROWS = "passage,question,premise,hypothesis,label\n" + "".join(
+    f"the film was great{more},is it great,a dog ran,a dog was there,yes\n"
+    f"the food was bad{more},is it good,a cat slept,a cat ran,no\n"
+    for more in ("", " again", " as ever")
 )
 
 
