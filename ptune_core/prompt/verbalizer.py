@@ -134,7 +134,9 @@ class Verbalizer:
         for label, key in keys.items():
             if key:
                 by_key.setdefault(key, []).append(label)
-        found = [((label,), f"the answer {self.answers[label]!r} {what}") for label, what in wrong.items()]
+        found: list[tuple[tuple[str, ...], str]] = [
+            ((label,), f"the answer {self.answers[label]!r} {what}") for label, what in wrong.items()
+        ]
         for key, labels in by_key.items():
             if len(labels) > 1:
                 answers = ", ".join(repr(self.answers[label]) for label in labels)

@@ -14,8 +14,8 @@ def column_roles(elem_id: str) -> gr.HTML:
     """The first rows, with a list of roles over each column. Event: `roles`, when one was chosen.
 
     The value: `token` of the data, its `columns`, some `rows`, the `choices` of roles as `[template column, what to
-    call it]`, `roles`, template column -> data column, which is empty where a person wants none, and `turn`, which counts
-    the choices, so that the answer to an earlier one does not undo a later one.
+    call it]`, `roles`, template column -> data column, which is empty where a person wants none, and `turn`, which
+    counts the choices, so that the answer to an earlier one does not undo a later one.
     """
     return gr.HTML(
         None,
