@@ -5,6 +5,7 @@
     ├── TemplateError        the template text; carries the place in it (also a ValueError)
     ├── DataError            rows or files that cannot be used; carries all their problems
     ├── BaseModelError       a base model that cannot be found, loaded or prompted
+    │   └── NotOnThisMachine     it is nowhere on this machine; the Hub was not asked
     ├── TrainingError        training cannot go on
     │   ├── TrainingDiverged        the loss or the virtual tokens left all bounds
     │   └── OutOfMemory          RAM or GPU memory ran out
@@ -106,6 +107,10 @@ class DataError(PTuneError):
 
 class BaseModelError(PTuneError):
     """A base model that cannot be found, loaded or prompted."""
+
+
+class NotOnThisMachine(BaseModelError):
+    """A base model that is nowhere on this machine, where the Hub was not to be asked."""
 
 
 class TrainingError(PTuneError):

@@ -37,6 +37,7 @@ ONLY_IN = {
     "transformers": (
         "ptune_core/model/base.py",
         "ptune_core/model/source.py",  # what it says while it loads
+        "ptune_core/model/outline.py",  # its tokenizers and configurations
         "ptune_core/model/quantize.py",
         "ptune_core/model/past.py",  # its cache of keys and values
         "ptune_core/model/compiled.py",  # and a layer's part of it

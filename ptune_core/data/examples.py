@@ -19,8 +19,8 @@ from ptune_core.data.labels import (
     too_many_labels,
     unknown_labels,
 )
-from ptune_core.data.scan import count_different, hash_all, scan_table
-from ptune_core.data.split import SplitOptions, split_by_group
+from ptune_core.data.scan import count_different, hash_all, repeated, scan_table
+from ptune_core.data.split import SplitOptions, few_of_each, split_by_group
 from ptune_core.data.table import Table, read_rows
 from ptune_core.errors import DataError
 from ptune_core.prompt.template import TargetKind, Template
@@ -50,6 +50,7 @@ class Report:
         labels: Label -> number of examples, in the order of the label indices; empty for free text.
         duplicates: Examples that say the same as an earlier one.
         warnings: What may be a mistake, one sentence each.
+        few: In words, how many of the examples a few-shot run uses; empty: all.
     """
 
     used: int
@@ -58,14 +59,16 @@ class Report:
     labels: dict[str, int] = field(default_factory=dict)
     duplicates: int = 0
     warnings: tuple[str, ...] = ()
+    few: str = ""
 
     def summary(self) -> str:
         """One line: "Using 312 of 320 rows; 8 dropped: 5 empty text, 3 unknown label"."""
+        few = f"; {self.few}" * bool(self.few)
         if not self.dropped:
-            return "Using 1 row" if self.total == 1 else f"Using all {self.total} rows"
+            return ("Using 1 row" if self.total == 1 else f"Using all {self.total} rows") + few
         by_count = sorted(self.dropped.items(), key=lambda item: -len(item[1]))
         reasons = ", ".join(f"{len(rows)} {reason}" for reason, rows in by_count)
-        return f"Using {self.used} of {self.total} rows; {self.total - self.used} dropped: {reasons}"
+        return f"Using {self.used} of {self.total} rows; {self.total - self.used} dropped: {reasons}{few}"
 
 
 @dataclass(frozen=True)
@@ -136,15 +139,22 @@ def build_examples(
     else:
         second, warnings = _second_file(validation, used)
         held_out = second.examples()
-        if template.columns and (shared := int(np.isin(second.facts.inputs, used.facts.inputs).sum())):
-            warnings.append(f"{_rows(shared)} of the validation data with a text that is in the training data too.")
+        shared = second.facts.rows[np.isin(second.facts.inputs, used.facts.inputs)].tolist()
+        if template.columns and shared:
+            told = f"{_rows(len(shared))} of the validation data with a text that is in the training data too"
+            warnings.append(f"{told}: {describe_rows(shared)}.")
+    few = ""
+    if split.per_label:
+        chosen = few_of_each(np.zeros(len(train)) if train.labels is None else train.labels, split)
+        train, each = train.select(chosen), " for each label" if names is not None else ""
+        few = f"{len(train)} to train on, at most {split.per_label}{each}, and {len(held_out)} to validate on"
     guessed = [name for name, column in mapping.items() if name != column and name not in columns]
     warnings += [f"{{{name}}} of the template is read from the column {mapping[name]!r}" for name in guessed]
     if names is not None and answers is None and template.messages:
         # After a chat format's line break an answer's first token has no space in front.
         answers = {name: name for name in names}
     verbalizer = None if names is None else Verbalizer.from_labels(names, answers)
-    return Examples(train, held_out, verbalizer, used.report(warnings))
+    return Examples(train, held_out, verbalizer, replace(used.report(warnings), few=few))
 
 
 class _UsedRows:
@@ -226,18 +236,23 @@ class _UsedRows:
                     f"{self.target!r} has {values} different values and is taken as text to generate; "
                     "give the labels, or use [HEAD:…], to choose between them."
                 )
-        different = count_different(facts.inputs, facts.targets if self.names is None else facts.labels)
-        if duplicates := len(facts) - different:
-            found.append(f"{_rows(duplicates)} the same as an earlier one: copies are kept, on one side of the split.")
-        if self.names is not None and (torn := different - count_different(facts.inputs)):
-            found.append(f"{_rows(torn)} with the text of an earlier row, but another label.")
+        keys = facts.targets if self.names is None else facts.labels
+        copies = facts.rows[repeated(facts.inputs, keys)].tolist()
+        if copies:
+            told = f"{_rows(len(copies))} the same as an earlier one: copies are kept, on one side of the split"
+            found.append(f"{told} ({describe_rows(copies)}).")
+        if self.names is not None:
+            torn = np.setdiff1d(facts.rows[repeated(facts.inputs)], copies).tolist()
+            if torn:
+                told = f"{_rows(len(torn))} with the text of an earlier row, but another label"
+                found.append(f"{told}: {describe_rows(torn)}.")
         dropped = sum(map(len, self._dropped.values()))
         return Report(
             used=len(facts),
             total=len(facts) + dropped,
             dropped=self._dropped,
             labels=counts,
-            duplicates=duplicates,
+            duplicates=len(copies),
             warnings=(*found, *warnings),
         )
 

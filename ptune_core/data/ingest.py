@@ -14,10 +14,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import ptune_core
-from ptune_core.data.hub import fetch_hub_file
+from ptune_core.data.hub import HubSplit, fetch_hub_file, find_split, names_a_file
 from ptune_core.data.ingest_child import FULL, Task, too_much_memory
 from ptune_core.data.kinds import Kind, kind_of_name
 from ptune_core.data.limits import Limits
@@ -60,13 +61,27 @@ def ingest_text(pasted: str, out: Path, limits: Limits = DEFAULT_LIMITS) -> Tabl
 
 
 def ingest_hub(reference: str, out: Path, limits: Limits = DEFAULT_LIMITS) -> Table:
-    """Read one file of a data set on the Hub: `hf://datasets/OWNER/NAME[@REVISION]/FILE`.
+    """Read one file of a data set on the Hub, `hf://datasets/OWNER/NAME[@REVISION]/FILE`, or one of its splits,
+    `hf://datasets/OWNER/NAME?config=CONFIG&split=SPLIT`, of which the first file is read.
 
     Raises:
-        DataError: No such data set or file, no connection, or a file that cannot be used.
+        DataError: No such data set, file or split, no connection, or a file that cannot be used.
     """
+    if not names_a_file(reference):
+        return _ingest_split(find_split(reference), out, limits)
     fetched = fetch_hub_file(reference, limits.max_bytes)
     return ingest(fetched, out, limits, display_name=reference.strip().rsplit("/", 1)[-1])
+
+
+def _ingest_split(split: HubSplit, out: Path, limits: Limits) -> Table:
+    fetched = fetch_hub_file(split.first_file, limits.max_bytes)
+    table = _ingest(fetched, out, limits, split.reference, Kind.PARQUET)
+    if len(split.files) == 1:
+        return table
+    told = f"The split {split.name} has {len(split.files)} files; the rows of the first one are used."
+    table = replace(table, notes=(*table.notes, told))
+    table.save_report()
+    return table
 
 
 def load_source(data: str, out: Path) -> Table:

@@ -21,11 +21,33 @@ class SplitOptions:
         fraction: Share of the examples, above 0 and below 1.
         max_rows: At most this many.
         seed: Same seed and examples, same split.
+        per_label: Training examples of each label that are used, for a few-shot run; 0: all. The validation examples
+            are the same whatever it is.
     """
 
     fraction: float
     max_rows: int
     seed: int
+    per_label: int = 0
+
+
+def few_of_each(labels: np.ndarray, options: SplitOptions) -> np.ndarray:
+    """Which of n training examples a few-shot run uses: `per_label` of each label, drawn by the seed.
+
+    Fewer are among more: those of 8 a label are some of those of 16.
+
+    Args:
+        labels: A label per example `[n]`; all the same where there are none.
+        options: How many, and the seed.
+
+    Returns:
+        Indices, ascending.
+    """
+    drawn = np.random.default_rng(options.seed).permutation(len(labels))
+    by_label = drawn[np.argsort(labels[drawn], kind="stable")]  # within a label the drawn order stays
+    ordered = labels[by_label]
+    rank = np.arange(len(ordered)) - np.searchsorted(ordered, ordered)
+    return np.sort(by_label[rank < options.per_label])
 
 
 def split_by_group(groups: np.ndarray, labels: np.ndarray | None, options: SplitOptions) -> np.ndarray:

@@ -25,6 +25,10 @@ from ptune_core.inference.protocol import (
     Envelope,
     Generate,
     Generated,
+    Look,
+    Looked,
+    Measure,
+    Measured,
     Preview,
     Request,
     Seen,
@@ -77,6 +81,28 @@ class InferenceClient:
             PTuneError: As `describe`; DataError if a column is missing.
         """
         return self._only_part(build_request(Preview, {"adapter": str(adapter.resolve()), "values": values}))
+
+    def look(self, fields: Mapping[str, object]) -> Looked:
+        """What a base model would see of a row in a template; loads no weights.
+
+        Args:
+            fields: Those of `protocol.Look`.
+
+        Raises:
+            PTuneError: The template, its answers or the base model cannot be used, or the process did not answer.
+        """
+        return self._only_part(build_request(Look, fields))
+
+    def measure(self, fields: Mapping[str, object]) -> Measured:
+        """How many tokens rows have in a template; loads no weights.
+
+        Args:
+            fields: Those of `protocol.Measure`.
+
+        Raises:
+            PTuneError: As `look`.
+        """
+        return self._only_part(build_request(Measure, fields))
 
     def classify(self, adapter: Path, rows: Sequence[Mapping[str, str]], *, compare: bool = True) -> Classification:
         """Label probabilities for each row.

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ptune_core.adapters.tuned import base_place
 from ptune_core.errors import AdapterError, DataError, InferenceError, OutOfMemory
 from ptune_core.inference.loaded import AdapterCache, BaseKey, LoadedAdapter, prompted_model, put_head_on
+from ptune_core.inference.look import Outlines, look, measure
 from ptune_core.inference.preview import preview
 from ptune_core.inference.probabilities import probabilities
 from ptune_core.inference.protocol import (
@@ -28,6 +29,8 @@ from ptune_core.inference.protocol import (
     Description,
     Generate,
     Generated,
+    Look,
+    Measure,
     Preview,
     Request,
     Seen,
@@ -78,18 +81,21 @@ class Engine:
     def __init__(self, data_directory: Path | None = None) -> None:
         self._data_directory = data_directory
         self._adapters = AdapterCache()
+        self._outlines = Outlines()
         self._base: BaseModel | None = None
         self._base_key: BaseKey | None = None
         self._ready: WeakKeyDictionary[LoadedAdapter, Ready] = WeakKeyDictionary()
         self._head_of: LoadedAdapter | None = None
 
     def base_key(self, request: Request) -> BaseKey | None:
-        """The base model that `request` needs; None for a description.
+        """The base model that `request` needs; None for a description, and for a look at a template.
 
         Raises:
             AdapterError: The adapter cannot be read, or does something else than what is asked.
             DataError: Values for some of the template's columns are missing.
         """
+        if isinstance(request, Look | Measure):
+            return None
         adapter = self._adapters.get(request.adapter)
         if isinstance(request, Describe):
             return None
@@ -116,6 +122,10 @@ class Engine:
                 yield from self._classify(request)
             case Generate():
                 yield from self._generate(request)
+            case Look():
+                yield look(request, self._outlines)
+            case Measure():
+                yield measure(request, self._outlines)
 
     def idle_limit(self) -> float:
         """Seconds: short while a run trains on the GPU, which can use the memory; long on a CPU."""

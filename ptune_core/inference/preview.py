@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ptune_core.data.batching import RowMaker
 from ptune_core.inference.protocol import Piece, Seen
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.prompt.template import TargetKind
@@ -26,12 +27,7 @@ def preview(model: PromptedModel, values: Mapping[str, str]) -> Seen:
         model: Base model and template.
         values: Template column -> text.
     """
-    pieces: list[Piece] = []
-    length = 0
-    for kept, cut in model.rows.pieces(values):
-        pieces += [_piece(model.base.tokenizer, number) for number in kept]
-        pieces += [{"text": _text(model.base.tokenizer, number), "kind": "cut"} for number in cut[:MAX_CUT_SHOWN]]
-        length += len(kept)
+    pieces, length, _ = row_pieces(model.rows, values)
     target = model.template.target
     if target.kind is TargetKind.ANSWER:
         pieces.append({"text": target.column, "kind": "target"})
@@ -43,17 +39,45 @@ def preview(model: PromptedModel, values: Mapping[str, str]) -> Seen:
     }
 
 
-def _piece(tokenizer: PreTrainedTokenizerBase, number: int) -> Piece:
-    if number < 0:
-        return {"text": f"v{-number}", "kind": "virtual"}
-    is_special = number in tokenizer.all_special_ids
-    return {"text": _text(tokenizer, number), "kind": "special" if is_special else "text"}
+def row_pieces(rows: RowMaker, values: Mapping[str, str], *, reserve: int = 0) -> tuple[list[Piece], int, int]:
+    """The tokens of a row and what is cut of it, how many tokens it has, and how many were cut.
+
+    Args:
+        rows: Makes rows of the template.
+        values: Column -> text.
+        reserve: Tokens to keep free for an answer.
+
+    Raises:
+        DataError: The answer alone leaves no room.
+    """
+    pieces: list[Piece] = []
+    length = num_cut = 0
+    for kept, cut in rows.pieces(values, reserve=reserve):
+        pieces += [_piece(rows, number) for number in kept]
+        pieces += [{"text": token_text(rows.tokenizer, number), "kind": "cut"} for number in cut[:MAX_CUT_SHOWN]]
+        length += len(kept)
+        num_cut += len(cut)
+    return pieces, length, num_cut
 
 
-def _text(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
-    """The token as text; where it is only a part of a character, its name in the vocabulary."""
+def token_texts(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> list[str]:
+    """Tokens as text."""
+    return [token_text(tokenizer, token_id) for token_id in token_ids]
+
+
+def token_text(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
+    """A token as text; where it is only a part of a character, its name in the vocabulary."""
     text = str(tokenizer.decode([token_id]))
     name = str(tokenizer.convert_ids_to_tokens(token_id))
     if "\ufffd" in text:
         return name
     return f" {text}" if name.startswith(_WORD_START) and not text.startswith(" ") else text
+
+
+def _piece(rows: RowMaker, number: int) -> Piece:
+    if number < 0:
+        return {"text": f"v{-number}", "kind": "virtual"}
+    text = token_text(rows.tokenizer, number)
+    if number == rows.mask_id:
+        return {"text": text, "kind": "target"}
+    return {"text": text, "kind": "special" if number in rows.tokenizer.all_special_ids else "text"}

@@ -26,7 +26,13 @@ MAX_VALUE_CHARACTERS = 200_000
 MAX_REQUEST_CHARACTERS = 4_000_000
 
 Value = Annotated[str, Field(max_length=MAX_VALUE_CHARACTERS)]
+Answer = Annotated[str, Field(max_length=1000)]
 Values = Annotated[dict[str, Value], Field(max_length=100)]
+
+
+def _check_characters(rows: Sequence[Mapping[str, str]]) -> None:
+    if sum(len(text) for row in rows for text in row.values()) > MAX_REQUEST_CHARACTERS:
+        raise ValueError(f"all rows together may have at most {MAX_REQUEST_CHARACTERS:,} characters")
 
 
 class _Strict(BaseModel):
@@ -59,8 +65,7 @@ class Classify(_AdapterRequest):
 
     @model_validator(mode="after")
     def _check_size(self) -> Self:
-        if sum(len(text) for row in self.rows for text in row.values()) > MAX_REQUEST_CHARACTERS:
-            raise ValueError(f"all rows together may have at most {MAX_REQUEST_CHARACTERS:,} characters")
+        _check_characters(self.rows)
         return self
 
 
@@ -75,13 +80,45 @@ class Generate(_AdapterRequest):
     compare: bool = True
 
 
+class _TemplateRequest(_Strict):
+    """Of a template that is being written: there is no adapter yet, and no weights are loaded."""
+
+    base_model: str = Field(min_length=1, max_length=400)
+    revision: str | None = Field(None, max_length=100)
+    template: str = Field(min_length=1, max_length=4000)
+    labels: Annotated[dict[str, Answer], Field(max_length=MAX_ROWS)] | None = Field(
+        None, description="Label -> answer words; none: the target is text."
+    )
+    max_length: int | None = Field(None, ge=8, le=131_072)
+    fetch: bool = Field(False, description="Whether the Hub may be asked for a tokenizer that is not here.")
+
+
+class Look(_TemplateRequest):
+    """What a base model would see of one row, and what its tokenizer makes of the answers."""
+
+    op: Literal["look"] = "look"
+    values: Values = Field(description="Column -> text: the template's, those of answers, and the target's.")
+
+
+class Measure(_TemplateRequest):
+    """How long rows become."""
+
+    op: Literal["measure"] = "measure"
+    rows: Annotated[list[Values], Field(min_length=1, max_length=MAX_ROWS)]
+
+    @model_validator(mode="after")
+    def _check_size(self) -> Self:
+        _check_characters(self.rows)
+        return self
+
+
 class Cancel(_Strict):
     """Ends the request that has the envelope's number."""
 
     op: Literal["cancel"] = "cancel"
 
 
-Request = Describe | Preview | Classify | Generate
+Request = Describe | Preview | Classify | Generate | Look | Measure
 RequestT = TypeVar("RequestT", bound=_Strict)
 
 
@@ -146,6 +183,37 @@ class Seen(TypedDict):
     length: int
     max_length: int
     num_virtual_tokens: int
+
+
+class AnswerTokens(TypedDict):
+    """A label's answer words as tokens. `problem` says why they cannot be told from others; empty if they can."""
+
+    label: str
+    ids: list[int]
+    tokens: list[str]
+    problem: str
+
+
+class Looked(Seen):
+    """What a base model would see of a row.
+
+    `length` counts the answer, of `num_answer` tokens, where it is text that stands in the row. The first `num_reused`
+    tokens that are not cut stand before the first virtual token of a causal model: they are computed once. `answers`
+    are those of the labels; of this row where they are filled from its columns.
+    """
+
+    num_answer: int
+    num_reused: int
+    num_cut: int
+    answers: list[AnswerTokens]
+
+
+class Measured(TypedDict):
+    """Tokens of each row as it is read, and how many were cut of it; -1 of a row that has no room for its answer."""
+
+    lengths: list[int]
+    cut: list[int]
+    max_length: int
 
 
 class Description(TypedDict):

@@ -150,13 +150,7 @@ class BaseModel:
     @property
     def max_positions(self) -> int | None:
         """Longest sequence in tokens; None if the model has no limit."""
-        config = self.model.config.get_text_config()
-        # T5's files name `n_positions`, but it reads relative positions without end.
-        names = _POSITION_LIMITS[:1] if self.kind is BaseKind.ENCODER_DECODER else _POSITION_LIMITS
-        limit = next((value for name in names if (value := getattr(config, name, None))), None)
-        padding = getattr(_position_embedding(self.model), "padding_idx", None)
-        # RoBERTa counts positions from padding_idx + 1, so that many rows of its table are never reached.
-        return limit if limit is None or padding is None else limit - padding - 1
+        return most_positions(self.model.config, self.kind, self.model)
 
     def accepts(self, argument: str) -> bool:
         """Whether the model's forward takes `argument`, such as `position_ids`."""
@@ -196,7 +190,7 @@ def load_base_model(
     with explained(id), quiet():
         check_reachable(place, revision)
         config = AutoConfig.from_pretrained(place, **common)
-        auto_class, kind = _auto_class(id, config, target)
+        auto_class, kind = auto_class_for(id, config, target)
         tokenizer = AutoTokenizer.from_pretrained(place, **common)
         common |= {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
         if quantized is not None:
@@ -232,6 +226,23 @@ def load_base_model(
     )
 
 
+def most_positions(config: PreTrainedConfig, kind: BaseKind, model: nn.Module | None) -> int | None:
+    """Longest sequence in tokens; None if there is no limit.
+
+    Args:
+        config: Of the base model.
+        kind: How it reads and writes.
+        model: Its layers, of which an encoder's table of positions is looked at; None: it has no such table.
+    """
+    config = config.get_text_config()
+    # T5's files name `n_positions`, but it reads relative positions without end.
+    names = _POSITION_LIMITS[:1] if kind is BaseKind.ENCODER_DECODER else _POSITION_LIMITS
+    limit = next((value for name in names if (value := getattr(config, name, None))), None)
+    padding = None if model is None else getattr(_position_embedding(model), "padding_idx", None)
+    # RoBERTa counts positions from padding_idx + 1, so that many rows of its table are never reached.
+    return limit if limit is None or padding is None else limit - padding - 1
+
+
 def fills_masks(id: str, revision: str | None = None) -> bool:
     """Whether a base model is a masked one, so that its templates need [MASK]; only its configuration is read.
 
@@ -242,16 +253,20 @@ def fills_masks(id: str, revision: str | None = None) -> bool:
     with explained(id), quiet():
         check_reachable(place, revision)
         config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
+    return is_masked(config)
+
+
+def is_masked(config: PreTrainedConfig) -> bool:
+    """Whether a base model with this configuration is a masked one."""
     return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_encoder_decoder
 
 
-def _auto_class(id: str, config: PreTrainedConfig, target: TargetKind) -> tuple[Any, BaseKind]:
+def auto_class_for(id: str, config: PreTrainedConfig, target: TargetKind) -> tuple[Any, BaseKind]:
     """What loads a base model for a target, and how it reads.
 
     Raises:
         BaseModelError: This kind of base model cannot do what the target asks for.
     """
-    is_masked = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     if config.is_encoder_decoder and target is TargetKind.ANSWER:
         return AutoModelForSeq2SeqLM, BaseKind.ENCODER_DECODER
     if config.is_encoder_decoder:
@@ -263,7 +278,7 @@ def _auto_class(id: str, config: PreTrainedConfig, target: TargetKind) -> tuple[
     if target is TargetKind.HEAD:
         return AutoModelForSequenceClassification, BaseKind.DECODER
     if target is TargetKind.MASK:
-        if is_masked:
+        if is_masked(config):
             return AutoModelForMaskedLM, BaseKind.ENCODER
         raise BaseModelError(
             f"The base model {id!r} was not trained to fill masks",
@@ -271,7 +286,7 @@ def _auto_class(id: str, config: PreTrainedConfig, target: TargetKind) -> tuple[
             needed="a masked language model such as BERT or RoBERTa for a template with [MASK]",
             remedy="Let it write the answer, as in {text} [P*8][ANSWER:label], or choose another base model",
         )
-    if is_masked:
+    if is_masked(config):
         raise BaseModelError(
             f"The base model {id!r} reads in both directions and cannot write an answer",
             got=config.model_type,
@@ -375,5 +390,5 @@ def _prepare_head(model: PreTrainedModel, id: str) -> str:
     return name
 
 
-def _position_embedding(model: PreTrainedModel) -> nn.Module | None:
+def _position_embedding(model: nn.Module) -> nn.Module | None:
     return next((m for name, m in model.named_modules() if name.endswith("embeddings.position_embeddings")), None)

@@ -21,6 +21,7 @@ from ptune_core.data.batching import Row, RowMaker, all_rows
 from ptune_core.data.layout import Arrangement, Batch, make_batch
 from ptune_core.errors import SettingsError
 from ptune_core.model.base import ENCODER_HEAD, BaseKind, BaseModel
+from ptune_core.model.outline import Outline
 from ptune_core.model.past import Past, attention_for, go_on, inputs_after, why_not_in_parts
 from ptune_core.model.targets import last_layer_at, only_rows
 from ptune_core.model.text_cache import TextCache
@@ -78,12 +79,8 @@ class PromptedModel:
     ) -> None:
         self.base, self.verbalizer = base, verbalizer
         self.template = resolve_template(template, base)
-        self.max_length = _max_length(max_length, base.max_positions)
-        options: dict[str, Any] = {
-            "special_tokens": not template.messages,
-            "writes_apart": base.kind is BaseKind.ENCODER_DECODER,
-            "verbalizer": verbalizer,
-        }
+        self.max_length = longest_row(max_length, base.max_positions)
+        options = row_options(template, base.kind, verbalizer)
         self.rows = RowMaker(base.tokenizer, self.template, self.max_length, **options)
         without = replace(self.template, segments=self.template.without_virtual_tokens())
         self.base_rows = RowMaker(base.tokenizer, without, self.max_length, **options)
@@ -324,7 +321,16 @@ def combine(text_embeddings: Tensor, virtual_index: Tensor, prompt_embeddings: T
     return torch.where((virtual_index >= 0).unsqueeze(-1), placed, text_embeddings)
 
 
-def resolve_template(template: Template, base: BaseModel) -> Template:
+def row_options(template: Template, kind: BaseKind, verbalizer: Verbalizer | None) -> dict[str, Any]:
+    """How a `RowMaker` makes the rows of a template, as parsed, for a kind of base model."""
+    return {
+        "special_tokens": not template.messages,
+        "writes_apart": kind is BaseKind.ENCODER_DECODER,
+        "verbalizer": verbalizer,
+    }
+
+
+def resolve_template(template: Template, base: BaseModel | Outline) -> Template:
     """Give every text-initialised group its count, and turn chat messages into the model's own chat format.
 
     A chat that an adapter brings is already in that format and stays as it was trained: some models write today's date
@@ -350,7 +356,12 @@ def resolve_template(template: Template, base: BaseModel) -> Template:
     return template.resolve(lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]))
 
 
-def _max_length(wanted: int | None, max_positions: int | None) -> int:
+def longest_row(wanted: int | None, max_positions: int | None) -> int:
+    """Tokens of the longest row of a base model: what was `wanted`, else what fits, at most 512.
+
+    Raises:
+        SettingsError: `wanted` is more than the base model has positions.
+    """
     if wanted is None:
         return min(DEFAULT_MAX_LENGTH, max_positions or DEFAULT_MAX_LENGTH)
     if max_positions is not None and wanted > max_positions:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging
 
 from ptune_core.demo import DEMO, DEMO_MODEL
-from ptune_core.errors import BaseModelError
+from ptune_core.errors import BaseModelError, NotOnThisMachine
 
 _WHILE_LOADING = (
     OSError, ValueError, LookupError, ImportError, HTTPError,
@@ -57,6 +57,17 @@ def check_reachable(place: str, revision: str | None) -> None:
     except HTTPError as error:
         if type(error).__name__ == "ConnectError":
             raise
+
+
+def check_here(id: str, place: str, revision: str | None) -> None:
+    """Refuse a Hub model of which nothing is on this machine.
+
+    Raises:
+        NotOnThisMachine: It would have to be fetched.
+    """
+    if os.path.isdir(place) or isinstance(try_to_load_from_cache(place, "config.json", revision=revision), str):
+        return
+    raise NotOnThisMachine(f"The base model {id!r} is not on this machine yet", remedy="A run fetches it from the Hub")
 
 
 @contextmanager

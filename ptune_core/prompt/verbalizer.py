@@ -97,10 +97,9 @@ class Verbalizer:
             SettingsError: Answers that begin with the same token or have none; all of them are named.
         """
         ids = self.token_ids(encode)
-        problems = [f"the answer {self.answers[label]!r} has no token" for label, tokens in ids.items() if not tokens]
-        first = {label: tuple(tokens[:1]) for label, tokens in ids.items()}
-        problems += self._clashes(first, "begin with the same token")
-        self._raise(problems, "answers that differ in their first token", "Choose other words for these labels")
+        self._raise(
+            self.problems(ids), "answers that differ in their first token", "Choose other words for these labels"
+        )
         return [tokens[0] for tokens in ids.values()]
 
     def mask_ids(self, encode: Callable[[str], list[int]], count: int) -> list[list[int]]:
@@ -110,30 +109,44 @@ class Verbalizer:
             SettingsError: Answers of more or fewer tokens, or answers that are the same; all of them are named.
         """
         ids = self.token_ids(encode)
-        problems = [
-            f"the answer {self.answers[label]!r} has {len(tokens)} tokens, the template {count} mask tokens"
-            for label, tokens in ids.items()
-            if len(tokens) != count
-        ]
-        problems += self._clashes({label: tuple(tokens) for label, tokens in ids.items()}, "have the same tokens")
-        self._raise(problems, f"different answers of {count} tokens", "Choose other words, or write [MASK*n:column]")
+        needed = f"different answers of {count} tokens"
+        self._raise(self.problems(ids, count), needed, "Choose other words, or write [MASK*n:column]")
         return list(ids.values())
 
-    def _clashes(self, keys: Mapping[str, tuple[int, ...]], how: str) -> list[str]:
+    def problems(self, ids: Mapping[str, Sequence[int]], masks: int | None = None) -> list[tuple[tuple[str, ...], str]]:
+        """Why answers cannot be told apart: the labels concerned and a sentence for each reason.
+
+        Args:
+            ids: Label -> token ids of its answer.
+            masks: How many mask tokens the answers fill; None: they follow the text, and their first tokens count.
+        """
+        if masks is None:
+            wrong = {label: "has no token" for label, tokens in ids.items() if not tokens}
+            keys, how = {label: tuple(tokens[:1]) for label, tokens in ids.items()}, "begin with the same token"
+        else:
+            wrong = {
+                label: f"has {len(tokens)} tokens, the template {masks} mask tokens"
+                for label, tokens in ids.items()
+                if len(tokens) != masks
+            }
+            keys, how = {label: tuple(tokens) for label, tokens in ids.items()}, "have the same tokens"
         by_key: dict[tuple[int, ...], list[str]] = {}
         for label, key in keys.items():
             if key:
                 by_key.setdefault(key, []).append(label)
-        return [
-            f"the answers {', '.join(repr(self.answers[label]) for label in labels)} {how} {key}"
-            for key, labels in by_key.items()
-            if len(labels) > 1
+        found: list[tuple[tuple[str, ...], str]] = [
+            ((label,), f"the answer {self.answers[label]!r} {what}") for label, what in wrong.items()
         ]
+        for key, labels in by_key.items():
+            if len(labels) > 1:
+                answers = ", ".join(repr(self.answers[label]) for label in labels)
+                found.append((tuple(labels), f"the answers {answers} {how} {key}"))
+        return found
 
-    def _raise(self, problems: list[str], needed: str, remedy: str) -> None:
+    def _raise(self, problems: Sequence[tuple[tuple[str, ...], str]], needed: str, remedy: str) -> None:
         if problems:
             what = "The answers cannot be told apart with the tokenizer of the base model"
-            raise SettingsError(what, got="; ".join(problems), needed=needed, remedy=remedy)
+            raise SettingsError(what, got="; ".join(told for _, told in problems), needed=needed, remedy=remedy)
 
 
 def answer_columns(answers: Mapping[str, str]) -> tuple[str, ...]:

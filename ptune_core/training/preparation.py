@@ -57,12 +57,13 @@ def load_examples(settings: RunSettings, tables: Tables) -> Examples:
     Raises:
         DataError: The data do not fit, see `build_examples`.
     """
+    few = settings.examples_per_label
     return build_examples(
         tables.table,
         settings.parsed_template,
         columns=settings.columns,
         labels={} if settings.candidates else labels_of(settings),
-        split=SplitOptions(settings.validation_fraction, settings.max_validation_rows, settings.seed),
+        split=SplitOptions(settings.validation_fraction, settings.max_validation_rows, settings.seed, few),
         validation=tables.validation,
     )
 

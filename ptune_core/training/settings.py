@@ -81,7 +81,8 @@ class RunSettings(BaseModel):
         DEMO,
         min_length=1,
         max_length=1000,
-        description="'demo', a file (CSV, TSV, JSON, JSONL, Parquet, XLSX, TXT), or hf://datasets/OWNER/NAME/FILE.",
+        description="'demo', a file (CSV, TSV, JSON, JSONL, Parquet, XLSX, TXT), hf://datasets/OWNER/NAME/FILE, or "
+        "hf://datasets/OWNER/NAME?config=CONFIG&split=SPLIT.",
     )
     validation_data: str | None = Field(
         None, max_length=1000, description="A second file to validate on. Empty: a share of `data` is set aside."
@@ -180,6 +181,13 @@ class RunSettings(BaseModel):
     checkpoint_every: int = Field(25, ge=1, le=1_000_000, description="Steps between resumable checkpoints.")
     validation_fraction: float = Field(0.15, gt=0.0, le=0.9, description="Share of the rows set aside for validation.")
     max_validation_rows: int = Field(1000, ge=1, le=1_000_000, description="At most this many rows are set aside.")
+    examples_per_label: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="Few-shot: so many training rows for each label, drawn by the seed; validation rows stay the same. "
+        "0 uses all rows.",
+    )
     max_length: int | None = Field(
         None,
         ge=8,

@@ -6,15 +6,19 @@ from dataclasses import dataclass
 
 import gradio as gr
 
+from ptune_core.training.settings import RunSettings
 from ptune_core.ui import texts
-from ptune_core.ui.train_handlers import MAX_INPUT_COLUMNS, SOURCES
+from ptune_core.ui.live import asset
+from ptune_core.ui.template_parts import answer_words, column_roles
+from ptune_core.ui.train_handlers import SOURCES
 
 FILE_TYPES = [".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx", ".txt"]
+MOST_ON_SLIDER = 128
 
 
 @dataclass(frozen=True)
 class DataCard:
-    """Components of the data card; `columns` are those for the template's inputs, in order, and then the target's."""
+    """Components of the data card. `answers` are the labels' words, which stand in the template card."""
 
     source: gr.Radio
     sources: tuple[gr.Column, ...]
@@ -23,11 +27,13 @@ class DataCard:
     read_pasted: gr.Button
     reference: gr.Textbox
     read_reference: gr.Button
+    split: gr.Dropdown
     token: gr.Textbox
-    rows: gr.HTML
-    columns: tuple[gr.Dropdown, ...]
-    report: gr.Markdown
-    answers: gr.Dataframe
+    roles: gr.HTML
+    report: gr.HTML
+    lengths: gr.HTML
+    few: gr.Slider
+    answers: gr.HTML
 
 
 def build_data_card() -> DataCard:
@@ -49,34 +55,33 @@ def build_data_card() -> DataCard:
             read_pasted = gr.Button("Use these rows", elem_id="read-pasted")
         with gr.Column(visible=False) as hub:
             reference = gr.Textbox(
-                label="One file of a Hub data set",
-                placeholder="hf://datasets/fancyzhx/ag_news/data/train-00000-of-00001.parquet",
+                label="Data set on the Hub",
+                info=texts.ABOUT_HUB_DATA,
+                placeholder="fancyzhx/ag_news",
                 max_lines=1,
+                max_length=1000,
                 elem_id="reference",
             )
             read_reference = gr.Button("Fetch", elem_id="read-reference")
-        rows = gr.HTML(elem_id="rows")
-        with gr.Row(elem_classes="pickers"):
-            columns = tuple(
-                gr.Dropdown([], label=f"Column {i + 1}", visible=i == 0, elem_id=f"column-{i}", min_width=150)
-                for i in range(MAX_INPUT_COLUMNS)
-            )
-            target = gr.Dropdown([], label="Label column", elem_id="column-target", min_width=150)
-        report = gr.Markdown(texts.READING_EXAMPLE, elem_id="report")
-        answers = gr.Dataframe(
-            headers=["label", "answer words"],
-            datatype="str",
-            interactive=True,
-            static_columns=[0],
-            visible=False,
-            label="What the model answers for each label; the space in front belongs to the word",
-            show_label=True,
-            max_height=200,
-            buttons=[],
-            elem_id="answers",
+            split = gr.Dropdown([], label="Configuration and split", visible=False, elem_id="hub-split")
+        roles = column_roles("rows")
+        report = gr.HTML(
+            texts.READING_EXAMPLE, js_on_load=asset("keep_open.js"), elem_id="report", elem_classes="facts"
         )
+        lengths = gr.HTML("", js_on_load=asset("keep_open.js"), elem_id="lengths", elem_classes="facts")
+        with gr.Accordion("Few-shot: train on a few rows of each label", open=False, elem_id="few-shot"):
+            few = gr.Slider(
+                0,
+                MOST_ON_SLIDER,
+                value=0,
+                step=1,
+                label=texts.label("examples_per_label"),
+                info=RunSettings.model_fields["examples_per_label"].description,
+                elem_id="setting-examples_per_label",
+            )
+        answers = answer_words("answers")
         token = gr.Textbox(visible=False)
     return DataCard(
-        source, (upload, paste, hub), file, pasted, read_pasted, reference, read_reference, token, rows,
-        (*columns, target), report, answers,
+        source, (upload, paste, hub), file, pasted, read_pasted, reference, read_reference, split, token, roles,
+        report, lengths, few, answers,
     )  # fmt: skip

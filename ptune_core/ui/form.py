@@ -32,9 +32,13 @@ OF_BASE_MODEL = ("base_weights",)
 """Settings in the card of the base model."""
 
 
+OF_DATA = ("examples_per_label",)
+"""Settings in the card of the data."""
+
+
 def advanced() -> tuple[str, ...]:
     """Every other setting, in the order of `RunSettings`."""
-    elsewhere = OWN_CONTROLS | {"name", *MAIN, *OF_BASE_MODEL}
+    elsewhere = OWN_CONTROLS | {"name", *MAIN, *OF_BASE_MODEL, *OF_DATA}
     return tuple(name for name in RunSettings.model_fields if name not in elsewhere)
 
 

@@ -31,7 +31,8 @@ PLOTLY_DIRECTORY = _plotly_directory()
 """Holds `plotly.min.js`; served to the browser, so that no other host is ever asked."""
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """The text of a file beside this one."""
     return (_HERE / name).read_text(encoding="utf-8")
 
 
@@ -47,10 +48,10 @@ def live_plot(poll: Answer, period: int, elem_id: str) -> gr.HTML:
     """
     return gr.HTML(
         None,
-        html_template=_asset("live_plot.html"),
-        js_on_load=_asset("plot_parts.js") + _asset("live_plot.js"),
+        html_template=asset("live_plot.html"),
+        js_on_load=asset("plot_parts.js") + asset("live_plot.js"),
         head=f'<script src="gradio_api/file={PLOTLY_DIRECTORY / "plotly.min.js"}"></script>',
-        server_functions=[_server_function("poll", poll)],
+        server_functions=[server_function("poll", poll)],
         elem_id=elem_id,
         elem_classes="live-plot",
         period=period,
@@ -71,9 +72,9 @@ def overlay(compare: Answer, period: int, elem_id: str) -> gr.HTML:
     """
     return gr.HTML(
         None,
-        html_template=_asset("overlay.html"),
-        js_on_load=_asset("plot_parts.js") + _asset("overlay.js"),
-        server_functions=[_server_function("compare", compare)],
+        html_template=asset("overlay.html"),
+        js_on_load=asset("plot_parts.js") + asset("overlay.js"),
+        server_functions=[server_function("compare", compare)],
         elem_id=elem_id,
         elem_classes="live-plot overlay",
         period=period,
@@ -89,9 +90,9 @@ def strip(overview: Answer, period: int, elem_id: str) -> gr.HTML:
     """
     return gr.HTML(
         None,
-        html_template=_asset("strip.html"),
-        js_on_load=_asset("strip.js"),
-        server_functions=[_server_function("overview", overview)],
+        html_template=asset("strip.html"),
+        js_on_load=asset("strip.js"),
+        server_functions=[server_function("overview", overview)],
         elem_id=elem_id,
         elem_classes="strip",
         period=period,
@@ -107,8 +108,8 @@ def run_list(elem_id: str) -> gr.HTML:
     """
     return gr.HTML(
         None,
-        html_template=_asset("run_list.html"),
-        js_on_load=_asset("run_list.js"),
+        html_template=asset("run_list.html"),
+        js_on_load=asset("run_list.js"),
         elem_id=elem_id,
         elem_classes="run-list",
     )
@@ -118,14 +119,16 @@ def newest_run(elem_id: str) -> gr.HTML:
     """The run that was started last. Event: `open`, carrying `run`."""
     return gr.HTML(
         None,
-        html_template=_asset("newest_run.html"),
-        js_on_load=_asset("newest_run.js"),
+        html_template=asset("newest_run.html"),
+        js_on_load=asset("newest_run.js"),
         elem_id=elem_id,
         elem_classes="run-list newest-run",
     )
 
 
-def _server_function(name: str, answer: Answer) -> Callable[[Any], dict[str, Any]]:
+def server_function(name: str, answer: Answer) -> Callable[[Any], dict[str, Any]]:
+    """`answer` as a function that a component's script can call by `name`."""
+
     def function(question: Any) -> dict[str, Any]:
         # Open to anybody who can reach the page: what arrives may be anything.
         return answer(question if isinstance(question, dict) else {})

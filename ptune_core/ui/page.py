@@ -25,7 +25,7 @@ from ptune_core.ui.service import Service
 from ptune_core.ui.show import EVENT, answered, shown
 from ptune_core.ui.start_wiring import wire_start
 from ptune_core.ui.theme import CSS, build_theme
-from ptune_core.ui.train import build_train, wire_train
+from ptune_core.ui.train import build_train, then_show_data, wire_train
 from ptune_core.ui.train_handlers import TrainHandlers, new_key
 from ptune_core.ui.try_tab import build_try
 from ptune_core.ui.try_wiring import wire_try
@@ -54,6 +54,7 @@ def build_page(service: Service, *, ephemeral: bool, period: int = 1000) -> gr.B
         period: Milliseconds between two questions of the live plot.
     """
     gr.set_static_paths([PLOTLY_DIRECTORY])
+    handlers = TrainHandlers(service)
     with gr.Blocks(title="PTune", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         add_api(service)  # before the page's own events, which may have the same names
         viewer = gr.BrowserState("", storage_key=_VIEWER_KEY, secret=_VIEWER_SECRET)
@@ -65,7 +66,7 @@ def build_page(service: Service, *, ephemeral: bool, period: int = 1000) -> gr.B
         top = strip(answered(service.overview), 2 * period, "strip")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Train", id="train"):
-                train = build_train()
+                train = build_train(answered(handlers.look))
             with gr.Tab("Runs", id="runs"):
                 runs = build_runs(answered(service.poll), answered(service.compare), period)
             with gr.Tab("Try", id="try"):
@@ -73,7 +74,6 @@ def build_page(service: Service, *, ephemeral: bool, period: int = 1000) -> gr.B
             with gr.Tab("Export", id="export"):
                 export = build_export()
         parts = Page(service, viewer, selected, adapter, top, tabs, train, runs, try_, export, Turns())
-        handlers = TrainHandlers(service)
         wire_train(train, handlers)
         _wire_load(page, parts, handlers)
         wire_start(parts, handlers)
@@ -99,8 +99,6 @@ def _wire_load(page: gr.Blocks, parts: Page, handlers: TrainHandlers) -> None:
         return [viewer, gr.update(viewer=viewer), run_id, tabs, new_key()]
 
     train = parts.train
-    of_data = [train.data.rows, *train.data.columns, train.data.report, train.data.answers, train.prompt.pieces]
-    asked = [train.data.token, train.prompt.template, train.data.answers, *train.data.columns]
     outputs = [parts.viewer, parts.strip, parts.selected, parts.tabs, train.key]
     loaded = page.load(shown(load), parts.viewer, outputs, **EVENT)
     then_show(loaded, parts)
@@ -110,7 +108,7 @@ def _wire_load(page: gr.Blocks, parts: Page, handlers: TrainHandlers) -> None:
     read = loaded.success(shown(parts.service.uploads.demo), None, example, **EVENT)
     tokens = [train.data.token, example]
     used = read.success(None, tokens, train.data.token, js="(token, example) => token || example", **EVENT)
-    used.success(shown(handlers.show_data), asked, of_data, **EVENT)
+    then_show_data(used, train, handlers)
 
 
 def _wire_queue(parts: Page) -> None:

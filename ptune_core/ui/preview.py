@@ -6,8 +6,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ptune_core.data.examples import Report, SplitOptions, build_examples, guess_columns, map_columns
+from ptune_core.data.examples import (
+    Report,
+    SplitOptions,
+    build_examples,
+    describe_rows,
+    guess_columns,
+    map_columns,
+)
 from ptune_core.data.table import Table
+from ptune_core.errors import DataError
 from ptune_core.prompt.segments import Column, Literal, Special, Target, TargetKind, VirtualTokens
 from ptune_core.prompt.template import Template
 from ptune_core.prompt.verbalizer import answer_columns
@@ -53,10 +61,28 @@ def varied_rows(rows: Sequence[Mapping[str, str]], column: str, count: int) -> l
 
 
 def choose_columns(table: Table, template: Template, chosen: Mapping[str, str]) -> dict[str, str]:
-    """Data column for each template column that has one: what was chosen where it still exists, else the best guess."""
+    """Data column for each template column that has one: what was chosen where it still exists, else the best guess.
+
+    A template column for which "" was chosen has none.
+    """
+    wanted = {name: column for name, column in chosen.items() if name in needed_columns(template)}
     guess = guess_columns(table.columns, table.preview, template)
-    kept = {name: column for name, column in chosen.items() if column in table.columns}
-    return guess | {name: column for name, column in kept.items() if name in needed_columns(template)}
+    kept = {name: column for name, column in wanted.items() if column in table.columns}
+    free = {name: column for name, column in guess.items() if column not in kept.values() and wanted.get(name) != ""}
+    return free | kept
+
+
+def check_chosen(template: Template, chosen: Mapping[str, str]) -> None:
+    """Refuse to guess where a person said that no data column is read.
+
+    Raises:
+        DataError: With the template's columns that would have none.
+    """
+    if missing := [f"{{{name}}}" for name in needed_columns(template) if chosen.get(name) == ""]:
+        raise DataError(
+            f"No column of the data is read for {', '.join(missing)}",
+            remedy="Choose one over the columns of the table, or take it out of the template",
+        )
 
 
 def report_on(table: Table, settings: RunSettings) -> DataReport:
@@ -69,7 +95,8 @@ def report_on(table: Table, settings: RunSettings) -> DataReport:
     template = settings.parsed_template
     labels = {} if settings.candidates else settings.labels
     columns = map_columns(table.columns, template, settings.columns, (), answer_columns(labels or {}))
-    split = SplitOptions(settings.validation_fraction, settings.max_validation_rows, settings.seed)
+    few = settings.examples_per_label
+    split = SplitOptions(settings.validation_fraction, settings.max_validation_rows, settings.seed, few)
     examples = build_examples(table, template, columns=columns, labels=labels, split=split)
     report = examples.report
     verbalizer = {}
@@ -85,17 +112,16 @@ def _dropped(report: Report, table: Table) -> list[str]:
     for reason, rows in report.dropped.items():
         if reason in table.dropped:
             continue
-        shown = ", ".join(str(row) for row in rows[:8]) + (" …" if len(rows) > 8 else "")
-        lines.append(f"{reason}: row{'s' if len(rows) > 1 else ''} {shown}")
+        lines.append(f"{reason}: {describe_rows(rows, most=8)}")
     return lines
 
 
-Piece = tuple[str, str | None]
-"""Text and its kind: `virtual token`, `target`, `special token`, `column`, or None for the template's own words."""
+Piece = tuple[str, str]
+"""Text and its kind: `virtual`, `target`, `special`, `column`, or `text` for the template's own words."""
 
 
 def example_pieces(template: Template, row: Mapping[str, str], columns: Mapping[str, str]) -> list[Piece]:
-    """The template filled with one row, as pieces for a highlighted line."""
+    """The template filled with one row, as pieces that are not cut into tokens."""
     return [_piece(segment, row, columns) for segment in template.segments]
 
 
@@ -108,12 +134,12 @@ def _piece(
 
     match segment:
         case Literal(text=text):
-            return text, None
+            return text, "text"
         case Column():
             return segment.apply(value(segment.name)), "column"
         case VirtualTokens(count=count, init_text=init_text):
-            return (f"P×{count}" if count else f"P “{init_text}”"), "virtual tokens"
+            return (f"P×{count}" if count else f"P “{init_text}”"), "virtual"
         case Special(kind=kind):
-            return f"[{kind}]", "special token"
+            return f"[{kind}]", "special"
         case Target():
             return value(segment.column), "target"

@@ -1,4 +1,4 @@
-"""The template card of the Train tab: where everything stands, and how the first row looks in it."""
+"""The template card of the Train tab: where everything stands, what the model reads of a row, and the answer words."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import gradio as gr
 
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import texts
+from ptune_core.ui.live import Answer
+from ptune_core.ui.template_parts import template_preview
 from ptune_core.ui.train_handlers import PLACEMENTS
 
 MOST_TOKENS_ON_SLIDER = 100
-PIECE_COLORS = {"column": "#94a3b8", "virtual tokens": "#6366f1", "target": "#14a085", "special token": "#e8833a"}
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,17 @@ class PromptCard:
     placement: gr.Radio
     template: gr.Textbox
     message: gr.Markdown
-    pieces: gr.HighlightedText
+    preview: gr.HTML
     num_virtual_tokens: gr.Slider
 
 
-def build_prompt_card() -> PromptCard:
+def build_prompt_card(look: Answer, answers: gr.HTML) -> PromptCard:
+    """Lay the card out.
+
+    Args:
+        look: Answers the preview's questions, see `template_preview`.
+        answers: The table of answer words, which is drawn here.
+    """
     default = RunSettings.model_fields["template"].default
     with gr.Column(elem_classes="card"):
         gr.Markdown("### 3 Template")
@@ -42,14 +49,8 @@ def build_prompt_card() -> PromptCard:
             elem_id="template",
         )
         message = gr.Markdown("", visible=False, elem_id="template-message")
-        pieces = gr.HighlightedText(
-            label="The first row in this template",
-            color_map=PIECE_COLORS,
-            show_inline_category=False,
-            show_legend=True,
-            interactive=False,
-            elem_id="pieces",
-        )
+        preview = template_preview(look, "preview")
+        answers.render()
         num_virtual_tokens = gr.Slider(
             1,
             MOST_TOKENS_ON_SLIDER,
@@ -59,4 +60,4 @@ def build_prompt_card() -> PromptCard:
             info=texts.ABOUT_VIRTUAL_TOKENS,
             elem_id="num-virtual-tokens",
         )
-    return PromptCard(placement, template, message, pieces, num_virtual_tokens)
+    return PromptCard(placement, template, message, preview, num_virtual_tokens)

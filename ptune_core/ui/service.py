@@ -16,7 +16,7 @@ from typing import Any
 from ptune_core.demo import DEMO
 from ptune_core.errors import RunError, SettingsError
 from ptune_core.inference.client import InferenceClient
-from ptune_core.inference.protocol import Classification, Generated
+from ptune_core.inference.protocol import Classification, Generated, Looked, Measured
 from ptune_core.model.device import BaseWeights
 from ptune_core.runs import live
 from ptune_core.runs.directory import RunDirectory
@@ -63,12 +63,7 @@ class Service:
                 got="prompt_init_adapter",
                 remedy="Leave the initial adapter empty, and choose another start of the virtual tokens",
             )
-        if self.shared and settings.base_model != DEMO and Path(settings.base_model).exists():
-            raise SettingsError(
-                "On a shared page a base model cannot be a folder of this machine",
-                got=settings.base_model,
-                needed="'demo' or a Hub id such as openai-community/gpt2",
-            )
+        self._check_base_model(settings.base_model)
         table = self.uploads.open(token)
         run_id = self._store.submit(settings, table, owner=_owner(viewer), key=key)
         self._launcher.wake()
@@ -186,6 +181,28 @@ class Service:
             PTuneError: As `InferenceClient.generate`, or there is no such run for this viewer.
         """
         yield from self._inference.generate(self._adapter(run_id, viewer), values, **options)
+
+    def look(self, fields: Mapping[str, object]) -> Looked:
+        """What a base model would see of a row in a template; `fields` as `InferenceClient.look`.
+
+        Raises:
+            PTuneError: As there, or a shared page is asked for a local folder.
+        """
+        self._check_base_model(str(fields["base_model"]))
+        return self._inference.look(fields)
+
+    def measure(self, fields: Mapping[str, object]) -> Measured:
+        """How many tokens rows have in a template, as `InferenceClient.measure`; raises what `look` does."""
+        self._check_base_model(str(fields["base_model"]))
+        return self._inference.measure(fields)
+
+    def _check_base_model(self, base_model: str) -> None:
+        if self.shared and base_model != DEMO and Path(base_model).exists():
+            raise SettingsError(
+                "On a shared page a base model cannot be a folder of this machine",
+                got=base_model,
+                needed="'demo' or a Hub id such as openai-community/gpt2",
+            )
 
     def _adapter(self, run_id: str, viewer: str) -> Path:
         directory = RunDirectory(self._get(run_id, self._scope(viewer)).directory)

@@ -14,11 +14,9 @@ from ptune_core.ui.train_handlers import TrainHandlers, new_key
 def wire_start(parts: Page, handlers: TrainHandlers) -> None:
     train = parts.train
     names = {"base_model": train.base_model, "template": train.prompt.template, **train.settings}
-    columns = {f"column_{i}": column for i, column in enumerate(train.data.columns)}
 
-    def start(viewer: str, key: str, token: str, answers: Any, **values: Any) -> list[Any]:
-        chosen = [values.pop(name) for name in columns]
-        run_id, message = handlers.start(viewer, key, token, {**values, "answers": answers, "columns": chosen})
+    def start(viewer: str, key: str, token: str, **values: Any) -> list[Any]:
+        run_id, message = handlers.start(viewer, key, token, values)
         said = gr.update(value=message, visible=True)
         if run_id is None:
             return [gr.skip(), gr.skip(), said, gr.skip()]
@@ -31,7 +29,7 @@ def wire_start(parts: Page, handlers: TrainHandlers) -> None:
             "key": train.key,
             "token": train.data.token,
             "answers": train.data.answers,
-            **columns,
+            "roles": train.data.roles,
             **names,
         },
         outputs=[parts.selected, train.key, train.message, parts.tabs],

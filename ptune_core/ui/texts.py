@@ -29,6 +29,8 @@ ABOUT_VIRTUAL_TOKENS = (
 ABOUT_TEMPERATURE = "0 always takes the likeliest token."
 ABOUT_SEED = "The same for both."
 SURE_TO_DELETE = "Delete this run and its adapter?"
+# Data and template
+ABOUT_HUB_DATA = "OWNER/NAME, of which you choose configuration and split, or one file: hf://datasets/OWNER/NAME/FILE."
 STARTED = "Started. You can close this page; the run goes on, and the address of this page leads back to it."
 RESUME = "Resume goes on from the last checkpoint."
 STOPPING = "Stopping at the next step. The best result so far is kept."
@@ -79,6 +81,7 @@ LABELS = {
     "validation_fraction": "Validation share",
     "max_validation_rows": "Validation rows at most",
     "max_length": "Tokens per example",
+    "examples_per_label": "Rows per label",
     "max_new_tokens": "New tokens at most",
     "text_cache_mib": "Text cache (MiB)",
 }

@@ -11,7 +11,7 @@ from ptune_core.demo import DEMO
 from ptune_core.model.catalogue import CATALOGUE
 from ptune_core.ui import form, texts
 from ptune_core.ui.data_card import DataCard, build_data_card
-from ptune_core.ui.live import newest_run
+from ptune_core.ui.live import Answer, newest_run
 from ptune_core.ui.prompt_card import PromptCard, build_prompt_card
 from ptune_core.ui.show import EVENT, shown
 from ptune_core.ui.train_handlers import TrainHandlers
@@ -31,9 +31,28 @@ class TrainTab:
     newest: gr.HTML
     key: gr.Textbox
 
+    @property
+    def asked(self) -> list[gr.components.Component]:
+        """What `TrainHandlers.show_data` reads."""
+        return [self.data.token, self.prompt.template, self.data.answers, self.data.roles, self.data.few, *self.model]
 
-def build_train() -> TrainTab:
-    """Lay the tab out; nothing is wired yet."""
+    @property
+    def of_data(self) -> list[gr.components.Component]:
+        """What `TrainHandlers.show_data` writes."""
+        return [self.data.roles, self.data.report, self.data.answers, self.prompt.preview]
+
+    @property
+    def model(self) -> list[gr.components.Component]:
+        """What decides how a base model reads a row."""
+        return [self.base_model, self.settings["revision"], self.settings["max_length"]]
+
+
+def build_train(look: Answer) -> TrainTab:
+    """Lay the tab out; nothing is wired yet.
+
+    Args:
+        look: Answers the questions of the template's preview.
+    """
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=7, min_width=320):
             with gr.Column(elem_classes="card"):
@@ -48,10 +67,10 @@ def build_train() -> TrainTab:
                 )
                 of_base_model = {name: form.control(name) for name in form.OF_BASE_MODEL}
             data = build_data_card()
-            prompt = build_prompt_card()
+            prompt = build_prompt_card(look, data.answers)
             with gr.Column(elem_classes="card"):
                 gr.Markdown("### 4 Tuning")
-                settings = of_base_model | build_tuning_controls()
+                settings = of_base_model | {"examples_per_label": data.few} | build_tuning_controls()
         with gr.Column(scale=3, min_width=280, elem_classes="run-card"):
             with gr.Column(elem_classes="card"):
                 gr.Markdown("### Run")
@@ -67,32 +86,47 @@ def build_train() -> TrainTab:
 def wire_train(tab: TrainTab, handlers: TrainHandlers) -> None:
     """Connect the tab's own controls; `page` connects Start and the first load."""
     data, prompt = tab.data, tab.prompt
-    of_data = [data.rows, *data.columns, data.report, data.answers, prompt.pieces]
-    asked = [data.token, prompt.template, data.answers, *data.columns]
-    of_template = [prompt.message, prompt.num_virtual_tokens, prompt.pieces]
-    first_row = [prompt.template, data.token, *data.columns]
+    of_template = [prompt.message, prompt.num_virtual_tokens, prompt.preview]
+    of_row = [prompt.template, data.token, data.answers, data.roles, *tab.model]
 
     def follow(event: gr.events.Dependency) -> None:
-        event.success(shown(handlers.show_data), asked, of_data, **EVENT)
+        then_show_data(event, tab, handlers)
 
     of_source = [*data.sources, data.token, data.report]
     follow(data.source.input(shown(handlers.show_source), data.source, of_source, **EVENT))
-    for ask, read, source in (
-        (data.file.upload, handlers.read_file, data.file),
-        (data.read_pasted.click, handlers.read_pasted, data.pasted),
-        (data.read_reference.click, handlers.read_reference, data.reference),
+    of_rows = [data.token, data.report]
+    for ask, read, source, written in (
+        (data.file.upload, handlers.read_file, data.file, of_rows),
+        (data.read_pasted.click, handlers.read_pasted, data.pasted, of_rows),
+        (data.read_reference.click, handlers.read_reference, data.reference, [data.split, *of_rows]),
+        (data.reference.submit, handlers.read_reference, data.reference, [data.split, *of_rows]),
+        (data.split.input, handlers.read_split, data.split, of_rows),
     ):
         reading = ask(None, None, data.report, js=f"() => {json.dumps(texts.READING)}", **EVENT)
-        follow(reading.then(shown(read), source, [data.token, data.report], **EVENT))
-    for column in data.columns:
-        column.input(shown(handlers.show_data), asked, of_data, **EVENT)
+        follow(reading.then(shown(read), source, written, **EVENT))
+    show = {"inputs": tab.asked, "outputs": tab.of_data, **EVENT}
+    latest = {"trigger_mode": "always_last", **EVENT}
+    follow_lengths(data.roles.roles(shown(handlers.show_data), **{**show, **latest}), tab, handlers)
+    follow_lengths(prompt.template.blur(shown(handlers.show_data), **show), tab, handlers)
+    data.few.change(shown(handlers.show_data), **{**show, **latest})
+    for control in (tab.settings["revision"], tab.settings["max_length"]):
+        control.change(shown(handlers.ask_again), of_row, prompt.preview, **latest)
+        follow_lengths(control.blur(shown(handlers.show_data), **show), tab, handlers)
+    data.answers.words(shown(handlers.ask_again), of_row, prompt.preview, **latest)
 
     # `change`, not `input`: gradio 6.31 does not report text that is pasted over a selection as input.
-    prompt.template.change(shown(handlers.check_template), first_row, of_template, trigger_mode="always_last", **EVENT)
-    prompt.template.blur(shown(handlers.show_data), asked, of_data, **EVENT)
+    prompt.template.change(shown(handlers.check_template), of_row, of_template, **latest)
     count = [prompt.num_virtual_tokens, prompt.template]
-    prompt.num_virtual_tokens.input(
-        shown(handlers.write_count), count, prompt.template, trigger_mode="always_last", **EVENT
-    )
+    prompt.num_virtual_tokens.input(shown(handlers.write_count), count, prompt.template, **latest)
     for chooser, choose in ((prompt.placement, handlers.place), (tab.base_model, handlers.suit_model)):
         follow(chooser.input(shown(choose), [chooser, prompt.template], [prompt.template, prompt.placement], **EVENT))
+
+
+def then_show_data(event: gr.events.Dependency, tab: TrainTab, handlers: TrainHandlers) -> None:
+    """After `event`, show the data, and then how long its rows are."""
+    follow_lengths(event.success(shown(handlers.show_data), tab.asked, tab.of_data, **EVENT), tab, handlers)
+
+
+def follow_lengths(event: gr.events.Dependency, tab: TrainTab, handlers: TrainHandlers) -> None:
+    """After `event`, measure the rows: the first time, that takes as long as the inference process to start."""
+    event.success(shown(handlers.measure), tab.prompt.preview, tab.data.lengths, **EVENT)

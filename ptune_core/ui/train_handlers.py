@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from ptune_core.data.hub import find_split_in, names_a_file
 from ptune_core.data.table import Table
 from ptune_core.demo import DEMO_LABELS, DEMO_TEMPLATE
 from ptune_core.errors import DataError, PTuneError, SettingsError, TemplateError
@@ -17,11 +18,13 @@ from ptune_core.prompt.segments import TargetKind
 from ptune_core.prompt.template import Template, parse_template, with_num_virtual_tokens
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import form, texts
-from ptune_core.ui.preview import DataReport, choose_columns, example_pieces, report_on, varied_rows
+from ptune_core.ui.data_view import failed_html, lengths_html, report_html
+from ptune_core.ui.looking import look_at_row, measure_rows, question_of
+from ptune_core.ui.preview import DataReport, check_chosen, choose_columns, example_pieces, report_on, varied_rows
 from ptune_core.ui.service import Service
-from ptune_core.ui.show import inline_error, inline_problems, table
+from ptune_core.ui.show import inline_error, inline_problems
 
-MAX_INPUT_COLUMNS = 4
+MOST_CHIPS = 12
 PREVIEW_ROWS = 5
 MOST_CHARACTERS = 200
 SOURCES = ["Example", "Upload", "Paste", "Hub"]
@@ -33,8 +36,11 @@ PLACEMENTS = {
 }
 _HEAD = "Classification head"
 
-Rows = Any
-"""What a `gr.Dataframe` hands over: a pandas frame."""
+Answers = Any
+"""What the table of answer words hands over: pairs of label and words. It came from a browser and may be anything."""
+
+Roles = Any
+"""What the table with the columns' roles hands over: a mapping as `column_roles` describes it, or anything."""
 
 
 class TrainHandlers:
@@ -58,8 +64,21 @@ class TrainHandlers:
         """Read pasted rows."""
         return self._read(lambda: self._service.uploads.add_text(pasted))
 
-    def read_reference(self, reference: str) -> tuple[Any, Any]:
-        """Read one file of a Hub data set."""
+    def read_reference(self, reference: str) -> tuple[Any, Any, Any]:
+        """Read one file of a Hub data set, or the first split of one; the list of its splits, and which was read."""
+        if names_a_file(reference):
+            return (gr.update(visible=False), *self._read(lambda: self._service.uploads.add_hub(reference)))
+        try:
+            splits = self._service.uploads.hub_splits(reference)
+            first = find_split_in(splits, reference)
+        except DataError as error:
+            return gr.update(visible=False), "", inline_error(error)
+        choices = [(f"{split.config} · {split.name}", split.reference) for split in splits]
+        shown = gr.update(visible=True, choices=choices, value=first.reference)
+        return (shown, *self.read_split(first.reference))
+
+    def read_split(self, reference: str) -> tuple[Any, Any]:
+        """Read a split of a Hub data set."""
         return self._read(lambda: self._service.uploads.add_hub(reference))
 
     def _read(self, read: Any) -> tuple[Any, Any]:
@@ -68,39 +87,69 @@ class TrainHandlers:
         except DataError as error:
             return "", inline_error(error)
 
-    def show_data(self, token: str, template_text: str, answers: Rows, *chosen: str) -> list[Any]:
-        """The rows, who reads which column, and what all rows give with this template."""
+    def show_data(
+        self, token: str, template_text: str, answers: Answers, roles: Roles, few: float, *model: Any
+    ) -> list[Any]:
+        """The rows with the columns' roles, what all rows give with this template, and the first one in it."""
         try:
             template = parse_template(template_text)
         except TemplateError:
-            return [gr.skip()] * (len(chosen) + 4)  # said beside the template
+            return [gr.skip()] * 4  # said beside the template
         if not token:
-            return ["", *_column_updates(None, template, {}), gr.skip(), gr.update(visible=False), []]
+            return [None, gr.skip(), [], None]
         found = self._service.uploads.open(token)
-        columns = choose_columns(found, template, _by_name(template, chosen))
+        chosen = _chosen(roles, token)
+        columns = choose_columns(found, template, chosen)
+        words = _answers(answers) if _is_of(roles, token) else {}
         try:
-            report = report_on(found, RunSettings.parse({"template": template_text, "columns": columns}))
+            check_chosen(template, chosen)
+            values = {"template": template_text, "columns": columns, "examples_per_label": int(few or 0)}
+            report = report_on(found, RunSettings.parse(values))
         except PTuneError as error:
-            said: list[Any] = [_failed(error, found), gr.update(visible=False), []]
+            said = failed_html(error, found)
         else:
-            pieces = example_pieces(template, found.preview[0], columns)
-            said = [_report_text(report, found), _answer_rows(report, _answers(answers)), pieces]
-        rows = _preview(found, columns.get(template.target.column, ""))
-        return [rows, *_column_updates(found, template, columns), *said]
+            words = _answer_words(report, _answers(answers))
+            said = report_html(report, found)
+        question = question_of(token, template_text, columns, words, model)
+        rows = _table_of_roles(token, found, template, columns, chosen)
+        rows["turn"] = roles.get("turn", 0) if isinstance(roles, dict) else 0
+        return [rows, said, [list(pair) for pair in words.items()], _preview(found, template, columns, question)]
 
-    def check_template(self, template_text: str, token: str, *chosen: str) -> tuple[Any, Any, Any]:
-        """The message at the template, the slider's value, and the first row in the template."""
+    def check_template(
+        self, template_text: str, token: str, answers: Answers, roles: Roles, *model: Any
+    ) -> tuple[Any, Any, Any]:
+        """The message at the template, the slider's value, and the row in the template."""
         try:
             template = parse_template(template_text)
         except TemplateError as error:
-            return gr.update(value=inline_error(error), visible=True), gr.update(interactive=False), []
-        pieces: Any = []
-        if token:
-            found = self._service.uploads.open(token)
-            columns = choose_columns(found, template, _by_name(template, chosen))
-            pieces = example_pieces(template, found.preview[0], columns)
+            return gr.update(value=inline_error(error), visible=True), gr.update(interactive=False), gr.skip()
         warnings = inline_problems("Please note", template.warnings(None))
-        return gr.update(value=warnings, visible=bool(warnings)), _slider(template), pieces
+        shown = gr.update(value=warnings, visible=bool(warnings))
+        return shown, _slider(template), self.ask_again(template_text, token, answers, roles, *model)
+
+    def ask_again(self, template_text: str, token: str, answers: Answers, roles: Roles, *model: Any) -> Any:
+        """The row in the template, after something else than the data changed."""
+        try:
+            template = parse_template(template_text)
+        except TemplateError:
+            return gr.skip()
+        if not token:
+            return None
+        found = self._service.uploads.open(token)
+        columns = choose_columns(found, template, _chosen(roles, token))
+        words = {} if template.target.kind is TargetKind.HEAD else _answers(answers)
+        return _preview(found, template, columns, question_of(token, template_text, columns, words, model))
+
+    def look(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """One row as the base model reads it, for the preview's script; see `look_at_row`."""
+        return look_at_row(self._service, question)
+
+    def measure(self, preview: Any) -> str:
+        """How long the rows are, for the preview that is shown."""
+        question = preview.get("question") if isinstance(preview, dict) else None
+        if not isinstance(question, dict):
+            return ""
+        return lengths_html(measure_rows(self._service, question))
 
     def write_count(self, count: float, template_text: str) -> Any:
         """The template with another number of virtual tokens."""
@@ -140,11 +189,12 @@ class TrainHandlers:
 
     def _settings(self, token: str, form_values: Mapping[str, Any]) -> tuple[RunSettings, Table]:
         values = dict(form_values)
-        answers, chosen = _answers(values.pop("answers")), values.pop("columns")
+        answers, chosen = _answers(values.pop("answers")), _chosen(values.pop("roles"), token)
         found = self._service.uploads.open(token)
         values = form.settings_values(values)
         template = parse_template(values.get("template", ""))
-        columns = choose_columns(found, template, _by_name(template, chosen))
+        check_chosen(template, chosen)
+        columns = choose_columns(found, template, chosen)
         is_head = template.target.kind is TargetKind.HEAD
         values |= {"data": found.source or "uploaded rows", "columns": columns}
         if answers and not is_head:
@@ -160,62 +210,65 @@ def new_key() -> str:
     return secrets.token_hex(16)
 
 
-def _by_name(template: Template, chosen: Sequence[str]) -> dict[str, str]:
-    """The column pickers' values by template column; the last picker is the target's."""
-    inputs = dict(zip(template.columns, chosen[:-1], strict=False))
-    return {name: column for name, column in (inputs | {template.target.column: chosen[-1]}).items() if column}
+def _chosen(roles: Roles, token: str) -> dict[str, str]:
+    """Template column -> data column as they were chosen; of other data than these, only what a column was read for."""
+    given = roles.get("roles") if isinstance(roles, dict) else None
+    if not isinstance(given, dict):
+        return {}
+    chosen = {name: column for name, column in given.items() if isinstance(name, str) and isinstance(column, str)}
+    return {name: column for name, column in chosen.items() if column or _is_of(roles, token)}
 
 
-def _column_updates(table: Table | None, template: Template, columns: Mapping[str, str]) -> list[Any]:
-    names: list[str | None] = [*template.columns[:MAX_INPUT_COLUMNS]]
-    names += [None] * (MAX_INPUT_COLUMNS - len(names))
-    choices = list(table.columns) if table else []
-    updates = [_picker(name, f"{{{name}}} is read from", choices, columns) for name in names]
-    return [*updates, _picker(template.target.column, "Label column", choices, columns)]
+def _is_of(roles: Roles, token: str) -> bool:
+    """Whether the roles were last shown for these data."""
+    return isinstance(roles, dict) and roles.get("token") == token
 
 
-def _picker(name: str | None, label: str, choices: list[str], columns: Mapping[str, str]) -> Any:
-    if name is None:
-        return gr.update(visible=False, value=None, choices=[])
-    return gr.update(visible=True, label=label, choices=choices, value=columns.get(name) or None)
+def _table_of_roles(
+    token: str, found: Table, template: Template, columns: Mapping[str, str], chosen: Mapping[str, str]
+) -> dict[str, Any]:
+    """The value of `column_roles`."""
+    target = template.target.column
+    names = {name: f"{{{name}}}" for name in template.columns}
+    names[target] = target if target in ("label", "answer") else f"{target} (target)"
+    rows = varied_rows(found.preview, columns.get(target, ""), PREVIEW_ROWS)
+    return {
+        "token": token,
+        "columns": list(found.columns),
+        "rows": [[_shortened(row.get(column, "")) for column in found.columns] for row in rows],
+        "choices": [[name, text] for name, text in names.items()],
+        "roles": {name: columns.get(name, chosen.get(name, "")) for name in names},
+    }
 
 
-def _preview(found: Table, target: str) -> str:
-    rows = varied_rows(found.preview, target, PREVIEW_ROWS)
-    return table(found.columns, [[_shortened(row.get(column, "")) for column in found.columns] for row in rows])
+def _preview(found: Table, template: Template, columns: Mapping[str, str], question: dict[str, Any]) -> dict[str, Any]:
+    """The value of `template_preview`."""
+    target = template.target
+    plain = [name for name in found.columns if name != columns.get(target.column) and not set(name) & set("{}[]|~\n")]
+    chips = [f"{{{name}}}" for name in plain[:MOST_CHIPS]]
+    pieces = example_pieces(template, found.preview[0], columns) if found.preview else []
+    return {
+        "question": question,
+        "chips": [*chips, "[P*8]", f"[{target.kind}:{target.column}]"],
+        "plain": [list(piece) for piece in pieces],
+    }
 
 
 def _shortened(cell: str) -> str:
     return cell if len(cell) <= MOST_CHARACTERS else cell[:MOST_CHARACTERS] + "…"
 
 
-def _report_text(report: DataReport, table: Table) -> str:
-    shares = " · ".join(f"{label} {count}" for label, count in list(report.labels.items())[:8])
-    more = " · …" if len(report.labels) > 8 else ""
-    lines = [f"**{texts.plain(report.text)}**"]
-    if shares:
-        lines.append(f"{len(report.labels)} labels: {texts.plain(shares)}{more}")
-    lines += [texts.plain(note) for note in table.notes]
-    return "\n\n".join(lines) + "\n\n" + inline_problems("Please check", report.problems)
+def _answers(pairs: Answers) -> dict[str, str]:
+    """Label -> answer words as they were typed."""
+    given = pairs if isinstance(pairs, list) else []
+    found = [pair for pair in given if isinstance(pair, list | tuple) and len(pair) == 2]
+    return {str(label): str(answer) for label, answer in found if str(label)}
 
 
-def _failed(error: PTuneError, table: Table) -> str:
-    if isinstance(error, DataError) and error.problems:
-        return inline_error(error)
-    return inline_error(error) + "\n\n" + inline_problems("Rows that could not be read", table.problems)
-
-
-def _answers(rows: Rows) -> dict[str, str]:
-    if rows is None or not len(rows):
-        return {}
-    return {str(label): str(answer) for label, answer in rows.values.tolist() if str(label)}
-
-
-def _answer_rows(report: DataReport, current: Mapping[str, str]) -> Any:
-    """The verbalizer table: what was typed for a label stays, the demo's labels have their own words."""
+def _answer_words(report: DataReport, current: Mapping[str, str]) -> dict[str, str]:
+    """What the answer words are now: what was typed for a label stays, the demo's labels have their own words."""
     known = DEMO_LABELS if set(report.verbalizer) == set(DEMO_LABELS) else {}
-    answers = {label: current.get(label, known.get(label, answer)) for label, answer in report.verbalizer.items()}
-    return gr.update(visible=bool(answers), value=[[label, answer] for label, answer in answers.items()])
+    return {label: current.get(label, known.get(label, answer)) for label, answer in report.verbalizer.items()}
 
 
 def _slider(template: Template) -> Any:

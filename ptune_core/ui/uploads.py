@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ptune_core.data.hub import HubSplit, list_splits
 from ptune_core.data.ingest import ingest, ingest_hub, ingest_text, load_source
 from ptune_core.data.table import Table, open_table
 from ptune_core.demo import DEMO
@@ -61,12 +62,20 @@ class Uploads:
         return self._add(lambda out: ingest_text(pasted, out))
 
     def add_hub(self, reference: str) -> str:
-        """Read one file of a Hub data set; its token.
+        """Read one file or split of a Hub data set; its token.
 
         Raises:
             DataError: It cannot be fetched or read.
         """
         return self._add(lambda out: ingest_hub(reference.strip(), out))
+
+    def hub_splits(self, reference: str) -> list[HubSplit]:
+        """Every configuration and split of a Hub data set.
+
+        Raises:
+            DataError: As `list_splits`.
+        """
+        return list_splits(reference)
 
     def open(self, token: str | None) -> Table:
         """The table that `token` stands for.

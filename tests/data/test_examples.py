@@ -3,6 +3,7 @@ from __future__ import annotations
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -231,6 +232,7 @@ def test_copies_are_counted_and_stay_on_one_side(table: Make) -> None:
     rows = [(f"text {index % 20}", "ab"[index % 2]) for index in range(60)]
     examples = build_examples(table(rows), TEMPLATE, columns={}, labels=None, split=SPLIT)
     assert examples.report.duplicates == 40
+    assert any("40 rows the same" in told and "(rows 22, 23, " in told for told in examples.report.warnings)
     sides = [{example.values["text"] for example in side} for side in (examples.train, examples.validation)]
     assert sides[0].isdisjoint(sides[1]) and all(sides)
 
@@ -238,7 +240,7 @@ def test_copies_are_counted_and_stay_on_one_side(table: Make) -> None:
 def test_one_text_with_two_labels_is_told(table: Make) -> None:
     rows = [*many(8, "a", "b"), ("text 0", "b")]
     examples = build_examples(table(rows), TEMPLATE, columns={}, labels=None, split=SPLIT)
-    assert "1 row with the text of an earlier row, but another label." in examples.report.warnings
+    assert "1 row with the text of an earlier row, but another label: row 10." in examples.report.warnings
 
 
 def test_rows_of_a_second_file_validate(table: Make) -> None:
@@ -250,7 +252,7 @@ def test_rows_of_a_second_file_validate(table: Make) -> None:
     assert [example.row for example in examples.validation] == [2, 3]
     told = " ".join(examples.report.warnings)
     assert "Validation data: Using 2 of 4 rows; 2 dropped: 1 empty text, 1 unknown label." in told
-    assert "1 row of the validation data with a text that is in the training data too." in told
+    assert "1 row of the validation data with a text that is in the training data too: row 3." in told
 
 
 def test_a_second_file_without_usable_rows(table: Make) -> None:
@@ -305,3 +307,36 @@ def test_a_guessed_column_is_told(table: Make) -> None:
     said = {"foo": "text", "bar": "label"}
     chosen = build_examples(table(many(8, "no", "yes")), template, columns=said, labels=None, split=SPLIT)
     assert not any("read from" in warning for warning in chosen.report.warnings)
+
+
+def few(per_label: int, seed: int = 0) -> SplitOptions:
+    return replace(SPLIT, per_label=per_label, seed=seed)
+
+
+def test_a_few_shot_run_takes_so_many_of_each_label(table: Make) -> None:
+    rows = table([*many(60, "a", "b"), *[(f"rare {i}", "c") for i in range(6)]])
+    everything = build_examples(rows, TEMPLATE, columns={}, labels=None, split=SPLIT)
+    shots = {k: build_examples(rows, TEMPLATE, columns={}, labels=None, split=few(k)) for k in (2, 4, 8, 1000)}
+    numbers = {k: set(each.train.rows.tolist()) for k, each in shots.items()}
+    assert label_counts(shots[4].train) == {"a": 4, "b": 4, "c": 4}
+    assert label_counts(shots[8].train) == {"a": 8, "b": 8, "c": label_counts(everything.train)["c"]}
+    assert numbers[2] < numbers[4] < numbers[8] < numbers[1000] == set(everything.train.rows.tolist())
+    for each in shots.values():
+        assert each.validation.rows.tolist() == everything.validation.rows.tolist(), "validation stays the same"
+    assert "; 12 to train on, at most 4 for each label, and 16 to validate on" in shots[4].report.summary()
+    assert "to train on" not in everything.report.summary()
+
+
+def test_the_seed_decides_which_few(table: Make) -> None:
+    rows = table(many(80, "a", "b"))
+    drawn = [
+        build_examples(rows, TEMPLATE, columns={}, labels=None, split=few(4, seed)).train.rows.tolist()
+        for seed in (1, 1, 2)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_of_text_to_generate_a_few_shot_run_takes_so_many_rows(table: Make) -> None:
+    rows = table([(f"text {i}", f"summary {i}") for i in range(40)])
+    examples = build_examples(rows, TEMPLATE, columns={}, labels={}, split=few(5))
+    assert len(examples.train) == 5 and len(examples.validation) == 10

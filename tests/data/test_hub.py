@@ -6,11 +6,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import errors
 
-from ptune_core.data.hub import fetch_hub_file
-from ptune_core.data.ingest import load_source
+from ptune_core.data.hub import fetch_hub_file, find_split, list_splits, names_a_file
+from ptune_core.data.ingest import load_source, open_table
 from ptune_core.errors import DataError
 
 MEGABYTE = 2**20
@@ -126,3 +128,85 @@ def test_offline_is_a_clear_error(tmp_path: Path) -> None:
     """The real functions; the tests run with HF_HUB_OFFLINE."""
     with pytest.raises(DataError, match="The Hub cannot be reached"):
         load_source("hf://datasets/o/n/a.csv", tmp_path)
+
+
+PARQUET = [
+    "default/test/0000.parquet",
+    "default/train/0001.parquet",
+    "default/train/0000.parquet",
+    "hard/train/0000.parquet",
+    "README.md",
+]
+
+
+def parquet_hub(asked: list[tuple[Any, ...]], files: list[str] = PARQUET) -> Callable[..., SimpleNamespace]:
+    def dataset_info(repo: str, **options: Any) -> SimpleNamespace:
+        asked.append((repo, options["revision"], options["token"]))
+        return SimpleNamespace(sha="c0ffee", siblings=[SimpleNamespace(rfilename=name, size=9) for name in files])
+
+    return dataset_info
+
+
+@pytest.mark.parametrize("name", ["fancyzhx/ag_news", " hf://datasets/fancyzhx/ag_news\n"])
+def test_splits_are_those_of_the_hubs_own_parquet_files(name: str) -> None:
+    asked: list[tuple[Any, ...]] = []
+    splits = list_splits(name, dataset_info=parquet_hub(asked))
+    assert asked == [("fancyzhx/ag_news", "refs/convert/parquet", False)]
+    assert [(split.config, split.name, len(split.files)) for split in splits] == [
+        ("default", "train", 2),
+        ("default", "test", 1),
+        ("hard", "train", 1),
+    ]
+    assert splits[0].first_file == ("hf://datasets/fancyzhx/ag_news@refs/convert/parquet/default/train/0000.parquet")
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("o/n", ("default", "train")),
+        ("hf://datasets/o/n?split=test", ("default", "test")),
+        ("hf://datasets/o/n?config=hard", ("hard", "train")),
+        ("hf://datasets/o/n?split=train&config=hard", ("hard", "train")),
+    ],
+)
+def test_a_reference_leads_to_its_split_and_back(reference: str, expected: tuple[str, str]) -> None:
+    hub = parquet_hub([])
+    split = find_split(reference, dataset_info=hub)
+    assert (split.config, split.name) == expected
+    assert find_split(split.reference, dataset_info=hub) == split and not names_a_file(split.reference)
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("hf://datasets/o/n?config=easy", "no configuration easy. Needed: one of default, hard"),
+        ("hf://datasets/o/n?split=dev", "no split dev. Needed: one of train, test"),
+        ("hf://datasets/o/n?rows=3", "not a split of a data set. Got: rows"),
+        ("not a name", "not the name of a data set"),
+    ],
+)
+def test_what_a_data_set_does_not_have_is_told_with_what_it_has(reference: str, message: str) -> None:
+    with pytest.raises(DataError) as error:
+        find_split(reference, dataset_info=parquet_hub([]))
+    assert message in str(error.value)
+
+
+def test_a_data_set_without_parquet_files_says_how_to_go_on() -> None:
+    def refuse(repo: str, **options: Any) -> None:
+        raise http_error(errors.RevisionNotFoundError)
+
+    for hub in (refuse, parquet_hub([], ["README.md"])):
+        with pytest.raises(DataError, match="no Parquet files of the data set o/n.*hf://datasets/o/n/FILE"):
+            list_splits("o/n", dataset_info=hub)
+
+
+def test_a_split_is_read_and_says_when_it_has_more_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "0000.parquet"
+    pq.write_table(pa.table({"text": ["a", "b"], "label": ["x", "y"]}), file)
+    hub = parquet_hub([])
+    monkeypatch.setattr("huggingface_hub.dataset_info", hub)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repo, name, **options: str(file))
+    table = load_source("hf://datasets/o/n?split=train", tmp_path / "out")
+    assert table.columns == ("text", "label") and table.num_rows == 2
+    assert table.source == "hf://datasets/o/n?config=default&split=train"
+    assert any("has 2 files" in note for note in open_table(tmp_path / "out").notes)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ptune_core.errors import RunError
+from ptune_core.errors import NotOnThisMachine, RunError
+from ptune_core.inference.protocol import Look, Measure, build_request
 from ptune_core.runs.states import RunState
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import texts
@@ -92,6 +93,7 @@ class FakeService:
         self.polls: list[dict[str, Any]] = []
         self.shared = False
         self.moved: list[str] = []
+        self.outlines: Any = None
 
     def add(self, **fields: Any) -> FakeRun:
         run = FakeRun(f"{len(self.runs):016x}", RunSettings(name=f"run {len(self.runs)}"), **fields)
@@ -216,6 +218,21 @@ class FakeService:
         self.tries.append(dict(values))
         for words in range(1, 6):
             yield {"base": "and " * words, "tuned": "once " * words}
+
+    def look(self, fields: Mapping[str, object]) -> Any:
+        """Answered in this process, with torch, where a test sets `outlines`."""
+        if self.outlines is None:
+            raise NotOnThisMachine("The base model is not on this machine yet")
+        from ptune_core.inference.look import look
+
+        return look(build_request(Look, fields), self.outlines)
+
+    def measure(self, fields: Mapping[str, object]) -> Any:
+        if self.outlines is None:
+            raise NotOnThisMachine("The base model is not on this machine yet")
+        from ptune_core.inference.look import measure
+
+        return measure(build_request(Measure, fields), self.outlines)
 
     def _get(self, run_id: str) -> FakeRun:
         if run_id not in self.runs:

@@ -163,8 +163,10 @@ def test_bad_csv_is_shown_as_numbered_problems(site: str, service: Any, new_page
     page.get_by_role("radio", name="Upload").check()
     page.locator("#file input[type=file]").set_input_files(bad)
     problems = page.locator("#report ol li")
-    expect(problems.first).to_be_visible()
     expect(page.locator("#report")).to_contain_text("Using 3 of 5 rows")
+    expect(problems.first).to_be_hidden()
+    page.get_by_text("Show 2 remarks").click()
+    expect(problems.first).to_be_visible()
     expect(problems).to_have_text(['Line 5: 3 columns found, 2 expected ("bad", …)', "empty text: row 3"])
 
 
@@ -215,7 +217,7 @@ def test_template_error_points_at_the_place_and_slider_rewrites_the_group(site: 
     page.fill("#num-virtual-tokens input[type=number]", "12")
     page.keyboard.press("Enter")
     expect(page.locator("#template textarea")).to_have_value("{text~} [P*12] It was[ANSWER:label]")
-    expect(page.locator("#pieces")).to_contain_text("P×12")
+    expect(page.locator("#preview .tp-pieces")).to_contain_text("P×12")
 
 
 def test_what_people_type_never_becomes_markup(site: str, service: Any, new_page: NewPage, tmp_path: Path) -> None:

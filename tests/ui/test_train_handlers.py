@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
-from ptune_core.ui.train_handlers import MAX_INPUT_COLUMNS, PLACEMENTS, TrainHandlers
+from ptune_core.data.hub import HubSplit
+from ptune_core.ui.train_handlers import PLACEMENTS, TrainHandlers
 
-NONE_CHOSEN = [""] * (MAX_INPUT_COLUMNS + 1)
 TEMPLATE = "{text~} [P*8][ANSWER:label]"
+MODEL = ("demo", "", "")
 
 
 @pytest.fixture
@@ -34,33 +34,65 @@ def reviews(tmp_path: Path, handlers: TrainHandlers) -> str:
 
 
 def form_values(**values: Any) -> dict[str, Any]:
-    return {"template": TEMPLATE, "base_model": "demo", "answers": None, "columns": NONE_CHOSEN, **values}
+    return {"template": TEMPLATE, "base_model": "demo", "answers": [], "roles": None, **values}
+
+
+def show(
+    handlers: TrainHandlers, token: str, template: str = TEMPLATE, *, answers: Any = None, few: int = 0, **chosen: str
+) -> list[Any]:
+    roles = {"token": token, "roles": chosen} if chosen else None
+    return handlers.show_data(token, template, answers, roles, few, *MODEL)
 
 
 def test_columns_are_found_by_themselves_and_can_be_corrected(handlers: TrainHandlers, reviews: str) -> None:
-    rows, *columns, report, answers, pieces = handlers.show_data(reviews, TEMPLATE, None, *NONE_CHOSEN)
-    assert [column["value"] for column in columns if column["visible"]] == ["review", "verdict"]
-    assert columns[0]["choices"] == ["review", "verdict", "stars"]
+    roles, report, answers, preview = show(handlers, reviews)
+    assert roles["roles"] == {"text": "review", "label": "verdict"}
+    assert roles["columns"] == ["review", "verdict", "stars"] and roles["rows"][0] == ["text number 0", "poor", "0"]
+    assert roles["choices"] == [["text", "{text}"], ["label", "label"]]
     assert "all 20 rows" in report
-    assert answers["value"] == [["good", " good"], ["poor", " poor"]]
-    assert ("text number 0", "column") in pieces
+    assert answers == [["good", " good"], ["poor", " poor"]]
+    assert ["text number 0", "column"] in preview["plain"]
+    assert preview["chips"] == ["{review}", "{stars}", "[P*8]", "[ANSWER:label]"]
+    assert preview["question"]["columns"] == {"text": "review", "label": "verdict"}
+    assert preview["question"]["labels"] == {"good": " good", "poor": " poor"}
 
-    corrected = ["review", "", "", "", "stars"]
-    _, *columns, report, answers, _ = handlers.show_data(reviews, "{text} [P][HEAD:label]", None, *corrected)
-    assert columns[-1]["value"] == "stars"
-    assert not answers["visible"], "a classification head needs no answer words"
+    roles, _, answers, _ = show(handlers, reviews, "{text} [P][HEAD:label]", text="review", label="stars")
+    assert roles["roles"] == {"text": "review", "label": "stars"}
+    assert answers == [], "a classification head needs no answer words"
+
+
+def test_a_column_that_is_not_to_be_used_stays_so(handlers: TrainHandlers, service: Any, reviews: str) -> None:
+    roles, report, _, _ = show(handlers, reviews, text="", label="verdict")
+    assert roles["roles"] == {"text": "", "label": "verdict"}
+    assert "No column of the data is read for {text}" in report and "Choose one over the columns" in report
+    chosen = {"token": reviews, "roles": {"text": "", "label": "verdict"}}
+    run_id, said = handlers.start("me", "key", reviews, form_values(roles=chosen))
+    assert run_id is None and "is read for {text}" in said and not service.runs
+    # Other rows: what was not to be used of these says nothing of them.
+    assert handlers.show_data(reviews, TEMPLATE, None, {**chosen, "token": "0" * 32}, 0, *MODEL)[0]["roles"] == {
+        "text": "review",
+        "label": "verdict",
+    }
 
 
 def test_answers_typed_by_hand_stay(handlers: TrainHandlers, reviews: str) -> None:
-    typed = pd.DataFrame([["good", " yes"], ["other", " never"]], columns=["label", "answer words"])
-    *_, answers, _ = handlers.show_data(reviews, TEMPLATE, typed, *NONE_CHOSEN)
-    assert answers["value"] == [["good", " yes"], ["poor", " poor"]]
+    _, _, answers, _ = show(handlers, reviews, answers=[["good", " yes"], ["other", " never"]])
+    assert answers == [["good", " yes"], ["poor", " poor"]]
 
 
-def test_two_input_columns_get_two_pickers(handlers: TrainHandlers, reviews: str) -> None:
-    template = "{review} [P*3] {stars}[ANSWER:verdict]"
-    _, *columns, _, _, _ = handlers.show_data(reviews, template, None, *NONE_CHOSEN)
-    assert [column["value"] for column in columns if column["visible"]] == ["review", "stars", "verdict"]
+def test_every_column_of_a_template_gets_a_role(handlers: TrainHandlers, reviews: str) -> None:
+    roles = show(handlers, reviews, "{review} [P*3] {stars}[ANSWER:verdict]")[0]
+    assert roles["roles"] == {"review": "review", "stars": "stars", "verdict": "verdict"}
+    assert roles["choices"][-1] == ["verdict", "verdict (target)"]
+
+
+@pytest.mark.parametrize("nonsense", [[], "x", 7, {"roles": 3}, {"roles": {"text": ["review"], "label": "nowhere"}}])
+def test_what_a_browser_may_send_for_roles_and_answers_is_read_or_left(
+    handlers: TrainHandlers, reviews: str, nonsense: Any
+) -> None:
+    roles, report, answers, _ = handlers.show_data(reviews, TEMPLATE, nonsense, nonsense, 0, *MODEL)
+    assert roles["roles"] == {"text": "review", "label": "verdict"} and "all 20 rows" in report
+    assert answers == [["good", " good"], ["poor", " poor"]]
 
 
 def test_problems_of_a_file_are_numbered(handlers: TrainHandlers, tmp_path: Path) -> None:
@@ -71,12 +103,56 @@ def test_problems_of_a_file_are_numbered(handlers: TrainHandlers, tmp_path: Path
 def test_a_column_that_none_was_found_for_is_named_with_what_to_do(handlers: TrainHandlers) -> None:
     # The page told of a column '' that nobody had chosen, and not what to do.
     token, _ = handlers.read_pasted("hello\n")
-    said = handlers.show_data(token, TEMPLATE, None, *NONE_CHOSEN)[6]
+    said = show(handlers, token)[1]
     assert "no column was found for {label}" in said and "Choose a data column" in said and "&#x27;&#x27;" not in said
 
 
+def test_the_report_is_one_line_and_the_rest_is_folded(handlers: TrainHandlers) -> None:
+    rows = "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(20))
+    token, _ = handlers.read_pasted("text,label\n" + rows + "text 0,a\ntext 1,a\n,a\n<b>x</b>,<i>a</i>\n")
+    report = show(handlers, token)[1]
+    line, details = report.split("<details", 1)
+    assert "<b>Using 23 of 24 rows.</b> 1 dropped: 1 empty text." in line
+    assert "empty text: row 24" in details and "(row 22)" in details and "another label: row 23" in details
+    assert "&lt;i&gt;a&lt;/i&gt;" in details and "<i>" not in report
+    assert details.count('class="bar-row"') == 3
+
+
+def test_few_shot_says_how_many_rows_are_used(handlers: TrainHandlers, service: Any, reviews: str) -> None:
+    report = show(handlers, reviews, few=4)[1]
+    assert "Using all 20 rows." in report and "8 to train on, at most 4 for each label, and 3 to validate" in report
+    run_id, _ = handlers.start("me", "key", reviews, form_values(examples_per_label=4))
+    assert service.runs[run_id].settings.examples_per_label == 4
+
+
+HUB = [
+    HubSplit("o/n", "default", "train", ("default/train/0000.parquet",)),
+    HubSplit("o/n", "default", "test", ("default/test/0000.parquet",)),
+]
+
+
+def test_a_hub_data_set_offers_its_splits_and_reads_the_first(
+    handlers: TrainHandlers, service: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(service.uploads, "hub_splits", lambda reference: HUB)
+    monkeypatch.setattr(service.uploads, "add_hub", lambda reference: read.append(reference) or "0" * 32)
+    split, token, _ = handlers.read_reference("o/n")
+    assert [text for text, _ in split["choices"]] == ["default · train", "default · test"] and split["visible"]
+    assert token == "0" * 32 and read == [split["value"]] == ["hf://datasets/o/n?config=default&split=train"]
+    split, _, _ = handlers.read_reference("hf://datasets/o/n/data.csv")
+    assert not split["visible"] and read[1] == "hf://datasets/o/n/data.csv"
+
+
+def test_a_hub_that_cannot_be_reached_is_told(handlers: TrainHandlers) -> None:
+    for reference in ("o/n", "hf://datasets/o/n/data.csv"):  # the tests run with HF_HUB_OFFLINE
+        split, token, said = handlers.read_reference(reference)
+        assert not split["visible"] and token == "" and "The Hub cannot be reached" in said
+    assert "OWNER/NAME" in handlers.read_reference("what?")[2]
+
+
 def test_start_hands_over_what_the_form_says(handlers: TrainHandlers, service: Any, reviews: str) -> None:
-    answers = pd.DataFrame([["good", " fine"], ["poor", " bad"]])
+    answers = [["good", " fine"], ["poor", " bad"]]
     run_id, _ = handlers.start(
         "me", "key", reviews, form_values(answers=answers, max_steps=7, max_length=None, name="")
     )
@@ -113,11 +189,14 @@ def test_without_data_nothing_starts(handlers: TrainHandlers, service: Any) -> N
 
 
 def test_template_message_and_slider_follow_the_template(handlers: TrainHandlers, reviews: str) -> None:
-    message, slider, pieces = handlers.check_template("{text} [P*2", reviews, *NONE_CHOSEN)
-    assert message["visible"] and "^" in message["value"] and not slider["interactive"] and pieces == []
-    message, slider, pieces = handlers.check_template("[P*5] {text}[ANSWER:label]", reviews, *NONE_CHOSEN)
-    assert not message["visible"] and slider["value"] == 5 and ("P×5", "virtual tokens") in pieces
-    _, slider, _ = handlers.check_template("[P*5] {text} [P*5][ANSWER:label]", reviews, *NONE_CHOSEN)
+    def check(template: str) -> Any:
+        return handlers.check_template(template, reviews, None, None, *MODEL)
+
+    message, slider, preview = check("{text} [P*2")
+    assert message["visible"] and "^" in message["value"] and not slider["interactive"] and "value" not in preview
+    message, slider, preview = check("[P*5] {text}[ANSWER:label]")
+    assert not message["visible"] and slider["value"] == 5 and ["P×5", "virtual"] in preview["plain"]
+    _, slider, _ = check("[P*5] {text} [P*5][ANSWER:label]")
     assert not slider["interactive"], "one number cannot say the counts of two groups"
 
 
