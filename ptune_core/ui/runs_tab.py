@@ -9,9 +9,8 @@ import gradio as gr
 
 from ptune_core.model.device import BaseWeights
 from ptune_core.ui import texts
-from ptune_core.ui.live import Answer, live_plot, run_list
+from ptune_core.ui.live import Answer, alarm_list, live_plot, results_panel, run_list
 from ptune_core.ui.run_view import RunView
-from ptune_core.ui.show import inline_problems, inline_warning
 
 
 @dataclass(frozen=True)
@@ -21,26 +20,33 @@ class RunsTab:
     all_runs: gr.HTML
     plot: gr.HTML
     title: gr.Markdown
-    problem: gr.Markdown
+    alarms: gr.HTML
     detail: gr.Column
     try_it: gr.Button
     download: gr.Button
     stop: gr.Button
     resume: gr.Button
     delete: gr.Button
-    settings: gr.Code
+    results: gr.HTML
 
     @property
     def view(self) -> list[gr.blocks.Block]:
         """The components `show_run` fills."""
         return [
-            self.all_runs, self.plot, self.detail, self.title, self.problem, self.try_it, self.download, self.stop,
-            self.resume, self.delete, self.settings,
+            self.all_runs, self.plot, self.detail, self.title, self.alarms, self.try_it, self.download, self.stop,
+            self.resume, self.delete, self.results,
         ]  # fmt: skip
 
 
-def build_runs(poll: Answer, period: int) -> RunsTab:
-    """Lay the tab out; nothing is wired yet."""
+def build_runs(poll: Answer, alarms_of: Answer, results_of: Answer, period: int) -> RunsTab:
+    """Lay the tab out; nothing is wired yet.
+
+    Args:
+        poll: Answers the live plot.
+        alarms_of: Answers what is wrong with a run.
+        results_of: Answers what it has come to.
+        period: Milliseconds between two questions of the live plot.
+    """
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=2, min_width=240):
             all_runs = run_list("run-list")
@@ -53,11 +59,10 @@ def build_runs(poll: Answer, period: int) -> RunsTab:
                     stop = gr.Button("Stop and keep the result", size="sm", elem_id="stop")
                     resume = gr.Button("Resume", variant="primary", size="sm", elem_id="resume")
                     delete = gr.Button("Delete", size="sm", elem_id="delete")
-                problem = gr.Markdown(visible=False, elem_id="run-problem")
+                alarms = alarm_list(alarms_of, period, "run-problem")
                 plot = live_plot(poll, period, "plot")
-                with gr.Accordion("Settings of this run", open=False):
-                    settings = gr.Code(language="yaml", show_label=False, interactive=False, elem_id="run-settings")
-    return RunsTab(all_runs, plot, title, problem, detail, try_it, download, stop, resume, delete, settings)
+                results = results_panel(results_of, period, "results")
+    return RunsTab(all_runs, plot, title, alarms, detail, try_it, download, stop, resume, delete, results)
 
 
 def show_run(view: RunView | None, viewer: str) -> list[Any]:
@@ -69,20 +74,21 @@ def show_run(view: RunView | None, viewer: str) -> list[Any]:
     """
     if view is None:
         hidden = [gr.update(visible=False)] * 5
-        return [gr.update(value=""), gr.update(value=""), gr.update(visible=False), texts.CHOOSE_RUN, "", *hidden, ""]
-    problem = inline_problems(view.problem, [texts.RESUME]) if view.problem else inline_warning(view.warning)
+        empty = gr.update(value="")
+        return [empty, empty, gr.update(visible=False), texts.CHOOSE_RUN, empty, *hidden, empty]
+    asking = {"value": view.id, "viewer": viewer, "state": view.state}
     return [
         gr.update(value=view.id),
-        gr.update(value=view.id, viewer=viewer, state=view.state),
+        gr.update(**asking),
         gr.update(visible=True),
-        f"## {texts.plain(view.name)}\n\n{view.headline}",
-        gr.update(value=problem, visible=bool(problem)),
+        f"## {texts.plain(view.name)}\n\n{view.score or view.headline}",
+        gr.update(**asking),
         gr.update(visible=view.has_adapter and not view.state.is_active),
         download_button(view),
         gr.update(visible=view.state.is_active),
         gr.update(visible=view.state.can_resume),
         gr.update(visible=not view.state.is_active),
-        view.settings,
+        gr.update(**asking, trials=view.num_trials, turn=view.score),
     ]
 
 

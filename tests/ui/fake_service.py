@@ -151,6 +151,24 @@ class FakeService:
             files=(("adapter_config.json", 512), ("adapter_model.safetensors", 8300)) if ended else (),
         )
 
+    def alarms(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        run = self._get(question["run"])
+        told = [run.reason] if run.reason else [run.warning] if run.warning else []
+        shown = [{"text": text, "note": "", "error": text == run.reason, "fixes": run.fixes} for text in told]
+        return {"alarms": shown, "active": run.state.is_active}
+
+    def results(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        run = self._get(question["run"])
+        return results_of_fake(run, question) if run.directory is None else results_answer(run, question)
+
+    def fix(self, run_id: str, key: str, viewer: str) -> str:
+        self._get(run_id)
+        self.fixed.append((run_id, key))
+        return self.add(step=0).id
+
+    def use_trial(self, run_id: str, trial: int, viewer: str) -> None:
+        self.used.append((run_id, trial))
+
     def adapter_zip(self, run_id: str) -> tuple[Path, str]:
         self._get(run_id)
         return self.zip, "demo-adapter.zip"
