@@ -35,7 +35,8 @@ function show(alarms) {
 async function ask() {
   clearTimeout(timer);
   if (!run) return;
-  if (document.hidden || !element.offsetParent) { timer = setTimeout(ask, 500); return; }
+  // Without an alarm it takes no room at all, so whether it can be seen is asked of what it stands in.
+  if (document.hidden || !element.closest('#run-detail')?.offsetParent) { timer = setTimeout(ask, 500); return; }
   const mine = ++generation;
   let again = true;
   try {

@@ -32,6 +32,13 @@ function table(heads, rows, name = '') {
 
 const row = (...cells) => make('tr', '', ...cells.map(cell => cell instanceof Node ? cell : make('td', '', String(cell))));
 
+// On a phone each cell says itself what it is, see style.css.
+function labelled(box) {
+  const heads = [...box.querySelectorAll('thead th')].map(th => th.textContent);
+  for (const line of box.querySelectorAll('tbody tr')) [...line.cells].forEach((cell, i) => { cell.dataset.head = heads[i]; });
+  return box;
+}
+
 function select(label, options, value, onchange) {
   const node = make('select');
   for (const [key, text] of options) node.append(new Option(text, key, key === value, key === value));
@@ -58,10 +65,10 @@ async function open(more) {
   }
   panel.setAttribute('aria-labelledby', id(part));
   if (!run) return;
+  element.dataset.ended = ['running', 'queued'].includes(props.state) ? '' : 'yes';
   const of = part, d = await ask(part === 'samples' ? {...chosen, ...more} : more);
   if (d === null) return;
   element.dataset.part = of;
-  element.dataset.samples = of === 'samples' && d.rows ? 'yes' : element.dataset.samples || '';
   const text = d.error || d.empty;
   panel.replaceChildren(...(text ? [make('p', 'rs-empty', text)] : DRAW[of](d)));
   if (text && d.refresh) panel.append(button('Refresh', () => open()));
@@ -73,6 +80,7 @@ const visible = () => !document.hidden && element.offsetParent;
 // Samples
 function answer(text, isRight, p) {
   const cell = make('td', isRight === null ? '' : isRight ? 'rs-right' : 'rs-wrong', text === null ? '–' : text);
+  if (text !== null && text.length <= 16) cell.classList.add('rs-short');
   if (p !== null && p !== undefined) cell.append(make('span', 'rs-p', ` ${p.toFixed(2)}`));
   return cell;
 }
@@ -212,7 +220,7 @@ function sweep(d) {
     return line;
   });
   const note = d.ended ? 'Best first. Try, Export and Download take the one in use.' : 'Best so far first; the ranking may still change.';
-  const parts = [make('p', 'rs-note', note), table(['', ...d.options, d.metric, 'Best step', 'Ended', ''], rows, 'rs-sweep')];
+  const parts = [make('p', 'rs-note', note), labelled(table(['Rank', ...d.options, d.metric, 'Best step', 'Ended', ''], rows, 'rs-sweep'))];
   if (d.over_seeds.length) {
     const means = d.over_seeds.map(of => row(...of.values, number(of.mean), of.std === null ? '–' : number(of.std), of.trials));
     parts.push(make('h4', '', 'Over the seeds'), table([...d.seed_options, `Mean ${d.metric}`, 'Standard deviation', 'Seeds'], means));
@@ -249,7 +257,6 @@ function start() {
   run = props.value || null; generation++;
   chosen = {gold: '', predicted: '', order: 'wrong'};
   part = props.trials > 0 ? 'sweep' : 'samples';
-  element.dataset.samples = '';
   panel.replaceChildren();
   drawTabs(); open();
 }

@@ -26,7 +26,7 @@ from ptune_core.training.settings import RunSettings
 from ptune_core.ui import texts
 from ptune_core.ui.alarms import Alarm, Facts, alarms, key_of
 
-ROWS_AT_ONCE = 25
+ROWS_AT_ONCE = 10
 MOST_LABELS = 40
 """A larger matrix is no help to anybody; the rows can still be chosen."""
 
@@ -150,7 +150,7 @@ def _cost(run: Run, question: Question) -> Answer:
     if trained and base:
         items.append(("Trained", f"{trained:,} values, {100 * trained / base:.3g}% of the base model's {base:,}"))
     if directory.adapter_zip.exists():
-        items.append(("Adapter", texts.size(directory.adapter_zip.stat().st_size)))
+        items.append(("Adapter", f"{texts.size(directory.adapter_zip.stat().st_size)} to download"))
     if result.get("seconds"):
         items.append(("Time", live.duration(result["seconds"])))
     if rate := live.summary(run)["rate"]:

@@ -189,7 +189,7 @@ def retry_with(what: str) -> str:
 
 def short_number(value: float) -> str:
     """A learning rate or a loss as people write it."""
-    return f"{value:.3g}" if value >= 1e-4 or value == 0 else f"{value:.1e}".replace("e-0", "e-")
+    return f"{value:.3g}" if value >= 1e-4 or value == 0 else f"{value:.2g}".replace("e-0", "e-")
 
 
 def score(result: Mapping[str, Any]) -> str:
@@ -218,7 +218,9 @@ def calibration(error: float, said: float, right: float, rows: int) -> str:
     if points <= 2:
         verdict = "The probabilities can be taken as they are"
     else:
-        tendency = "more sure than it is right" if said > right else "less sure than it could be"
-        verdict = f"On the whole the model is {tendency}"
-    times = f"they differ from how often it is right by {points} points on average (expected calibration error)"
-    return f"{verdict}: {times}. Measured on {rows:,} validation rows."
+        verdict = f"The model is {'more sure than it is right' if said > right else 'less sure than it could be'}"
+    gap = f"{points} point{'' if points == 1 else 's'}"
+    return (
+        f"{verdict}: over {rows:,} validation rows, probability and share of right answers differ by {gap} on average "
+        "(expected calibration error)."
+    )
