@@ -6,7 +6,6 @@ Everything is numbers and text; the script beside this file writes it as text.
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -25,6 +24,7 @@ from ptune_core.training.metrics import Metric, calibration_error
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import texts
 from ptune_core.ui.alarms import Alarm, Facts, alarms, key_of
+from ptune_core.ui.command_line import command_line
 
 ROWS_AT_ONCE = 10
 MOST_LABELS = 40
@@ -166,7 +166,7 @@ def _settings(run: Run, question: Question) -> Answer:
     settings, number = run.settings, question.get("trial")
     if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < len(settings.trials):
         settings = settings.trials[number]
-    return {"yaml": as_yaml(settings), "command": command_line(settings)}
+    return {"yaml": as_yaml(settings), "command": command_line(settings, "DIR")}
 
 
 def _log(run: Run, question: Question) -> Answer:
@@ -260,22 +260,6 @@ _PARTS: dict[str, Callable[[Run, Question], Answer]] = {
 def as_yaml(settings: RunSettings) -> str:
     """The settings as YAML, in their order and without comments."""
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def command_line(settings: RunSettings) -> str:
-    """The command that repeats a run: every option that is not the default, so that no file is needed."""
-    defaults, values = RunSettings().model_dump(mode="json"), settings.model_dump(mode="json")
-    changed = {option: value for option, value in values.items() if value != defaults[option] and option != "name"}
-    pairs = [shlex.quote(f"{option}={_yaml_value(value)}") for option, value in changed.items()]
-    return " ".join(["python -m ptune_core train --out DIR", *(["--set", *pairs] if pairs else [])])
-
-
-def _yaml_value(value: Any) -> str:
-    """A value as `--set` reads it: text as it is, all else as YAML in one line."""
-    if isinstance(value, str):
-        return value
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
-    return text.removesuffix("\n...\n").strip()
 
 
 def _predictions(run: Run) -> Predictions | str:

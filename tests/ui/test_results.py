@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ptune_core.commands.arguments import read_settings
 from ptune_core.data.table import open_table
 from ptune_core.errors import RunError, SettingsError
 from ptune_core.files import json_line
@@ -20,7 +18,6 @@ from ptune_core.runs.launcher import Launcher
 from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Store
 from ptune_core.training.settings import RunSettings
-from ptune_core.ui.results import command_line
 from ptune_core.ui.service import Service
 from ptune_core.ui.uploads import Uploads
 
@@ -133,6 +130,7 @@ def test_every_part_is_plain_json(service: Service, store: Store) -> None:
     assert "more sure than it is right" in answers["calibration"]["text"]
     assert ("Trained", "1,000 values, 1% of the base model's 100,000") in answers["cost"]["items"]
     assert RunSettings.from_yaml(answers["settings"]["yaml"]) == store.get(run_id, None).settings
+    assert answers["settings"]["command"] == "python -m ptune_core train --out DIR --set name=mine"
     assert answers["log"]["cut"] and len(answers["log"]["text"]) < 17_000
     for part in ("nothing", None, ["samples"], {}):
         assert "no such part" in ask(service, run_id, part)["empty"]  # type: ignore[arg-type]
@@ -143,19 +141,6 @@ def test_a_run_without_results_says_when_there_will_be_some(service: Service) ->
     assert "after the first evaluation" in ask(service, run_id, "samples")["empty"]
     assert "empty" in ask(service, run_id, "confusion") and "empty" in ask(service, run_id, "log")
     assert service.alarms({"run": run_id, "viewer": "anna"}) == {"alarms": [], "active": True}
-
-
-def test_the_command_line_repeats_the_settings() -> None:
-    settings = RunSettings.parse(
-        {
-            "template": "{text~} [P*4][ANSWER:label]", "labels": {"0": " it's bad", "1": " good"}, "max_steps": 7,
-            "learning_rate": 1e-05, "sweep": {"seed": [0, 1]}, "max_length": 64, "prompt_init_text": "yes",
-            "prompt_init": "text", "halving": False,
-        }
-    )  # fmt: skip
-    words = shlex.split(command_line(settings))
-    assert words[:6] == ["python", "-m", "ptune_core", "train", "--out", "DIR"]
-    assert read_settings(None, words[words.index("--set") + 1 :]) == settings
 
 
 def test_a_fix_starts_the_same_rows_with_nothing_else_changed(service: Service, store: Store) -> None:
