@@ -86,12 +86,12 @@ def write_predictions(directory: Path, task: AnyTask, tensors: Mapping[str, Tens
     tuned_answers = _readable(task, tensors)
     base_answers = _readable(task, load(base.read_bytes())) if base.exists() else []
     if isinstance(task, TextTask):
-        kept: Sequence[int] = range(len(state["samples"]))
-        tuned_answers = [(str(sample["predicted"]), None) for sample in state["samples"]]
+        tuned_answers = [(str(sample["predicted"]), None) for sample in state.get("samples", ())]
+        kept: Sequence[int] = range(len(tuned_answers))
     else:
         kept = kept_rows(task).tolist()
     if not tuned_answers:
-        return  # the best step is of a version of PTune that did not keep them
+        return  # the best step was reached with a PTune that did not keep them
     pairs = list(zip(tuned_answers, base_answers, strict=True)) if base_answers else []
     changed = sum(_answer(tuned) != _answer(alone) for tuned, alone in pairs) if pairs else None
     header = {

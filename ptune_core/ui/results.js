@@ -5,6 +5,7 @@ const PARTS = [['sweep', 'Sweep'], ['samples', 'Samples'], ['confusion', 'Confus
 const ORDERS = [['wrong', 'Most wrong first'], ['unsure', 'Least sure first'], ['data', 'As in the data']];
 const tabs = element.querySelector('.rs-tabs'), panel = element.querySelector('.rs-panel');
 const id = part => `${element.id || 'results'}-${part}`;
+panel.id = id('panel');
 let run = null, part = 'samples', generation = 0, timer = null, copyOf = null;
 let chosen = {gold: '', predicted: '', order: 'wrong'};
 
@@ -40,7 +41,7 @@ function labelled(box) {
 }
 
 function select(label, options, value, onchange) {
-  const node = make('select');
+  const node = make('select'); node.setAttribute('aria-label', label);  // else its options are in its name
   for (const [key, text] of options) node.append(new Option(text, key, key === value, key === value));
   node.addEventListener('change', () => onchange(node.value));
   return make('label', 'rs-select', make('span', '', label), node);
@@ -240,7 +241,7 @@ function drawTabs() {
   if (!shown.some(([name]) => name === part)) part = 'samples';
   tabs.replaceChildren(...shown.map(([name, text]) => {
     const tab = button(text, () => go(name), 'rs-tab');
-    tab.setAttribute('role', 'tab'); tab.dataset.part = name; tab.id = id(name);
+    tab.setAttribute('role', 'tab'); tab.setAttribute('aria-controls', panel.id); tab.dataset.part = name; tab.id = id(name);
     return tab;
   }));
 }

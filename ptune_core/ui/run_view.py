@@ -42,6 +42,7 @@ class RunView:
         score: The result beside its baselines, with Markdown; empty without one.
         changed: On how many validation rows the adapter changes the answer; empty if that is not known.
         num_trials: Of a sweep; 0 without one.
+        trial: The one of them whose adapter it is.
     """
 
     id: str
@@ -61,6 +62,7 @@ class RunView:
     score: str = ""
     changed: str = ""
     num_trials: int = 0
+    trial: int | None = None
 
 
 def view_of(run: Run, position: int) -> RunView:
@@ -90,6 +92,7 @@ def view_of(run: Run, position: int) -> RunView:
         score=texts.score(result),
         changed=_changed(directory) if is_there else "",
         num_trials=len(run.settings.trials) if run.settings.sweep else 0,
+        trial=result.get("trial"),
     )
 
 

@@ -88,7 +88,7 @@ def show_run(view: RunView | None, viewer: str) -> list[Any]:
         gr.update(visible=view.state.is_active),
         gr.update(visible=view.state.can_resume),
         gr.update(visible=not view.state.is_active),
-        gr.update(**asking, trials=view.num_trials, turn=view.score),
+        gr.update(**asking, trials=view.num_trials, turn=f"{view.trial} {view.score}"),
     ]
 
 
