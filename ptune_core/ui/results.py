@@ -223,7 +223,7 @@ def _sweep(run: Run, question: Question) -> Answer:
 
 def _so_far(directory: RunDirectory, settings: RunSettings) -> list[Answer]:
     """The trials of a sweep that still trains, best first, as far as they have come."""
-    rows = []
+    rows: list[Answer] = []
     for number, trial in enumerate(settings.trials):
         seen = evaluations(trial_files(directory, number).metrics)
         best = next((one for one in reversed(seen) if one.best), None)

@@ -76,7 +76,7 @@ def show_run(view: RunView | None, viewer: str) -> list[Any]:
         hidden = [gr.update(visible=False)] * 5
         empty = gr.update(value="")
         return [empty, empty, gr.update(visible=False), texts.CHOOSE_RUN, empty, *hidden, empty]
-    asking = {"value": view.id, "viewer": viewer, "state": view.state}
+    asking: dict[str, Any] = {"value": view.id, "viewer": viewer, "state": view.state}
     return [
         gr.update(value=view.id),
         gr.update(**asking),
