@@ -9,7 +9,8 @@ log.txt         everything the worker printed
 metrics.jsonl   the curve
 tokens/         tokenised rows, until training is finished
 checkpoints/ best/ prompts/ adapter/ adapter.zip   written by training and export
-sweep/NN/       of a sweep: the same five, and metrics.jsonl, of trial NN
+sweep/NN/       of a sweep: the same five, metrics.jsonl and predictions.jsonl, of trial NN
+predictions.jsonl  what the best step answers on the validation rows, see `predictions`
 result.json     the end record, written last
 """
 
@@ -111,6 +112,7 @@ class RunDirectory:
         self.metrics = path / "metrics.jsonl"
         self.adapter = path / "adapter"
         self.adapter_zip = path / "adapter.zip"
+        self.predictions = path / "predictions.jsonl"
         self.result_file = path / "result.json"
         self.ballast = Ballast(path / "ballast", RUN_BALLAST)
         self._run_file = path / "run.json"

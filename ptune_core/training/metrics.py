@@ -8,8 +8,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Metric(StrEnum):
@@ -41,12 +45,23 @@ class Evaluation:
         value: The metric.
         predicted: `[N]` class indices; empty for free text.
         confidence: `[N]` probability of the predicted label; empty for free text.
+        probabilities: `[N, C]` fp32 of every label; None where there are no labels.
     """
 
     loss: float
     value: float
     predicted: tuple[int, ...] = ()
     confidence: tuple[float, ...] = ()
+    probabilities: np.ndarray | None = field(default=None, compare=False, repr=False)
+
+    def numbers(self) -> dict[str, Any]:
+        """Everything but the probabilities, as JSON values for a checkpoint."""
+        return {"loss": self.loss, "value": self.value, "predicted": self.predicted, "confidence": self.confidence}
+
+    @property
+    def only(self) -> int | None:
+        """The one label that every row is predicted as, if there is no other."""
+        return self.predicted[0] if len(set(self.predicted)) == 1 else None
 
 
 def accuracy(gold: Sequence[int], predicted: Sequence[int]) -> float:
@@ -67,14 +82,42 @@ def confusion_matrix(gold: Sequence[int], predicted: Sequence[int], num_labels: 
     return matrix
 
 
+@dataclass(frozen=True)
+class LabelScore:
+    """How well one label is found.
+
+    Attributes:
+        count: Rows that have it.
+        precision: Share of the rows predicted as it that have it; None if none is predicted.
+        recall: Share of the rows that have it that are predicted as it; None if none has it.
+        f1: Their harmonic mean; None if it neither occurs nor is predicted.
+    """
+
+    count: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+def label_scores(confusion: Sequence[Sequence[int]]) -> list[LabelScore]:
+    """`[C]` scores of a confusion matrix, row gold and column predicted."""
+    scores = []
+    for label, row in enumerate(confusion):
+        right, occurs, named = row[label], sum(row), sum(other[label] for other in confusion)
+        scores.append(
+            LabelScore(
+                count=occurs,
+                precision=right / named if named else None,
+                recall=right / occurs if occurs else None,
+                f1=2 * right / (occurs + named) if occurs + named else None,
+            )
+        )
+    return scores
+
+
 def macro_f1(confusion: Sequence[Sequence[int]]) -> float:
     """Mean F1 over the labels that occur or are predicted."""
-    scores = []
-    for label in range(len(confusion)):
-        right = confusion[label][label]
-        occurs, named = sum(confusion[label]), sum(row[label] for row in confusion)
-        if occurs + named:
-            scores.append(2 * right / (occurs + named))
+    scores = [score.f1 for score in label_scores(confusion) if score.f1 is not None]
     return sum(scores) / len(scores) if scores else 0.0
 
 
@@ -86,10 +129,33 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
     return max(0.0, center - half), min(1.0, center + half)
 
 
-def calibration_error(gold: Sequence[int], predicted: Sequence[int], confidence: Sequence[float]) -> float:
-    """Expected calibration error over ten equal bins of confidence: how far probability and accuracy differ."""
+@dataclass(frozen=True)
+class Bin:
+    """The predictions whose probability lies between two tenths.
+
+    Attributes:
+        count: How many there are.
+        said: Their mean probability.
+        right: Share of them that is right.
+    """
+
+    count: int
+    said: float
+    right: float
+
+
+def reliability(gold: Sequence[int], predicted: Sequence[int], confidence: Sequence[float]) -> list[Bin | None]:
+    """Ten equal bins of confidence, from 0 to 1; None where no prediction is."""
     bins: list[list[tuple[bool, float]]] = [[] for _ in range(10)]
     for a, b, p in zip(gold, predicted, confidence, strict=True):
         bins[min(9, int(p * 10))].append((a == b, p))
-    gaps = (abs(sum(right - p for right, p in members)) for members in bins if members)
-    return sum(gaps) / len(gold)
+    return [
+        Bin(len(of), sum(p for _, p in of) / len(of), sum(right for right, _ in of) / len(of)) if of else None
+        for of in bins
+    ]
+
+
+def calibration_error(gold: Sequence[int], predicted: Sequence[int], confidence: Sequence[float]) -> float:
+    """Expected calibration error over ten equal bins of confidence: how far probability and accuracy differ."""
+    bins = [found for found in reliability(gold, predicted, confidence) if found is not None]
+    return sum(found.count * abs(found.right - found.said) for found in bins) / len(gold)

@@ -29,6 +29,7 @@ from ptune_core.model.tuned import put_weights, tunable, untrained_weights
 from ptune_core.training.estimate import Estimate, measure
 from ptune_core.training.halving import Halving, without_seed
 from ptune_core.training.loop import EndReason, Trainer, train
+from ptune_core.training.predictions import copy_predictions
 from ptune_core.training.preparation import (
     check_room,
     describe_base,
@@ -279,6 +280,7 @@ class _Session:
         best, *_ = ranked(outcomes)
         if self.settings.sweep and best.finished is not None:
             export(best.finished[1], self.directory)
+            copy_predictions(best.trial.directory, self.directory)
         for outcome in outcomes:
             outcome.trial.forget_tuned_base()
         if best.trial.error is not None and (best.finished is None or not self.settings.sweep):

@@ -187,6 +187,7 @@ class LabelTask(_Task):
             value=accuracy(self.validation_gold, indices),
             predicted=indices,
             confidence=tuple(confidence.tolist()),
+            probabilities=probabilities.numpy(),
         )
 
 

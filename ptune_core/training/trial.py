@@ -33,6 +33,7 @@ from ptune_core.training.metrics import (
     macro_f1,
     wilson_interval,
 )
+from ptune_core.training.predictions import answers, keep_base_answers, write_predictions
 from ptune_core.training.preparation import check_encoder_room, initial_prompt_embeddings, make_schedule, prompt_config
 from ptune_core.training.settings import RunSettings
 from ptune_core.training.snapshots import Snapshots
@@ -178,6 +179,7 @@ class Trial:
             return None
         tensors, state = best
         self.trainer.put_back(tensors)
+        write_predictions(self.directory, self.lesson.task, tensors, state)
         result = self._result(Evaluation(**state["evaluation"]), int(state["step"]), seconds)
         return result, self._trained_prompt(result)
 
@@ -214,22 +216,31 @@ class Trial:
 
     def _evaluated(self, event: Evaluated, seconds: float) -> None:
         evaluation, task = event.evaluation, self.lesson.task
-        line = {"loss": evaluation.loss, "value": evaluation.value, "best": event.best, "seconds": seconds}
+        line: dict[str, Any] = {
+            "loss": evaluation.loss,
+            "value": evaluation.value,
+            "best": event.best,
+            "seconds": seconds,
+        }
         if isinstance(task, LabelTask):
             line["macro_f1"] = macro_f1(self.lesson.confusion(evaluation))
+            if evaluation.only is not None:
+                line["only"] = task.labels[evaluation.only]
         if event.step == 0:
             # A new classification head knows nothing: what it says before training is its zero-shot line.
             zero_shot = task.zero_shot or evaluation
             self.baseline = {"majority": task.majority, "zero_shot": zero_shot.value}
+            keep_base_answers(self.directory, task, task.zero_shot)
             self.report("baseline", **self.baseline)
         self.report("eval", step=event.step, **line)
-        if event.best:
-            state = self._state() | {"evaluation": asdict(evaluation)}
-            keep = 1 if self.lesson.model.base.is_tuned else KEPT
-            save_checkpoint(self.directory / "best", event.step, self.trainer.weights(), state, keep=keep)
         with torch.no_grad():
             prompt_embeddings = self.trainer.prompt()
             rows = task.samples(evaluation, prompt_embeddings)
+        if event.best:
+            state = self._state() | {"evaluation": evaluation.numbers(), "samples": rows}
+            tensors = self.trainer.weights() | answers(task, evaluation)
+            keep = 1 if self.lesson.model.base.is_tuned else KEPT
+            save_checkpoint(self.directory / "best", event.step, tensors, state, keep=keep)
         self.snapshots.record(event.step, prompt_embeddings, self.trainer.progress.best_step)
         self.report("sample", step=event.step, rows=rows)
         self.report(
@@ -252,6 +263,8 @@ class Trial:
             "base_weights": str(BaseWeights.TUNED if self.lesson.model.base.is_tuned else BaseWeights.FROZEN),
             "train_examples": task.num_examples,
             "validation_examples": len(task.validation),
+            "trained_values": sum(parameter.numel() for parameter in self.trainer.parameters),
+            "base_values": self.lesson.model.base.model.num_parameters(),
         }
         if not isinstance(task, TextTask):
             result["interval"] = wilson_interval(evaluation.value, len(task.validation))

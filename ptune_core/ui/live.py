@@ -135,3 +135,47 @@ def server_function(name: str, answer: Answer) -> Callable[[Any], dict[str, Any]
 
     function.__name__ = name
     return function
+
+
+def alarm_list(alarms: Answer, period: int, elem_id: str) -> gr.HTML:
+    """What is wrong with one run, with buttons. The value is the run's id. Event: `fix`, carrying `run` and `key`.
+
+    Args:
+        alarms: Answers `{"run", "viewer"}` with the alarms, as `ui.results.alarms_answer` does.
+        period: Milliseconds between two questions of the live plot; this one asks a third as often.
+    """
+    return gr.HTML(
+        None,
+        html_template=asset("alarms.html"),
+        js_on_load=asset("alarms.js"),
+        server_functions=[server_function("alarms", alarms)],
+        elem_id=elem_id,
+        elem_classes="alarms",
+        period=period,
+        viewer="",
+        state="",
+    )
+
+
+def results_panel(results: Answer, period: int, elem_id: str) -> gr.HTML:
+    """Samples, confusion matrix and all else a run has come to. Event: `use`, carrying `run` and `trial`.
+
+    The value is the run's id; `trials` says how many a sweep has, 0 without one; a new `turn` draws again.
+
+    Args:
+        results: Answers `{"run", "viewer", "part", ...}`, as `ui.results.results_answer` does.
+        period: Milliseconds between two questions of the live plot.
+    """
+    return gr.HTML(
+        None,
+        html_template=asset("results.html"),
+        js_on_load=asset("results.js"),
+        server_functions=[server_function("results", results)],
+        elem_id=elem_id,
+        elem_classes="results",
+        period=period,
+        viewer="",
+        state="",
+        trials=0,
+        turn="",
+    )

@@ -19,7 +19,7 @@ from ptune_core.ui.door import Door
 from ptune_core.ui.export_tab import build_export
 from ptune_core.ui.live import PLOTLY_DIRECTORY, strip
 from ptune_core.ui.parts import Page, run_of, then_show
-from ptune_core.ui.runs_tab import build_runs
+from ptune_core.ui.runs_tab import RunQuestions, build_runs
 from ptune_core.ui.runs_wiring import wire_runs
 from ptune_core.ui.service import Service
 from ptune_core.ui.show import EVENT, answered, shown
@@ -68,7 +68,10 @@ def build_page(service: Service, *, ephemeral: bool, period: int = 1000) -> gr.B
             with gr.Tab("Train", id="train"):
                 train = build_train(answered(handlers.look))
             with gr.Tab("Runs", id="runs"):
-                runs = build_runs(answered(service.poll), answered(service.compare), period)
+                questions = RunQuestions(
+                    *map(answered, (service.poll, service.compare, service.alarms, service.results))
+                )
+                runs = build_runs(questions, period)
             with gr.Tab("Try", id="try"):
                 try_ = build_try()
             with gr.Tab("Export", id="export"):

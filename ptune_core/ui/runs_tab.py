@@ -9,9 +9,8 @@ import gradio as gr
 
 from ptune_core.model.device import BaseWeights
 from ptune_core.ui import texts
-from ptune_core.ui.live import Answer, live_plot, overlay, run_list
+from ptune_core.ui.live import Answer, alarm_list, live_plot, overlay, results_panel, run_list
 from ptune_core.ui.run_view import RunView
-from ptune_core.ui.show import inline_problems, inline_warning
 
 
 @dataclass(frozen=True)
@@ -21,31 +20,46 @@ class RunsTab:
     all_runs: gr.HTML
     plot: gr.HTML
     title: gr.Markdown
-    problem: gr.Markdown
+    alarms: gr.HTML
     detail: gr.Column
     try_it: gr.Button
     download: gr.Button
     stop: gr.Button
     resume: gr.Button
     delete: gr.Button
-    settings: gr.Code
+    results: gr.HTML
 
     @property
     def view(self) -> list[gr.blocks.Block]:
         """The components `show_run` fills."""
         return [
-            self.all_runs, self.plot, self.detail, self.title, self.problem, self.try_it, self.download, self.stop,
-            self.resume, self.delete, self.settings,
+            self.all_runs, self.plot, self.detail, self.title, self.alarms, self.try_it, self.download, self.stop,
+            self.resume, self.delete, self.results,
         ]  # fmt: skip
 
 
-def build_runs(poll: Answer, compare: Answer, period: int) -> RunsTab:
-    """Lay the tab out; nothing is wired yet."""
+@dataclass(frozen=True)
+class RunQuestions:
+    """What the tab's scripts ask: for the live plot, the overlay, what is wrong with a run, what it has come to."""
+
+    poll: Answer
+    compare: Answer
+    alarms: Answer
+    results: Answer
+
+
+def build_runs(ask: RunQuestions, period: int) -> RunsTab:
+    """Lay the tab out; nothing is wired yet.
+
+    Args:
+        ask: Answers the scripts.
+        period: Milliseconds between two questions of the live plot.
+    """
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=2, min_width=240):
             all_runs = run_list("run-list")
         with gr.Column(scale=7, min_width=320):
-            overlay(compare, period, "overlay")  # stands in for all that follows while it is open
+            overlay(ask.compare, period, "overlay")  # stands in for all that follows while it is open
             title = gr.Markdown(texts.CHOOSE_RUN, elem_id="run-title")
             with gr.Column(visible=False, elem_classes="card", elem_id="run-detail") as detail:
                 with gr.Row(elem_classes="buttons"):
@@ -54,11 +68,10 @@ def build_runs(poll: Answer, compare: Answer, period: int) -> RunsTab:
                     stop = gr.Button("Stop and keep the result", size="sm", elem_id="stop")
                     resume = gr.Button("Resume", variant="primary", size="sm", elem_id="resume")
                     delete = gr.Button("Delete", size="sm", elem_id="delete")
-                problem = gr.Markdown(visible=False, elem_id="run-problem")
-                plot = live_plot(poll, period, "plot")
-                with gr.Accordion("Settings of this run", open=False):
-                    settings = gr.Code(language="yaml", show_label=False, interactive=False, elem_id="run-settings")
-    return RunsTab(all_runs, plot, title, problem, detail, try_it, download, stop, resume, delete, settings)
+                alarms = alarm_list(ask.alarms, period, "run-problem")
+                plot = live_plot(ask.poll, period, "plot")
+                results = results_panel(ask.results, period, "results")
+    return RunsTab(all_runs, plot, title, alarms, detail, try_it, download, stop, resume, delete, results)
 
 
 def show_run(view: RunView | None, viewer: str) -> list[Any]:
@@ -70,20 +83,21 @@ def show_run(view: RunView | None, viewer: str) -> list[Any]:
     """
     if view is None:
         hidden = [gr.update(visible=False)] * 5
-        return [gr.update(value=""), gr.update(value=""), gr.update(visible=False), texts.CHOOSE_RUN, "", *hidden, ""]
-    problem = inline_problems(view.problem, [texts.RESUME]) if view.problem else inline_warning(view.warning)
+        empty = gr.update(value="")
+        return [empty, empty, gr.update(visible=False), texts.CHOOSE_RUN, empty, *hidden, empty]
+    asking: dict[str, Any] = {"value": view.id, "viewer": viewer, "state": view.state}
     return [
         gr.update(value=view.id),
-        gr.update(value=view.id, viewer=viewer, state=view.state),
+        gr.update(**asking),
         gr.update(visible=True),
-        f"## {texts.plain(view.name)}\n\n{view.headline}",
-        gr.update(value=problem, visible=bool(problem)),
+        f"## {texts.plain(view.name)}\n\n{view.score or view.headline}",
+        gr.update(**asking),
         gr.update(visible=view.has_adapter and not view.state.is_active),
         download_button(view),
         gr.update(visible=view.state.is_active),
         gr.update(visible=view.state.can_resume),
         gr.update(visible=not view.state.is_active),
-        view.settings,
+        gr.update(**asking, trials=view.num_trials, turn=f"{view.trial} {view.score}"),
     ]
 
 

@@ -34,6 +34,17 @@ def wire_runs(parts: Page) -> None:
     def resume(run_id: str, viewer: str) -> None:
         service.resume(run_id, viewer)
 
+    def fix(viewer: str, event: gr.EventData) -> str:
+        run_id = service.fix(run_of(event), str(_told(event, "key")), viewer)
+        gr.Info(texts.RETRIED)
+        return run_id
+
+    def use(viewer: str, event: gr.EventData) -> None:
+        trial = _told(event, "trial")
+        number = trial if isinstance(trial, int) and not isinstance(trial, bool) else -1
+        service.use_trial(run_of(event), number, viewer)
+        gr.Info(texts.USED.format(number=number + 1))
+
     show = show_selected(parts)
 
     def delete(run_id: str, viewer: str, adapter: str, request: gr.Request) -> list[Any]:
@@ -48,6 +59,13 @@ def wire_runs(parts: Page) -> None:
     then_show(parts.strip.halt(shown(halt), parts.viewer, None, **EVENT), parts)
     then_show(runs.stop.click(shown(stop), this, None, **EVENT), parts)
     then_show(runs.resume.click(shown(resume), this, None, **EVENT), parts)
+    then_show(runs.alarms.fix(shown(fix), parts.viewer, parts.selected, **EVENT), parts)
+    then_show(runs.results.use(shown(use), parts.viewer, None, **EVENT), parts)
     again = EVENT | {"trigger_mode": "multiple"}  # a press right after one that was called off counts too
     runs.delete.click(shown(delete), parts.shown, [parts.selected, *parts.of_run], js=_CONFIRM_DELETE, **again)
     runs.plot.moved(shown(show_selected(parts)), parts.shown, parts.of_run, **EVENT)
+
+
+def _told(event: gr.EventData, name: str) -> Any:
+    """What the browser sent with the event; it may be anything."""
+    return event._data.get(name) if isinstance(event._data, dict) else None

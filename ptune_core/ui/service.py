@@ -21,10 +21,14 @@ from ptune_core.model.device import BaseWeights
 from ptune_core.runs import live
 from ptune_core.runs.directory import RunDirectory
 from ptune_core.runs.launcher import Launcher
+from ptune_core.runs.retry import changed_settings, retry
 from ptune_core.runs.store import Run, Store
+from ptune_core.runs.trials import use_trial
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import texts
+from ptune_core.ui.alarms import fix_named, name_of_retry
 from ptune_core.ui.comparison import compare
+from ptune_core.ui.results import alarms_answer, alarms_of, results_answer
 from ptune_core.ui.run_view import RunView, has_adapter, view_of
 from ptune_core.ui.strip import overview
 from ptune_core.ui.uploads import Uploads
@@ -57,17 +61,59 @@ class Service:
         Raises:
             PTuneError: The data are gone, there is no room for the run, or a shared page is asked for a local folder.
         """
+        self._check_places(settings)
+        table = self.uploads.open(token)
+        run_id = self._store.submit(settings, table, owner=_owner(viewer), key=key)
+        self._launcher.wake()
+        return run_id
+
+    def _check_places(self, settings: RunSettings) -> None:
+        """A shared page reads no folder of this machine for strangers."""
+        self._check_base_model(settings.base_model)
         if self.shared and any(trial.prompt_init_adapter for trial in settings.trials):
             raise SettingsError(
                 "On a shared page virtual tokens cannot start from an adapter of this machine",
                 got="prompt_init_adapter",
                 remedy="Leave the initial adapter empty, and choose another start of the virtual tokens",
             )
-        self._check_base_model(settings.base_model)
-        table = self.uploads.open(token)
-        run_id = self._store.submit(settings, table, owner=_owner(viewer), key=key)
-        self._launcher.wake()
-        return run_id
+
+    def retry(self, run_id: str, changes: Mapping[str, Any], viewer: str, *, name: str = "") -> str:
+        """Queue the run once more on the same rows, with other settings; the new run's id. Asked twice, it is one run.
+
+        Raises:
+            PTuneError: There is no such run for this viewer, a setting is wrong, or its rows are gone.
+        """
+        run = self._get(run_id, self._scope(viewer))
+        settings = changed_settings(run, changes, name or run.settings.name)
+        self._check_places(settings)
+        return retry(self._store, run, settings, _owner(viewer))
+
+    def fix(self, run_id: str, key: str, viewer: str) -> str:
+        """Do what a button of an alarm offers, see `ui.alarms`; the new run's id.
+
+        Raises:
+            PTuneError: As `retry`, or the alarm is gone.
+        """
+        run = self._get(run_id, self._scope(viewer))
+        if (fix := fix_named(alarms_of(run), key)) is None:
+            raise RunError("This is not offered any more", remedy="Reload the page to see how the run stands")
+        return self.retry(run_id, fix.changes, viewer, name=name_of_retry(run.name, fix))
+
+    def use_trial(self, run_id: str, trial: int, viewer: str) -> None:
+        """Make a trial's adapter the one that Try, Export and Download take.
+
+        Raises:
+            RunError: There is no such run for this viewer, or no such trial.
+        """
+        use_trial(RunDirectory(self._get(run_id, self._scope(viewer)).directory), trial)
+
+    def alarms(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """What is wrong with a run, and what its buttons offer."""
+        return alarms_answer(self._get(_text(question, "run"), self._scope(_text(question, "viewer"))))
+
+    def results(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """One part of what a run has come to, for below its plots."""
+        return results_answer(self._get(_text(question, "run"), self._scope(_text(question, "viewer"))), question)
 
     def stop(self, run_id: str, viewer: str) -> None:
         """Stop the run and keep its result; one that waits is taken from the queue.

@@ -258,3 +258,67 @@ def headline(state: RunState, result: Mapping[str, Any]) -> str:
     value = f"{str(result['metric']).capitalize()} **{number(result['value'])}**{compared}"
     base = f" Base model {result['base_weights']}." if result.get("base_weights") else ""
     return f"{_ENDED[state]} after {duration(result.get('seconds') or 0)}. {value}.{base}"
+
+
+# Results: the Runs tab of one run, alarms and the badge
+
+NO_SAMPLES = "First samples arrive after the first evaluation. The full list is here when the run has ended."
+NO_PREDICTIONS = (
+    "There are no predictions for this run: it ended before its first evaluation, or an older PTune made it."
+)
+NO_LABELS = "This run has no labels to compare: it writes words of its own."
+NO_LOG = "The log is empty so far."
+ONE_CLASS = 'Every validation row is predicted "{label}": the model has not learnt more than the majority{majority}.'
+FLAT_LOSS = "The validation loss has hardly moved in {steps:,} steps ({first} to {best})."
+USUAL_CAUSES = "Usual causes: a learning rate that is too low, or too few steps."
+LOW_RATE = "The learning rate {rate} is below what virtual tokens usually need (0.001 to 0.03): they may hardly move."
+HIGH_RATE = "The learning rate {rate} is above what virtual tokens usually bear (0.001 to 0.03): the loss may jump."
+RESUME_HERE = "Resume goes on from there; nothing before it is lost."
+SAME_BATCH = "Nothing else was lost. A smaller batch with more accumulation is the same effective batch."
+SWEEP_RATES = "Try a 3-value learning-rate sweep"
+RETRIED = "Started on the same rows. It is in the list of runs, and begins as soon as the machine is free."
+USED = "Trial {number} is now what Try, Export and Download take."
+
+
+def retry_with(what: str) -> str:
+    """What a button says that starts the run again with one thing changed."""
+    return f"Retry with {what}"
+
+
+def short_number(value: float) -> str:
+    """A learning rate or a loss as people write it."""
+    return f"{value:.3g}" if value >= 1e-4 or value == 0 else f"{value:.2g}".replace("e-0", "e-")
+
+
+def score(result: Mapping[str, Any]) -> str:
+    """``0.870 accuracy (0.830 to 0.900) · majority 0.510 · zero-shot 0.640``; empty without a result."""
+    if result.get("value") is None:
+        return ""
+    interval = result.get("interval")
+    band = f" ({number(interval[0])} to {number(interval[1])})" if interval else ""
+    before = [
+        f"{name} {number(result[key])}"
+        for name, key in (("majority", "baseline_majority"), ("zero-shot", "baseline_zero_shot"))
+        if result.get(key) is not None
+    ]
+    return " · ".join([f"**{number(result['value'])} {result['metric']}**{band}", *before])
+
+
+def changed(count: int, of: int) -> str:
+    """The proof that an adapter does something."""
+    share = "less than 1%" if 0 < count < of / 100 else f"{round(100 * count / of)}%"
+    return f"The adapter changes the answer on {share} of {of:,} validation rows."
+
+
+def calibration(error: float, said: float, right: float, rows: int) -> str:
+    """Expected calibration error in words; `said` and `right` are means over all rows."""
+    points = round(100 * error)
+    if points <= 2:
+        verdict = "The probabilities can be taken as they are"
+    else:
+        verdict = f"The model is {'more sure than it is right' if said > right else 'less sure than it could be'}"
+    gap = f"{points} point{'' if points == 1 else 's'}"
+    return (
+        f"{verdict}: over {rows:,} validation rows, probability and share of right answers differ by {gap} on average "
+        "(expected calibration error)."
+    )

@@ -51,6 +51,7 @@ class TryTab:
     base_text: gr.Textbox
     tuned_text: gr.Textbox
     download: gr.Button
+    changed: gr.Markdown
 
     @property
     def classification(self) -> list[gr.blocks.Block]:
@@ -68,7 +69,7 @@ class TryTab:
         return [
             self.message, self.body, *self.inputs, self.examples, self.classify, self.generate, self.options,
             self.classified, self.generated, self.base_label, self.tuned_label, self.note, self.base_text,
-            self.tuned_text, self.download, self.working, self.stop,
+            self.tuned_text, self.download, self.working, self.stop, self.changed,
         ]  # fmt: skip
 
 
@@ -78,6 +79,7 @@ def build_try() -> TryTab:
         adapter = gr.Dropdown([], label="Adapter", elem_id="try-adapter")
     message = gr.Markdown(texts.NO_ADAPTER, elem_id="try-message")
     with gr.Column(visible=False, elem_id="try-body") as body:
+        changed = gr.Markdown(elem_id="try-changed", elem_classes="quiet")
         with gr.Column(elem_classes="card"):
             inputs = tuple(
                 gr.Textbox(label=f"Column {i + 1}", lines=2, max_lines=12, visible=i == 0, elem_id=f"try-input-{i}")
@@ -107,13 +109,14 @@ def build_try() -> TryTab:
             download = gr.Button("Download adapter", elem_id="download")
     return TryTab(
         adapter, message, body, inputs, examples, classify, generate, stop, options, max_new_tokens, temperature, seed,
-        working, classified, generated, base_label, tuned_label, note, base_text, tuned_text, download,
+        working, classified, generated, base_label, tuned_label, note, base_text, tuned_text, download, changed,
     )  # fmt: skip
 
 
 def show_adapter(view: RunView | None) -> list[Any]:
     """Updates for `TryTab.view`."""
-    idle = ["", gr.update(visible=False)]
+    changed = "" if view is None else view.changed
+    idle = ["", gr.update(visible=False), gr.update(value=changed, visible=bool(changed))]
     if view is None or not view.has_adapter:
         unchanged = [gr.skip()] * (MAX_INPUTS + 11)
         return [gr.update(visible=True), gr.update(visible=False), *unchanged, download_button(None), *idle]

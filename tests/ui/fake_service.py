@@ -6,13 +6,15 @@ import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ptune_core.errors import NotOnThisMachine, RunError
 from ptune_core.inference.protocol import Look, Measure, build_request
 from ptune_core.runs.states import RunState
+from ptune_core.runs.store import Run
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import texts
+from ptune_core.ui.results import results_answer
 from ptune_core.ui.run_view import RunView
 from ptune_core.ui.uploads import Uploads
 
@@ -29,6 +31,8 @@ class FakeRun:
     warning: str = ""
     labels: tuple[str, ...] = ("negative", "positive")
     created: float = field(default_factory=time.time)
+    fixes: list[dict[str, str]] = field(default_factory=list)
+    directory: Path = Path("nowhere")
 
     def as_newest(self) -> dict[str, Any]:
         ended = not self.state.is_active
@@ -94,9 +98,14 @@ class FakeService:
         self.shared = False
         self.moved: list[str] = []
         self.outlines: Any = None
+        self.fixed: list[tuple[str, str]] = []
+        self.used: list[tuple[str, int]] = []
+        self.directory = directory
 
     def add(self, **fields: Any) -> FakeRun:
         run = FakeRun(f"{len(self.runs):016x}", RunSettings(name=f"run {len(self.runs)}"), **fields)
+        run.directory = self.directory / run.id
+        run.directory.mkdir()
         self.runs[run.id] = run
         return run
 
@@ -202,7 +211,26 @@ class FakeService:
             settings=run.settings.to_yaml(),
             snippet="from peft import PeftModel\n",
             files=(("adapter_config.json", 512), ("adapter_model.safetensors", 8300)) if ended else (),
+            num_trials=len(run.settings.trials) if run.settings.sweep else 0,
         )
+
+    def alarms(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        run = self._get(question["run"])
+        told = [run.reason] if run.reason else [run.warning] if run.warning else []
+        shown = [{"text": text, "note": "", "error": text == run.reason, "fixes": run.fixes} for text in told]
+        return {"alarms": shown, "active": run.state.is_active}
+
+    def results(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        run = self._get(question["run"])
+        return results_answer(cast(Run, run), question)
+
+    def fix(self, run_id: str, key: str, viewer: str) -> str:
+        self._get(run_id)
+        self.fixed.append((run_id, key))
+        return self.add(step=0).id
+
+    def use_trial(self, run_id: str, trial: int, viewer: str) -> None:
+        self.used.append((run_id, trial))
 
     def adapter_zip(self, run_id: str) -> tuple[Path, str]:
         self._get(run_id)
