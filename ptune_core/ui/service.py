@@ -16,7 +16,7 @@ from typing import Any
 from ptune_core.demo import DEMO
 from ptune_core.errors import RunError, SettingsError
 from ptune_core.inference.client import InferenceClient
-from ptune_core.inference.protocol import Classification, Generated
+from ptune_core.inference.protocol import Classification, Generated, Seen
 from ptune_core.model.device import BaseWeights
 from ptune_core.runs import live
 from ptune_core.runs.directory import RunDirectory
@@ -25,7 +25,9 @@ from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Run, Store
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import texts
-from ptune_core.ui.run_view import ENDED_BADLY, RunView, has_adapter, row_of, view_of
+from ptune_core.ui.adapters import Adapters, Owners, is_brought
+from ptune_core.ui.downloads import content_of
+from ptune_core.ui.run_view import ENDED_BADLY, RunView, row_of, view_of
 from ptune_core.ui.uploads import Uploads
 
 _WAIT = "Wait until it has ended, or start a new run"
@@ -49,6 +51,13 @@ class Service:
         self.uploads = uploads
         self._shared = shared
         self._device = _device_line()
+        owners = Owners(lambda id, viewer: self._get(id, self._scope(viewer)), self._list, _owner, shared)
+        self.adapters = Adapters(owners, inference, store.data_dir / "adapters")
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether strangers share this page."""
+        return self._shared
 
     def start(self, settings: RunSettings, token: str, *, viewer: str, key: str) -> str:
         """Put a run into the queue; its id. The same `key` again gives the same run, however often Start was pressed.
@@ -121,14 +130,8 @@ class Service:
         }
 
     def choices(self, viewer: str) -> list[tuple[str, str]]:
-        """(what to call it, id) of every run that has an adapter, newest first."""
-        choices = []
-        for run in self._list(viewer):
-            directory = RunDirectory(run.directory)
-            if has_adapter(directory):
-                value = (directory.result() or {}).get("value")
-                choices.append((texts.adapter(run.name, value, run.created), run.id))
-        return choices
+        """(what to call it, id) of every adapter, newest first."""
+        return self.adapters.choices(viewer)
 
     def view(self, run_id: str, viewer: str) -> RunView:
         """One run, for the Runs, Try and Export tabs.
@@ -145,6 +148,8 @@ class Service:
         Raises:
             RunError: There is no such run, or it has no adapter yet.
         """
+        if is_brought(run_id):
+            return self.adapters.zip_file(run_id)
         run = self._get(run_id, None)
         path = RunDirectory(run.directory).adapter_zip
         if not path.exists():
@@ -152,29 +157,39 @@ class Service:
         what = "adapter" if run.settings.base_weights is BaseWeights.FROZEN else "tuned-model"
         return path, f"{texts.file_name(run.name)}-{what}.zip"
 
-    def classify(self, run_id: str, viewer: str, values: Mapping[str, str]) -> Classification:
+    def download(self, run_id: str, name: str, key: str) -> tuple[bytes, str]:
+        """A file of a run, and the name to give it; see `downloads.content_of`.
+
+        Raises:
+            RunError: There is no such run or file, or the key is not its own.
+        """
+        return content_of(self._get(run_id, None), name, key)
+
+    def classify(self, adapter: str, viewer: str, values: Mapping[str, str], *, compare: bool = True) -> Classification:
         """Label probabilities of the tuned model and of the base model alone.
 
         Raises:
-            PTuneError: As `InferenceClient.classify`, or there is no such run for this viewer.
+            PTuneError: As `InferenceClient.classify`, or there is no such adapter for this viewer.
         """
-        return self._inference.classify(self._adapter(run_id, viewer), [dict(values)])
+        return self._inference.classify(self.adapters.locate(adapter, viewer), [dict(values)], compare=compare)
 
     def generate(
-        self, run_id: str, viewer: str, values: Mapping[str, str], **options: Any
+        self, adapter: str, viewer: str, values: Mapping[str, str], **options: Any
     ) -> Generator[Generated, None, None]:
         """The texts of both models as they grow. Closing the iterator stops the models.
 
         Raises:
-            PTuneError: As `InferenceClient.generate`, or there is no such run for this viewer.
+            PTuneError: As `InferenceClient.generate`, or there is no such adapter for this viewer.
         """
-        yield from self._inference.generate(self._adapter(run_id, viewer), values, **options)
+        yield from self._inference.generate(self.adapters.locate(adapter, viewer), values, **options)
 
-    def _adapter(self, run_id: str, viewer: str) -> Path:
-        directory = RunDirectory(self._get(run_id, self._scope(viewer)).directory)
-        if not has_adapter(directory):
-            raise RunError("This run has no adapter yet", remedy=_WAIT)
-        return directory.adapter
+    def seen(self, adapter: str, viewer: str, values: Mapping[str, str]) -> Seen:
+        """What the tuned model sees, token by token.
+
+        Raises:
+            PTuneError: As `InferenceClient.preview`, or there is no such adapter for this viewer.
+        """
+        return self._inference.preview(self.adapters.locate(adapter, viewer), values)
 
     def _list(self, viewer: str) -> list[Run]:
         return [run for run in self._store.list(self._scope(viewer)) if RunDirectory(run.directory).exists()]

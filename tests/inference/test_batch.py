@@ -28,7 +28,7 @@ class ByLength:
     def describe(self, adapter: Path) -> Description:
         return {
             "task": self.task, "columns": self.columns, "data_columns": self.data_columns, "labels": ["short", "long"],
-            "template": "", "base_model": "", "revision": None, "base_weights": BaseWeights.FROZEN,
+            "target": "label", "template": "", "base_model": "", "revision": None, "base_weights": BaseWeights.FROZEN,
             "num_virtual_tokens": 1, "is_chat": False,
         }  # fmt: skip
 

@@ -209,6 +209,7 @@ def test_describe_says_what_the_page_needs(make_adapter) -> None:
         "task": "classify",
         "columns": ["text"],
         "data_columns": {},
+        "target": "label",
         "labels": ["negative", "positive"],
         "template": AFTER,
         "base_model": "someone/not-here",
