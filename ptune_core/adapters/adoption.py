@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ptune_core.adapters.export import export_adapter
 from ptune_core.adapters.format import load_adapter, template_of
+from ptune_core.adapters.names import UNCLEAR
 from ptune_core.errors import AdapterError, TemplateError
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.template import TargetKind, parse_template
@@ -53,7 +54,7 @@ def with_usage(trained: TrainedPrompt, usage: Mapping[str, object]) -> TrainedPr
         trained = _with_answers(trained, {str(label): str(words) for label, words in answers.items()}, problems)
     if problems:
         raise AdapterError(
-            "The adapter cannot be used like this",
+            UNCLEAR,
             got="\n" + "\n".join(f"{number}. {problem}" for number, problem in enumerate(problems, start=1)),
         )
     return trained

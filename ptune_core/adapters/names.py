@@ -17,3 +17,6 @@ READ = (CONFIG_FILE, TENSOR_FILE, SIDECAR_FILE, ENCODER_FILE)
 
 EXPORTED = (CARD_FILE, CONFIG_FILE, TENSOR_FILE, SIDECAR_FILE, ENCODER_FILE, SNIPPET_FILE, LOADER_FILE)
 """Every file that may be in an adapter's zip, in the order it has there. Nothing else of a folder goes in."""
+
+UNCLEAR = "The adapter cannot be used like this"
+"""What an error says when an adapter is whole, but not enough is known of how it is used."""

@@ -76,7 +76,7 @@ class BatchReport:
         blank: Rows without text, which got no label.
         problems: Rows of the input that could not be read and are not in the output, one line each.
         columns: Template column -> column of the input it was filled from.
-        known: Rows whose own label, in a column named like the run's, is one of the adapter's.
+        known: Rows that bring a label which is one of the adapter's.
         right: Those of them that got it.
         head: The first rows of the output, its header before them.
     """
@@ -156,7 +156,7 @@ def label_file(
     with tempfile.TemporaryDirectory() as folder:
         table = ingest(source, Path(folder))
         filled_from = match_columns(about, table, columns or {})
-        tally = _Tally(about, table.columns, filled_from)
+        tally = _Tally(about, table, filled_from)
         yield Progress(0, table.num_rows)
         with _replaced(output) as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -175,11 +175,10 @@ def label_file(
 class _Tally:
     """What is counted while a file is labelled."""
 
-    def __init__(self, about: Description, columns: Sequence[str], filled_from: dict[str, str]) -> None:
+    def __init__(self, about: Description, table: Table, filled_from: dict[str, str]) -> None:
         self.labels = dict.fromkeys([*about["labels"], _NO_LABEL], 0)
         self.filled_from = filled_from
-        wanted = about["data_columns"].get(about["target"], about["target"])
-        self.gold = wanted if wanted in columns and wanted not in filled_from.values() else None
+        self.gold = _label_column(about, table, filled_from)
         self.known = self.right = 0
         self.head: list[list[str]] = []
 
@@ -196,6 +195,17 @@ class _Tally:
         labels = dict(self.labels)
         blank, head = labels.pop(_NO_LABEL), tuple(map(tuple, self.head))
         return BatchReport(output, labels, blank, problems, self.filled_from, self.known, self.right, head)
+
+
+def _label_column(about: Description, table: Table, filled_from: Mapping[str, str]) -> str | None:
+    """The column that says the right label: named as in the run's data, else the first with nothing but labels."""
+    free = [column for column in table.columns if column not in filled_from.values()]
+    wanted = about["data_columns"].get(about["target"], about["target"])
+    if wanted in free:
+        return wanted
+    known = {*about["labels"], _NO_LABEL}
+    values = {column: {row[column].strip() for row in table.preview} for column in free}
+    return next((column for column in free if values[column] - {_NO_LABEL} and values[column] <= known), None)
 
 
 def match_columns(about: Description, table: Table, chosen: Mapping[str, str]) -> dict[str, str]:

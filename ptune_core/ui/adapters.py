@@ -309,7 +309,7 @@ def _copy(paths: Sequence[Path], place: Path) -> str:
         )
     place.mkdir(parents=True)
     if zips:
-        shutil.copyfile(zips[0], place / "adapter.zip")
+        shutil.copyfile(zips[0], place / f"{texts.file_name(zips[0].stem)}.zip")
         return zips[0].stem[:80]
     (place / "files").mkdir()
     for path in paths:

@@ -16,10 +16,16 @@ MOST_CELL = 200
 _PIECES = {"text": "", "special": "special", "virtual": "virtual", "target": "target", "cut": "cut"}
 
 
-def bars(title: str, labels: Sequence[str], probabilities: Sequence[float]) -> str:
-    """The likeliest labels with their probabilities, the likeliest first."""
-    order = sorted(range(len(labels)), key=lambda i: -probabilities[i])
-    rows = "".join(_bar(labels[i], probabilities[i], is_best=i == order[0]) for i in order[:MOST_LABELS])
+def bars(title: str, labels: Sequence[str], probabilities: Sequence[float], beside: Sequence[float] = ()) -> str:
+    """The likeliest labels with their probabilities, the likeliest first.
+
+    Args:
+        beside: What another model says of the labels: both then stand in that one's order.
+    """
+    by = beside or probabilities
+    order = sorted(range(len(labels)), key=lambda i: -by[i])
+    best = max(probabilities)
+    rows = "".join(_bar(labels[i], probabilities[i], is_best=probabilities[i] == best) for i in order[:MOST_LABELS])
     left = len(labels) - MOST_LABELS
     more = f'<p class="quiet">and {left} less likely labels</p>' if left > 0 else ""
     return _pane(title, f'<div class="bars" role="list">{rows}</div>{more}')

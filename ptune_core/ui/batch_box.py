@@ -48,7 +48,7 @@ def build_batch() -> BatchBox:
             label = gr.Button("Label every row", variant="primary", elem_id="batch-label")
             cancel = gr.Button("Cancel", visible=False, elem_id="batch-cancel")
             download = gr.DownloadButton("Download the labelled file (CSV)", visible=False, elem_id="batch-download")
-        said = gr.HTML(elem_id="batch-said")
+        said = gr.HTML(elem_id="batch-said", elem_classes="if-said")
     return BatchBox(box, file, label, cancel, said, download)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from ptune_core.adapters.names import UNCLEAR
 from ptune_core.errors import PTuneError, RunError
 from ptune_core.inference.protocol import Usage, build_request
 from ptune_core.ui import texts
@@ -55,7 +56,7 @@ def build_bring(where: str) -> BringBox:
             elem_id=f"{where}-bring",
         )  # fmt: skip
         gr.Markdown(texts.ABOUT_BRINGING, elem_classes="quiet")
-    problem = gr.HTML(elem_id=f"{where}-bring-problem")
+    problem = gr.HTML(elem_id=f"{where}-bring-problem", elem_classes="if-said")
     with gr.Accordion(texts.USAGE, open=False, visible=False, elem_id=f"{where}-usage") as usage:
         gr.Markdown(texts.ABOUT_USAGE, elem_classes="quiet")
         base_model = gr.Textbox(
@@ -96,7 +97,8 @@ class BringHandlers:
             paths = [Path(file) for file in (files or [])[:MOST_FILES]]
             return self._service.adapters.bring(paths, viewer, usage_of(*said)), "", gr.skip()
         except PTuneError as error:
-            return gr.skip(), inline_error(error), gr.update(visible=True, open=True)
+            asks = gr.update(visible=True, open=True) if error.what == UNCLEAR else gr.skip()
+            return gr.skip(), inline_error(error), asks
 
     def apply(self, files: Sequence[str] | None, adapter: str, viewer: str, *said: str) -> tuple[Any, Any, Any]:
         """The same with what a person says: of files that were refused before, else of the adapter that is shown."""

@@ -81,7 +81,7 @@ def build_export(*, shared: bool) -> ExportTab:
                     gr.Markdown("### Files")
                     files = gr.HTML(elem_id="export-files")
                     download = gr.Button("Download adapter", variant="primary", elem_id="download-export")
-                    downloads = gr.HTML(elem_id="export-downloads")
+                    downloads = gr.HTML(elem_id="export-downloads", elem_classes="if-said")
                     remove = gr.Button("Remove from this page", size="sm", visible=False, elem_id="export-remove")
                 hub = _build_hub(shared=shared)
                 forms = _build_forms()
@@ -112,7 +112,7 @@ def _build_hub(*, shared: bool) -> HubBox:
         private = gr.Checkbox(True, label="Private: only your account sees it", elem_id="hub-private", container=False)
         with gr.Row(elem_classes="buttons"):
             push = gr.Button("Push", elem_id="hub-push")
-        said = gr.HTML(elem_id="hub-said")
+        said = gr.HTML(elem_id="hub-said", elem_classes="if-said")
     return HubBox(box, name, token, private, push, said)
 
 
@@ -123,7 +123,7 @@ def _build_forms() -> FormsBox:
         with gr.Row(elem_classes="buttons"):
             make = gr.Button("Convert", elem_id="form-make")
             download = gr.DownloadButton("Download", visible=False, elem_id="form-download")
-        said = gr.HTML(elem_id="form-said")
+        said = gr.HTML(elem_id="form-said", elem_classes="if-said")
     return FormsBox(box, form, make, said, download)
 
 

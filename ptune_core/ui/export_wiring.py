@@ -89,7 +89,9 @@ def wire_export(parts: Page) -> None:
     handlers = ExportHandlers(service)
     this = [parts.adapter, parts.viewer]
 
-    def remove(adapter: str, viewer: str) -> str:
+    def remove(adapter: str, viewer: str) -> Any:
+        if not adapter:  # called off
+            return gr.skip()
         service.adapters.remove(adapter, viewer)
         choices = service.choices(viewer)
         return choices[0][1] if choices else ""
@@ -103,5 +105,6 @@ def wire_export(parts: Page) -> None:
     one = EVENT | {"concurrency_id": "convert", "concurrency_limit": 1}
     made = asked.then(shown(handlers.convert), [*this, forms.form], [forms.said, forms.download], **one)
     made.failure(None, None, forms.said, js="() => ''", **EVENT)
-    removed = export.remove.click(shown(remove), this, parts.adapter, **EVENT)
+    confirm = "(id, viewer) => confirm('Remove this adapter from the page?') ? [id, viewer] : ['', viewer]"
+    removed = export.remove.click(shown(remove), this, parts.adapter, js=confirm, **EVENT)
     removed.success(shown(show_chosen(parts)), this, parts.of_adapter, **EVENT)

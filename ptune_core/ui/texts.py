@@ -158,10 +158,7 @@ def headline(state: RunState, result: Mapping[str, Any]) -> str:
 # Try and Export
 
 BRING = "Bring an adapter…"
-ABOUT_BRINGING = (
-    "A zip from PTune or PEFT, or adapter_config.json and adapter_model.safetensors together. "
-    "Nothing in it is run; all that is wrong with it is listed at once."
-)
+ABOUT_BRINGING = "A zip from PTune or PEFT, or its two files. Nothing in it is run."
 USAGE = "How this adapter is used"
 ABOUT_USAGE = (
     "An adapter of PEFT does not say which text it was trained with. Write here what its files do not say; "

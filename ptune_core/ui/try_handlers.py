@@ -110,12 +110,13 @@ class TryHandlers:
     def _classified(self, question: Question) -> Answers:
         view, values = self._asked(question)
         found = self._service.classify(view.id, question.viewer, values, compare=question.compare)
-        base = found["base"] and answers.bars(answers.BASE, found["labels"], found["base"][0])
+        labels, tuned = found["labels"], found["tuned"][0]
+        base = found["base"] and answers.bars(answers.BASE, labels, found["base"][0], tuned)
         yield {
             "working": "",
             "stop": gr.update(visible=False),
             "base": base or "",
-            "tuned": answers.bars(answers.TUNED, found["labels"], found["tuned"][0]),
+            "tuned": answers.bars(answers.TUNED, labels, tuned),
             "note": found["note"],
         }
         yield {"seen": answers.seen(self._service.seen(view.id, question.viewer, values))}

@@ -95,8 +95,8 @@ def build_try() -> TryTab:
                 stop = gr.Button("Stop", visible=False, elem_id="try-stop")
                 forget = gr.Button("New conversation", visible=False, elem_id="try-forget")
                 compare = gr.Checkbox(True, label="Compare with the base model", elem_id="compare", container=False)
-            working = gr.HTML(elem_id="try-working")
-            problem = gr.HTML(elem_id="try-problem")
+            working = gr.HTML(elem_id="try-working", elem_classes="if-said")
+            problem = gr.HTML(elem_id="try-problem", elem_classes="if-said")
         with gr.Row(elem_classes="compare"):
             base = gr.HTML(elem_id="base-answer", elem_classes="pane")
             tuned = gr.HTML(elem_id="tuned-answer", elem_classes="pane")
@@ -146,7 +146,7 @@ def show_adapter(view: AdapterView | None) -> list[Any]:
         gr.update(visible=True),
         " · ".join(filter(None, [texts.plain(view.about), view.proof])),
         *boxes,
-        gr.update(samples=[[row[column] for column in view.columns[:1]] for row in view.examples]),
+        _examples(view),
         gr.update(visible=not is_text),
         gr.update(visible=is_text, value="Send" if view.is_chat else "Generate"),
         gr.update(visible=is_text),
@@ -163,6 +163,11 @@ def show_adapter(view: AdapterView | None) -> list[Any]:
         download_link(view),
         *show_usage(view),
     ]
+
+
+def _examples(view: AdapterView) -> Any:
+    samples = [[row[column] for column in view.columns[:1]] for row in view.examples]
+    return gr.update(samples=samples, visible=bool(samples))
 
 
 def _box_label(view: AdapterView, column: str) -> str:
