@@ -62,7 +62,7 @@ def with_usage(trained: TrainedPrompt, usage: Mapping[str, object]) -> TrainedPr
 
 def _with_template(trained: TrainedPrompt, text: str, problems: list[str]) -> TrainedPrompt:
     """With another template around the same virtual tokens: where they stand and what is asked for stay."""
-    now = template_of(trained)
+    now, before = template_of(trained), len(problems)
     try:
         template = parse_template(text)
     except TemplateError as error:
@@ -79,6 +79,8 @@ def _with_template(trained: TrainedPrompt, text: str, problems: list[str]) -> Tr
         problems.append(f"its virtual tokens stand in front: the template begins with [P*{now.num_virtual_tokens}]")
     if template.target.kind is not now.target.kind:
         problems.append(f"its target is [{now.target.kind.value}:…], not [{template.target.kind.value}:…]")
+    if len(problems) > before:
+        return trained
     return replace(trained, template=text, segments=template.segments, columns={})
 
 

@@ -252,14 +252,14 @@ class _Session:
 
         One with a tuned base model would cost a copy of that model: it is not written.
         """
-        newest.answered(self.directory)
         trial = trials.get(self.shown)
-        if trial is None or trial.lesson.model.base.is_tuned:
-            return
         try:
-            export(trial.present(), self.directory / newest.FOLDER)
+            if trial is not None and not trial.lesson.model.base.is_tuned:
+                export(trial.present(), self.directory / newest.FOLDER)
         except PTuneError as error:  # such as a disk that is full: training itself has room set aside
             logger.warning("The present state could not be written: %s", error)
+        finally:
+            newest.answered(self.directory)
 
     def telling(self, halving: Halving, trials: Mapping[int, Trial]) -> Callable[[], set[Trainer]]:
         """Who has to end, as `halving` says; and when it says more than before, a line that tells who goes on."""

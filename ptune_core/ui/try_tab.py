@@ -100,7 +100,7 @@ def build_try() -> TryTab:
         with gr.Row(elem_classes="compare"):
             base = gr.HTML(elem_id="base-answer", elem_classes="pane")
             tuned = gr.HTML(elem_id="tuned-answer", elem_classes="pane")
-        note = gr.Markdown("", elem_classes="quiet", elem_id="try-note")
+        note = gr.Markdown("", elem_classes="quiet if-said", elem_id="try-note")
         with gr.Accordion("What the model sees", open=False, elem_id="try-sight", elem_classes="card") as sight:
             seen = gr.HTML(f'<p class="quiet">{texts.NOTHING_SEEN}</p>', elem_id="try-seen")
         batch = build_batch()

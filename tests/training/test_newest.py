@@ -57,7 +57,7 @@ def test_the_worker_answers_after_its_step_and_trains_on_as_if_nobody_had_asked(
     present, final = (load_adapter(tmp_path / "b" / place / "adapter") for place in (newest.FOLDER, "."))
     assert present.metrics == {"steps": 4} and final.metrics["steps"] == 6
     assert present.labels == final.labels and not torch.equal(present.prompt_embeddings, final.prompt_embeddings)
-    assert asked.asked_while_open == [False, False] and not newest.is_asked(tmp_path / "b")
+    assert asked.asked_while_open == [True, True] and not newest.is_asked(tmp_path / "b")
 
 
 def test_of_a_sweep_the_trial_whose_curve_is_shown(tiny_gpt2: Path, tmp_path: Path) -> None:
