@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ptune_core.adapters.archive import refuse_pickle
+from ptune_core.adapters.hub import pull
 from ptune_core.adapters.names import READ
 from ptune_core.data.table import open_table
 from ptune_core.demo import DEMO
@@ -151,12 +152,13 @@ class Adapters:
         about = self._read_about(id)
         return self._directory / id / "adapter.zip", f"{texts.file_name(about['name'])}-adapter.zip"
 
-    def bring(self, paths: Sequence[Path], viewer: str, usage: Usage) -> str:
+    def bring(self, paths: Sequence[Path], viewer: str, usage: Usage, name: str = "") -> str:
         """Take in an adapter from elsewhere; its id.
 
         Args:
             paths: One zip, or the files of one adapter.
             usage: What its files do not say.
+            name: What to call it; empty: as its zip is called.
 
         Raises:
             PTuneError: With everything that is wrong with it; nothing is kept then.
@@ -167,13 +169,21 @@ class Adapters:
         id = secrets.token_hex(16)
         folder = self._directory / id
         try:
-            name = _copy(paths, folder / "brought")
+            found_name = _copy(paths, folder / "brought")
             self._take_in(id, usage)
-            self._write_about(id, name, viewer)
+            self._write_about(id, name or found_name, viewer)
         except PTuneError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         return id
+
+    def fetch(self, name: str, viewer: str, usage: Usage) -> str:
+        """Take in a public adapter of the Hub, `OWNER/NAME`; its id.
+
+        Raises:
+            PTuneError: It cannot be fetched, or something is wrong with it.
+        """
+        return self.bring(pull(name), viewer, usage, name)
 
     def use_as(self, id: str, viewer: str, usage: Usage) -> None:
         """Say anew how an adapter that was brought is used.

@@ -26,6 +26,8 @@ class BringBox:
     """Components of one such box."""
 
     upload: gr.UploadButton
+    name: gr.Textbox
+    fetch: gr.Button
     problem: gr.HTML
     usage: gr.Accordion
     base_model: gr.Textbox
@@ -55,7 +57,12 @@ def build_bring(where: str) -> BringBox:
             texts.BRING, file_count="multiple", file_types=[".zip", ".json", ".safetensors"], size="sm",
             elem_id=f"{where}-bring",
         )  # fmt: skip
-        gr.Markdown(texts.ABOUT_BRINGING, elem_classes="quiet")
+        name = gr.Textbox(
+            placeholder="or OWNER/NAME on the Hub", label="An adapter on the Hub", show_label=False, container=False,
+            max_lines=1, max_length=200, elem_id=f"{where}-hub-name",
+        )  # fmt: skip
+        fetch = gr.Button("Fetch", size="sm", elem_id=f"{where}-fetch")
+    gr.Markdown(texts.ABOUT_BRINGING, elem_classes="quiet")
     problem = gr.HTML(elem_id=f"{where}-bring-problem", elem_classes="if-said")
     with gr.Accordion(texts.USAGE, open=False, visible=False, elem_id=f"{where}-usage") as usage:
         gr.Markdown(texts.ABOUT_USAGE, elem_classes="quiet")
@@ -75,7 +82,7 @@ def build_bring(where: str) -> BringBox:
         )  # fmt: skip
         with gr.Row(elem_classes="buttons"):
             apply = gr.Button("Use it like this", size="sm", elem_id=f"{where}-usage-apply")
-    return BringBox(upload, problem, usage, base_model, template, answers, apply)
+    return BringBox(upload, name, fetch, problem, usage, base_model, template, answers, apply)
 
 
 def show_usage(view: AdapterView | None) -> list[Any]:
@@ -91,19 +98,28 @@ class BringHandlers:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def bring(self, files: Sequence[str] | None, viewer: str, *said: str) -> tuple[Any, Any, Any]:
-        """The id of the adapter that was brought, or what is wrong with it, and whether to ask how it is used."""
+    def bring(self, files: Sequence[str] | None, name: str, viewer: str, *said: str) -> tuple[Any, Any, Any]:
+        """The id of the adapter that was brought, or what is wrong with it, and whether to ask how it is used.
+
+        Args:
+            files: What was uploaded; nothing: the adapter `name` is fetched from the Hub.
+        """
+        adapters = self._service.adapters
         try:
+            usage = usage_of(*said)
             paths = [Path(file) for file in (files or [])[:MOST_FILES]]
-            return self._service.adapters.bring(paths, viewer, usage_of(*said)), "", gr.skip()
+            id = adapters.bring(paths, viewer, usage) if paths else adapters.fetch(name.strip(), viewer, usage)
+            return id, "", gr.skip()
         except PTuneError as error:
             asks = gr.update(visible=True, open=True) if error.what == UNCLEAR else gr.skip()
             return gr.skip(), inline_error(error), asks
 
-    def apply(self, files: Sequence[str] | None, adapter: str, viewer: str, *said: str) -> tuple[Any, Any, Any]:
-        """The same with what a person says: of files that were refused before, else of the adapter that is shown."""
-        if files:
-            return self.bring(files, viewer, *said)
+    def apply(
+        self, files: Sequence[str] | None, name: str, adapter: str, viewer: str, *said: str
+    ) -> tuple[Any, Any, Any]:
+        """The same with what a person says: of what was refused before, else of the adapter that is shown."""
+        if files or name.strip():
+            return self.bring(files, name, viewer, *said)
         try:
             if not is_brought(adapter):
                 raise RunError("There is no adapter from elsewhere here", remedy="Bring one first")

@@ -124,8 +124,7 @@ class TryHandlers:
     def _generated(self, question: Question, turns: str, options: Mapping[str, Any]) -> Answers:
         view, values = self._asked(question)
         before = _read_turns(turns) if view.is_chat else []
-        asked = {**options, "compare": question.compare, "history": before} if before else options
-        asked = {**asked, "compare": question.compare}
+        asked = {**options, "compare": question.compare} | ({"history": before} if before else {})
         last: Answer = {}
         with contextlib.closing(self._service.generate(view.id, question.viewer, values, **asked)) as parts:
             for number, part in enumerate(parts):
@@ -136,7 +135,7 @@ class TryHandlers:
                 last = _conversation(before, Turn(values=values, tuned=tuned, base=base))
                 yield last | ({"input": "", "forget": gr.update(visible=True)} if number == 0 else {})
         yield {"working": "", "stop": gr.update(visible=False)}
-        if not view.is_chat:
+        if not before:  # of a later turn this would be a part alone
             yield {"seen": answers.seen(self._service.seen(view.id, question.viewer, values))}
 
     def _asked(self, question: Question) -> tuple[AdapterView, dict[str, str]]:

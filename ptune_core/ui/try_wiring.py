@@ -77,18 +77,23 @@ def _wire_bringing(parts: Page, box: BringBox) -> None:
     this = [parts.adapter, parts.viewer]
 
     def bring(files: list[str] | None, viewer: str) -> Any:
-        return handlers.bring(files, viewer, "", "", "")
+        return handlers.bring(files, "", viewer, "", "", "")
 
-    brought = box.upload.upload(None, None, box.problem, js=working, **EVENT).then(
-        shown(bring), [box.upload, parts.viewer], found, **EVENT
-    )
-    applied = box.apply.click(None, None, box.problem, js=working, **EVENT).then(
-        shown(handlers.apply), [box.upload, parts.adapter, parts.viewer, *box.fields], found, **EVENT
-    )
-    for done in (brought, applied):
+    def fetch(name: str, viewer: str) -> Any:
+        return handlers.bring(None, name, viewer, "", "", "")
+
+    def then(pressed: Any, handler: Any, inputs: list[gr.blocks.Block]) -> Any:
+        return pressed(None, None, box.problem, js=working, **EVENT).then(shown(handler), inputs, found, **EVENT)
+
+    brought = then(box.upload.upload, bring, [box.upload, parts.viewer])
+    fetched = [then(pressed, fetch, [box.name, parts.viewer]) for pressed in (box.fetch.click, box.name.submit)]
+    said = [box.upload, box.name, parts.adapter, parts.viewer, *box.fields]
+    applied = then(box.apply.click, handlers.apply, said)
+    for done in (brought, *fetched, applied):
         done.failure(None, None, box.problem, js="() => ''", **EVENT)
         # Only after an adapter came in: what is wrong with another stays to be read.
-        changed = done.success(None, box.problem, box.upload, js="p => p ? {__type__: 'update'} : null", **EVENT)
+        keep = f"p => p ? [{_NOTHING}, {_NOTHING}] : [null, '']"
+        changed = done.success(None, box.problem, [box.upload, box.name], js=keep, **EVENT)
         changed.success(shown(show_chosen(parts)), [*this, box.problem], parts.of_adapter, **EVENT)
 
 

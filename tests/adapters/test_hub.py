@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from huggingface_hub import HfApi, errors
 
-from ptune_core.adapters.hub import push
+from ptune_core.adapters.hub import pull, push
+from ptune_core.adapters.names import READ
 from ptune_core.errors import AdapterError
 
 TOKEN = "hf_secret"
@@ -20,7 +22,19 @@ class Hub:
     """Remembers what it was asked, and refuses with an error if it has one."""
 
     def __init__(self, error: Exception | None = None) -> None:
+        self.size = 100
         self.error, self.calls = error, list[tuple[str, dict[str, Any]]]()
+
+    def model_info(self, repo_id: str, **options: Any) -> Any:
+        self.calls.append(("model_info", {"repo_id": repo_id, **options}))
+        if self.error:
+            raise self.error
+        files = [SimpleNamespace(rfilename=name, size=self.size) for name in (*READ, "evil.py")]
+        return SimpleNamespace(siblings=files, sha="abc")
+
+    def hf_hub_download(self, repo_id: str, filename: str, **options: Any) -> str:
+        self.calls.append(("hf_hub_download", {"repo_id": repo_id, "filename": filename, **options}))
+        return f"/cache/{filename}"
 
     def create_repo(self, repo_id: str, **options: Any) -> Any:
         self.calls.append(("create_repo", {"repo_id": repo_id, **options}))
@@ -76,5 +90,35 @@ def test_what_is_no_name_never_leaves(tmp_path: Path, name: str) -> None:
 def test_every_call_fits_the_installed_library(tmp_path: Path) -> None:
     hub = Hub()
     push(tmp_path, "reviews", token=None, private=False, api=hub)
+    pull("me/reviews", api=hub)
     for method, arguments in hub.calls:
         inspect.signature(getattr(HfApi, method)).bind(None, **arguments)
+
+
+def test_only_an_adapters_own_files_are_fetched_and_without_any_token() -> None:
+    hub = Hub()
+    assert pull("me/reviews", api=hub) == [Path("/cache") / name for name in READ]
+    assert {call["token"] for _, call in hub.calls} == {False}
+    assert {call["revision"] for name, call in hub.calls if name == "hf_hub_download"} == {"abc"}
+
+
+def test_a_huge_file_is_not_fetched() -> None:
+    hub = Hub()
+    hub.size = 2**29
+    with pytest.raises(AdapterError, match="too large"):
+        pull("me/reviews", api=hub)
+    assert [name for name, _ in hub.calls] == ["model_info"]
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "told"),
+    [
+        ("reviews", None, "OWNER/NAME"),
+        ("me/../you", None, "OWNER/NAME"),
+        ("me/none", refused(404), "no public adapter"),
+        ("me/reviews", errors.OfflineModeIsEnabled("offline"), "cannot be reached"),
+    ],
+)
+def test_why_an_adapter_cannot_be_fetched(name: str, error: Exception | None, told: str) -> None:
+    with pytest.raises(AdapterError, match=told):
+        pull(name, api=Hub(error))
