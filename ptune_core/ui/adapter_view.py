@@ -84,14 +84,12 @@ def view_of_adapter(
     *,
     predictions: Path | None = None,
     rows: Sequence[Mapping[str, str]] = (),
-    downloads: tuple[tuple[str, str], ...] = (),
 ) -> AdapterView:
     """An adapter from its folder, which PTune wrote.
 
     Args:
         predictions: The run's answers on its validation rows, if they were kept.
         rows: The data's first rows, for an adapter without predictions.
-        downloads: See `AdapterView`.
     """
     sidecar = json.loads((folder / SIDECAR_FILE).read_bytes())
     template = parse_template(sidecar["template"])
@@ -126,7 +124,6 @@ def view_of_adapter(
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         ),
-        downloads=downloads,
     )
 
 

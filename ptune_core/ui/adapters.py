@@ -13,7 +13,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from ptune_core.runs.store import Run
 from ptune_core.training import newest
 from ptune_core.ui import texts
 from ptune_core.ui.adapter_view import AdapterView, Origin, view_of_adapter
-from ptune_core.ui.downloads import downloads_of
+from ptune_core.ui.downloads import PREDICTIONS, downloads_of
 from ptune_core.ui.run_view import has_adapter
 
 NEWEST = "@newest"
@@ -116,15 +116,11 @@ class Adapters:
             rows = open_table(directory.data).preview
         except DataError:
             rows = []  # the adapter is of use without its data
-        return view_of_adapter(
-            id,
-            run.name,
-            Origin.NEWEST if is_newest else Origin.RUN,
-            folder,
-            predictions=None if is_newest else directory.path / "predictions.jsonl",
-            rows=rows,
-            downloads=() if is_newest else downloads_of(run),
-        )
+        if is_newest:
+            return view_of_adapter(id, run.name, Origin.NEWEST, folder, rows=rows)
+        predictions = directory.path / PREDICTIONS
+        view = view_of_adapter(id, run.name, Origin.RUN, folder, predictions=predictions, rows=rows)
+        return replace(view, downloads=downloads_of(run))
 
     def locate(self, id: str, viewer: str) -> Path:
         """The folder of an adapter; of a run that trains, its state as it is now.

@@ -84,10 +84,11 @@ class TryHandlers:
     def _in_turn(self, page: str, make: Callable[[], Answers]) -> Answers:
         turn = self._turns.take(page)
         try:
-            for answer in self._when_free(make):
-                if not self._turns.is_newest(page, turn):
-                    break
-                yield answer
+            with contextlib.closing(self._when_free(make)) as parts:
+                for answer in parts:
+                    if not self._turns.is_newest(page, turn):
+                        break
+                    yield answer
         except PTuneError as error:
             if self._turns.is_newest(page, turn):
                 yield {"working": "", "stop": gr.update(visible=False), "problem": inline_error(error)}
