@@ -40,8 +40,11 @@ from ptune_core.ui.run_view import has_adapter
 NEWEST = "@newest"
 _BROUGHT = re.compile(r"[0-9a-f]{32}")
 _ABOUT = "about.json"
-MOST_BROUGHT = 50
+MOST_BROUGHT = 20
 """Adapters that one viewer of a shared page may keep."""
+
+KEEP_SECONDS = 7 * 24 * 3600
+"""How long a shared page keeps them."""
 
 FRESH_SECONDS = 2.0
 """A present state this young is not asked for again: one press asks several things of it."""
@@ -160,6 +163,7 @@ class Adapters:
             PTuneError: With everything that is wrong with it; nothing is kept then.
         """
         self._check_base(usage.base_model)
+        self._forget_old()
         if self._owners.is_shared and len(self._brought(viewer)) >= MOST_BROUGHT:
             raise AdapterError("There are too many adapters here already", remedy="Remove some on the Export tab")
         id = secrets.token_hex(16)
@@ -247,6 +251,13 @@ class Adapters:
                 remedy="Try again in a moment",
             )
         return folder / "adapter"
+
+    def _forget_old(self) -> None:
+        if not self._owners.is_shared or not self._directory.is_dir():
+            return
+        for folder in self._directory.iterdir():
+            if is_brought(folder.name) and _age(folder) > KEEP_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _brought(self, viewer: str) -> list[dict[str, Any]]:
         if not self._directory.is_dir():

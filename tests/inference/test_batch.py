@@ -193,7 +193,7 @@ def test_this_process_and_the_inference_process_say_the_same(tiny_gpt2: Path, tm
 
 def test_labels_that_are_there_are_compared(tmp_path: Path) -> None:
     source = write_csv(
-        tmp_path / "in.csv", ["text", "label"], ["a", "short"], ["b" * 99, "short"], ["c", "odd"], ["", ""]
+        tmp_path / "in.csv", ["text", "label"], ["a", "short"], ["b" * 99, "short"], ["c", "odd"], ["", "short"]
     )
     report = classify_file(ADAPTER, source, tmp_path / "out.csv", classifier=ByLength())
     assert (report.known, report.right, report.blank) == (2, 1, 1)

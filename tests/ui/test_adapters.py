@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +107,16 @@ def test_what_was_brought_is_the_viewers_alone(make: Any, zip_file: Path) -> Non
         adapters.use_as(id, "you", Usage())
     adapters.remove(id, "me")
     assert adapters.choices("me") == [] and make(shared=False).choices("me") == []
+
+
+def test_a_shared_page_keeps_them_for_a_week(make: Any, zip_file: Path, tmp_path: Path) -> None:
+    ids = {shared: make(shared=shared).bring([zip_file], "me", Usage()) for shared in (True, False)}
+    for id in ids.values():
+        os.utime(tmp_path / "adapters" / id, (0, 0))
+    newest_id = make(shared=False).bring([zip_file], "me", Usage())
+    assert len(make(shared=False).choices("me")) == 3, "one's own machine forgets nothing"
+    last = make().bring([zip_file], "me", Usage())
+    assert {id for _, id in make().choices("me")} == {newest_id, last}
 
 
 def test_a_refused_adapter_leaves_nothing(make: Any, zip_file: Path, inference: Inference, tmp_path: Path) -> None:
