@@ -23,10 +23,9 @@ _SHOWN, _HIDDEN = "{__type__: 'update', visible: true}", "{__type__: 'update', v
 
 def wire_try(parts: Page) -> None:
     handlers, try_ = TryHandlers(parts.service), parts.try_
-    _wire_choosing(parts)
+    _wire_choosing(parts, _wire_asking(parts, handlers))
     for box in (try_.bring, parts.export.bring):
         _wire_bringing(parts, box)
-    _wire_asking(parts, handlers)
     _wire_batch(parts)
 
     def fill(viewer: str, adapter: str, event: gr.SelectData) -> list[Any]:
@@ -50,24 +49,32 @@ def _asked(parts: Page) -> list[gr.blocks.Block]:
     return [parts.viewer, parts.adapter, parts.try_.compare, *parts.try_.inputs]
 
 
-def _wire_choosing(parts: Page) -> None:
-    """A run is shown in every tab; what is no run's result, in Try and Export alone."""
+def _wire_choosing(parts: Page, running: list[Any]) -> None:
+    """A run is shown in every tab; what is no run's result, in Try and Export alone.
+
+    Args:
+        running: Answers on their way, which end when another adapter is chosen.
+    """
 
     def choose(id: str | None) -> tuple[Any, Any]:
         id = id or ""
         is_run = id and not is_brought(id) and not id.endswith(NEWEST)
         return id if is_run else gr.skip(), id
 
-    def try_it(run_id: str, viewer: str) -> tuple[Any, str]:
-        is_active = parts.service.view(run_id, viewer).state.is_active
-        return gr.Tabs(selected="try"), run_id + NEWEST if is_active else run_id
+    show = show_chosen(parts)
 
-    this = [parts.adapter, parts.viewer]
+    def try_it(run_id: str, viewer: str, adapter: str) -> list[Any]:
+        is_active = parts.service.view(run_id, viewer).state.is_active
+        wanted = run_id + NEWEST if is_active else run_id
+        # What is shown already stays, with what was typed and asked by now.
+        return [gr.skip()] * len(parts.of_adapter) if wanted == adapter else show(wanted, viewer)
+
     for chooser in (parts.try_.adapter, parts.export.adapter):
-        chosen = chooser.input(shown(choose), chooser, [parts.selected, parts.adapter], **EVENT)
-        then_show(chosen, parts, chosen=True)
-    tried = parts.runs.try_it.click(shown(try_it), [parts.selected, parts.viewer], [parts.tabs, parts.adapter], **EVENT)
-    tried.success(shown(show_chosen(parts)), this, parts.of_adapter, **EVENT)
+        outputs = [parts.selected, parts.adapter]
+        then_show(chooser.input(shown(choose), chooser, outputs, cancels=running, **EVENT), parts, chosen=True)
+    tried = parts.runs.try_it
+    tried.click(lambda: gr.Tabs(selected="try"), None, parts.tabs, **EVENT)
+    tried.click(shown(try_it), [parts.selected, parts.viewer, parts.adapter], parts.of_adapter, **EVENT)
 
 
 def _wire_bringing(parts: Page, box: BringBox) -> None:
@@ -97,7 +104,8 @@ def _wire_bringing(parts: Page, box: BringBox) -> None:
         changed.success(shown(show_chosen(parts)), [*this, box.problem], parts.of_adapter, **EVENT)
 
 
-def _wire_asking(parts: Page, handlers: TryHandlers) -> None:
+def _wire_asking(parts: Page, handlers: TryHandlers) -> list[Any]:
+    """Classify, Generate and what goes with them; the events that answer."""
     try_ = parts.try_
     outputs, asked = list(try_.answer.values()), _asked(parts)
 
@@ -117,8 +125,7 @@ def _wire_asking(parts: Page, handlers: TryHandlers) -> None:
     first = try_.classify.click(None, None, begun, js=_begin(_HIDDEN), **EVENT)
     classifying = first.then(shown(classify), asked, outputs, **later_wins)
     options = [try_.turns, try_.max_new_tokens, try_.temperature, try_.seed]
-    panes = [try_.base, try_.tuned]
-    first = try_.generate.click(None, panes, begun, js=_begin(_SHOWN), **EVENT)
+    first = try_.generate.click(None, None, begun, js=_begin(_SHOWN), **EVENT)
     generating = first.then(shown(generate), [*options, *asked], outputs, **later_wins)
     for running in (classifying, generating):
         running.failure(None, None, idle, js=idle_js, **EVENT)
@@ -126,12 +133,13 @@ def _wire_asking(parts: Page, handlers: TryHandlers) -> None:
     cleared = [try_.turns, try_.base, try_.tuned, try_.forget, try_.problem]
     try_.forget.click(None, None, cleared, js=f"() => ['[]', '', '', {_HIDDEN}, '']", **EVENT)
     try_.compare.input(None, try_.compare, try_.base, js=f"on => on ? {_NOTHING} : ''", **EVENT)
+    return [classifying, generating]
 
 
 def _begin(stop: str) -> str:
     """What a press shows before anything is asked; a conversation stays where it is."""
-    keep = "v => (v || '').includes('class=\"chat\"') ? v : ''"
-    return f"(...panes) => [{json.dumps(texts.WORKING)}, {stop}, '', ...[0, 1].map(i => ({keep})(panes[i]))]"
+    pane = f"document.querySelector('#tuned-answer .chat') ? {_NOTHING} : ''"
+    return f"() => {{ const pane = {pane}; return [{json.dumps(texts.WORKING)}, {stop}, '', pane, pane]; }}"
 
 
 def _wire_batch(parts: Page) -> None:
