@@ -49,16 +49,16 @@ def pull(name: str, *, api: HubApi | None = None) -> list[Path]:
 
     if not _is_name(name) or "/" not in name:
         raise AdapterError("This is no adapter on the Hub", got=name[:200], needed="OWNER/NAME")
-    api = huggingface_hub.HfApi() if api is None else api
+    hub: Any = huggingface_hub.HfApi() if api is None else api
     try:
-        info = api.model_info(name, files_metadata=True, timeout=_SECONDS, token=False)
+        info = hub.model_info(name, files_metadata=True, timeout=_SECONDS, token=False)
         sizes = {file.rfilename: file.size for file in info.siblings or ()}
         wanted = [file for file in READ if file in sizes]
         if large := [file for file in wanted if (sizes[file] or 0) > _MOST_BYTES]:
             raise AdapterError(
                 f"{name} is too large for an adapter", got=", ".join(large), needed="at most 256 MiB each"
             )
-        return [Path(api.hf_hub_download(name, file, revision=info.sha, token=False)) for file in wanted]
+        return [Path(hub.hf_hub_download(name, file, revision=info.sha, token=False)) for file in wanted]
     except errors.HfHubHTTPError as error:
         raise AdapterError(
             f"There is no public adapter {name} on the Hub",
@@ -87,12 +87,12 @@ def push(folder: Path, name: str, *, token: str | None, private: bool, api: HubA
 
     if not _is_name(name):
         raise AdapterError("This is no name for a repository", got=name[:200], needed="NAME or OWNER/NAME")
-    api = huggingface_hub.HfApi() if api is None else api
+    hub: Any = huggingface_hub.HfApi() if api is None else api
     repo_id = name
     try:
-        made = api.create_repo(name, token=token, private=private, repo_type="model", exist_ok=False)
+        made = hub.create_repo(name, token=token, private=private, repo_type="model", exist_ok=False)
         repo_id = str(getattr(made, "repo_id", name))
-        api.upload_folder(
+        hub.upload_folder(
             repo_id=repo_id,
             folder_path=str(folder),
             allow_patterns=[*EXPORTED, "base_model/*"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ from ptune_core.ui import answers, texts
 from ptune_core.ui.data_card import FILE_TYPES
 from ptune_core.ui.service import Service
 from ptune_core.ui.show import inline_error
+
+Labelling = Generator[list[Any], None, None]
+"""Updates for `BatchBox.outputs`."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def build_batch() -> BatchBox:
     return BatchBox(box, file, label, cancel, said, download)
 
 
-def label_upload(service: Service, adapter: str, viewer: str, path: str | None) -> Iterator[list[Any]]:
+def label_upload(service: Service, adapter: str, viewer: str, path: str | None) -> Labelling:
     """Updates for `BatchBox.outputs`: how far it is, then the result and the file.
 
     Closed before its end, it leaves nothing behind. The finished file is gradio's: it copies it to where only who has

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,11 +56,11 @@ class TryHandlers:
         self._service, self._wait = service, wait
         self._turns = Turns()
 
-    def classify(self, page: str, question: Question) -> Iterator[Answer]:
+    def classify(self, page: str, question: Question) -> Answers:
         """The probabilities of both models, and a note."""
         return self._in_turn(page, lambda: self._classified(question))
 
-    def generate(self, page: str, question: Question, turns: str, options: Mapping[str, Any]) -> Iterator[Answer]:
+    def generate(self, page: str, question: Question, turns: str, options: Mapping[str, Any]) -> Answers:
         """The texts of both models, growing; in a chat with what was said before."""
         return self._in_turn(page, lambda: self._generated(question, turns, options))
 

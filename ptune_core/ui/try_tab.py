@@ -62,11 +62,11 @@ class TryTab:
 
     @property
     def view(self) -> list[gr.blocks.Block]:
-        """The components `show_adapter` fills."""
+        """The components `show_adapter` fills; not those that say that an answer is on its way: one may be by now."""
         return [
             self.message, self.body, self.about, *self.inputs, self.examples, self.classify, self.generate,
-            self.options, self.base, self.tuned, self.note, self.seen, self.turns, self.problem, self.working,
-            self.stop, self.forget, *self.batch.view, self.download, *self.bring.view,
+            self.options, self.base, self.tuned, self.note, self.seen, self.turns, self.problem, self.forget,
+            *self.batch.view, self.download, *self.bring.view,
         ]  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def show_adapter(view: AdapterView | None) -> list[Any]:
     hidden = gr.update(visible=False)
     if view is None:
         unchanged = [gr.skip()] * (MAX_INPUTS + 4)
-        idle = ["", "", "", gr.skip(), "[]", "", "", hidden, hidden]
+        idle = ["", "", "", gr.skip(), "[]", "", hidden]
         rest = [*_batch(False), download_link(None), *show_usage(None)]
         return [gr.update(visible=True), hidden, "", *unchanged, *idle, *rest]
     is_text = not view.labels
@@ -156,8 +156,6 @@ def show_adapter(view: AdapterView | None) -> list[Any]:
         f'<p class="quiet">{texts.NOTHING_SEEN}</p>',
         "[]",
         "",
-        "",
-        hidden,
         hidden,
         *_batch(not is_text),
         download_link(view),

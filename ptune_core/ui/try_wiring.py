@@ -19,13 +19,15 @@ from ptune_core.ui.try_tab import updates
 _PRESS_VISIBLE = "() => [...document.querySelectorAll('#classify, #generate')].find(b => b.offsetParent)?.click()"
 _NOTHING = "{__type__: 'update'}"
 _SHOWN, _HIDDEN = "{__type__: 'update', visible: true}", "{__type__: 'update', visible: false}"
+_IDLE = f"() => ['', {_HIDDEN}]"
+"""For `working` and `stop`: no answer is on its way."""
 
 
 def wire_try(parts: Page) -> None:
     handlers, try_ = TryHandlers(parts.service), parts.try_
     _wire_choosing(parts, _wire_asking(parts, handlers))
-    for box in (try_.bring, parts.export.bring):
-        _wire_bringing(parts, box)
+    for bring in (try_.bring, parts.export.bring):
+        _wire_bringing(parts, bring)
     _wire_batch(parts)
 
     def fill(viewer: str, adapter: str, event: gr.SelectData) -> list[Any]:
@@ -71,7 +73,9 @@ def _wire_choosing(parts: Page, running: list[Any]) -> None:
 
     for chooser in (parts.try_.adapter, parts.export.adapter):
         outputs = [parts.selected, parts.adapter]
-        then_show(chooser.input(shown(choose), chooser, outputs, cancels=running, **EVENT), parts, chosen=True)
+        then_show(chooser.input(shown(choose), chooser, outputs, **EVENT), parts, chosen=True)
+        idle = [parts.try_.working, parts.try_.stop]
+        chooser.input(None, None, idle, cancels=running, js=_IDLE, **EVENT)
     tried = parts.runs.try_it
     tried.click(lambda: gr.Tabs(selected="try"), None, parts.tabs, **EVENT)
     tried.click(shown(try_it), [parts.selected, parts.viewer, parts.adapter], parts.of_adapter, **EVENT)
@@ -121,15 +125,15 @@ def _wire_asking(parts: Page, handlers: TryHandlers) -> list[Any]:
     later_wins = EVENT | {"trigger_mode": "multiple", "concurrency_id": "inference", "concurrency_limit": 4}
     # In the browser, at once: the answer to another text must not stand beside this one while the model is loaded.
     begun = [try_.working, try_.stop, try_.problem, try_.base, try_.tuned]
-    idle, idle_js = [try_.working, try_.stop], f"() => ['', {_HIDDEN}]"
+    idle = [try_.working, try_.stop]
     first = try_.classify.click(None, None, begun, js=_begin(_HIDDEN), **EVENT)
     classifying = first.then(shown(classify), asked, outputs, **later_wins)
     options = [try_.turns, try_.max_new_tokens, try_.temperature, try_.seed]
     first = try_.generate.click(None, None, begun, js=_begin(_SHOWN), **EVENT)
     generating = first.then(shown(generate), [*options, *asked], outputs, **later_wins)
     for running in (classifying, generating):
-        running.failure(None, None, idle, js=idle_js, **EVENT)
-    try_.stop.click(None, None, idle, cancels=[classifying, generating], js=idle_js, **EVENT)
+        running.failure(None, None, idle, js=_IDLE, **EVENT)
+    try_.stop.click(None, None, idle, cancels=[classifying, generating], js=_IDLE, **EVENT)
     cleared = [try_.turns, try_.base, try_.tuned, try_.forget, try_.problem]
     try_.forget.click(None, None, cleared, js=f"() => ['[]', '', '', {_HIDDEN}, '']", **EVENT)
     try_.compare.input(None, try_.compare, try_.base, js=f"on => on ? {_NOTHING} : ''", **EVENT)

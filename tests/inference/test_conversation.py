@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
@@ -37,12 +39,12 @@ def test_earlier_turns_are_columns_with_the_virtual_tokens_of_the_user_block() -
     assert len(set(columns)) == 5 and columns[-1] == "question" and isinstance(whole.segments[-1], Target)
 
 
-def test_each_model_reads_its_own_answers(chat_model: Path, make_adapter) -> None:
+def test_each_model_reads_its_own_answers(chat_model: Path, make_adapter: Callable[..., Path]) -> None:
     base = load_base_model(str(chat_model), target=TargetKind.ANSWER, device="cpu", precision="fp32")
     adapter = make_adapter(chat_model, TEXT, segments=resolve_template(parse_template(TEXT), base).segments)
     engine = Engine()
 
-    def texts(tuned: str, base: str) -> dict[str, str | None]:
+    def texts(tuned: str, base: str) -> Any:
         turn = Turn(values={"question": "the film"}, tuned=tuned, base=base)
         request = Generate(adapter=str(adapter), values={"question": "was good"}, history=[turn], max_new_tokens=8)
         *_, last = engine.answer(request)
@@ -53,7 +55,7 @@ def test_each_model_reads_its_own_answers(chat_model: Path, make_adapter) -> Non
     assert first["base"] != other_base["base"] and first["tuned"] != other_tuned["tuned"]
 
 
-def test_a_template_without_roles_holds_no_conversation(tiny_gpt2: Path, make_adapter) -> None:
+def test_a_template_without_roles_holds_no_conversation(tiny_gpt2: Path, make_adapter: Callable[..., Path]) -> None:
     adapter = make_adapter(tiny_gpt2, "[P*2] {text}[ANSWER:answer]")
     turn = Turn(values={"text": "a"}, tuned="b")
     with pytest.raises(InferenceError, match="conversation"):

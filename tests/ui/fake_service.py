@@ -230,7 +230,7 @@ class FakeAdapters:
         return BatchReport(output, {"positive": 2}, 0, (), {"text": "text"}, known=2, right=1, head=head)
 
 
-_SAMPLES = [
+_SAMPLES: list[dict[str, Any]] = [
     {"row": 3, "text": "The soup was cold and nobody cared.", "label": "negative", "predicted": "negative", "p": 0.91},
     {"row": 9, "text": "I would go again tomorrow.", "label": "positive", "predicted": "positive", "p": 0.88},
     {"row": 12, "text": "Not the worst evening, in the end.", "label": "positive", "predicted": "negative", "p": 0.61},

@@ -91,7 +91,7 @@ def test_without_comparison_only_the_tuned_model_is_asked(service: Any) -> None:
 def test_while_training_needs_the_device_it_waits_and_then_answers(
     service: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, waited = service.add(state=RunState.FINISHED), []
+    run, waited = service.add(state=RunState.FINISHED), list[float]()
     classify = service.classify
 
     def busy(*arguments: Any, **options: Any) -> Any:
@@ -158,7 +158,7 @@ def test_no_file_is_told(service: Any) -> None:
 
 def test_everything_from_people_and_models_is_escaped() -> None:
     bad = "<img src=x onerror=alert(1)>"
-    pieces = [{"text": bad, "kind": kind} for kind in ("text", "special", "virtual", "target", "cut")]
+    pieces: list[Any] = [{"text": bad, "kind": kind} for kind in ("text", "special", "virtual", "target", "cut")]
     seen = answers.seen({"pieces": pieces, "length": 5, "max_length": 9, "num_virtual_tokens": 1})
     shown = [seen, answers.bars("t", [bad], [1.0]), answers.written("t", bad), answers.chat("t", [(bad, bad)])]
     assert not any("<img" in text for text in shown)
