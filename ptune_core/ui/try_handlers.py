@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ Answers = Generator[Answer, None, None]
 
 BUSY_SECONDS = 3.0
 """How often a GPU that a run needs is asked for again."""
+
+UPDATE_SECONDS = 0.1
+"""Between two updates of a growing text: a browser that gets each token by itself may do nothing else."""
 
 _MOST_TURNS_TEXT = 2_000_000
 _TURNS: TypeAdapter[list[Turn]] = TypeAdapter(list[Turn])
@@ -126,15 +130,22 @@ class TryHandlers:
         view, values = self._asked(question)
         before = _read_turns(turns) if view.is_chat else []
         asked = {**options, "compare": question.compare} | ({"history": before} if before else {})
-        last: Answer = {}
+        shown_at, waiting = -math.inf, Answer()
         with contextlib.closing(self._service.generate(view.id, question.viewer, values, **asked)) as parts:
-            for number, part in enumerate(parts):
+            for part in parts:
                 tuned, base = part["tuned"], part["base"]
-                if not view.is_chat:
-                    yield {"tuned": answers.written(answers.TUNED, tuned), "base": _beside(base)}
+                if view.is_chat:
+                    waiting |= _conversation(before, Turn(values=values, tuned=tuned, base=base))
+                else:
+                    waiting |= {"tuned": answers.written(answers.TUNED, tuned), "base": _beside(base)}
+                if time.monotonic() - shown_at < UPDATE_SECONDS:
                     continue
-                last = _conversation(before, Turn(values=values, tuned=tuned, base=base))
-                yield last | ({"input": "", "forget": gr.update(visible=True)} if number == 0 else {})
+                if view.is_chat and shown_at == -math.inf:
+                    waiting |= {"input": "", "forget": gr.update(visible=True)}
+                yield waiting
+                shown_at, waiting = time.monotonic(), Answer()
+        if waiting:
+            yield waiting
         yield {"working": "", "stop": gr.update(visible=False)}
         if not before:  # of a later turn this would be a part alone
             yield {"seen": answers.seen(self._service.seen(view.id, question.viewer, values))}
