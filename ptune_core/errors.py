@@ -14,6 +14,7 @@
     ├── RunError             a run that is not there, or not in a state that allows what was asked
     ├── DiskFull             no room for what has to be written
     └── InferenceError       the inference process could not answer
+        └── DeviceBusy           a run that trains needs the GPU: the same question can be answered later
 
 A message says what happened, what was found, what is allowed and how to mend it. `ui/` shows it as it is, the command
 line prints it, the worker stores it in the run; nothing else is ever shown to a user as an error.
@@ -143,3 +144,7 @@ class DiskFull(PTuneError):
 
 class InferenceError(PTuneError):
     """The inference process could not answer."""
+
+
+class DeviceBusy(InferenceError):
+    """A run that trains needs the GPU; the same question can be answered when it has ended."""

@@ -33,11 +33,13 @@ _MAX_DIRECTORY_BYTES = 2**16
 _END_RECORD = struct.Struct("<4s4H2LH")
 _END_MAGIC = b"PK\x05\x06"
 _ENCRYPTED = 0x1
+_OF_MACOS = "__MACOSX/"
+"""What a Mac puts beside the files of a folder that it packs."""
 _FIRST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def read_files(path: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
-    """The content of those named files that exist in a folder or at the top of a zip.
+    """The content of those named files that exist in a folder, or at the top of a zip or of the one folder in it.
 
     Nothing is ever extracted to disk, and nothing but the named files is opened.
 
@@ -168,8 +170,11 @@ def _read_zip(path: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
     problems = []
     try:
         with zipfile.ZipFile(path) as archive:
+            folder = _only_folder([entry.filename for entry in archive.infolist()], limits)
             for entry in archive.infolist():
-                name = entry.filename
+                name = entry.filename.removeprefix(folder)
+                if entry.filename.startswith(_OF_MACOS):
+                    continue
                 if name.lower().endswith(PICKLE_SUFFIXES):
                     problems.append(f"{name!r} can run code when it is opened; only .safetensors and .json are read")
                 elif _leaves_the_folder(name):
@@ -191,6 +196,15 @@ def _read_zip(path: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
         raise AdapterError(f"The zip file {path.name} is damaged", got=str(error)) from error
     _raise_if(problems, path)
     return found
+
+
+def _only_folder(names: Sequence[str], wanted: Collection[str]) -> str:
+    """The one folder that everything is in, as `folder/`, if none of the wanted files is at the top; else empty."""
+    mine = [name for name in names if not name.startswith(_OF_MACOS)]
+    top = {name.split("/", 1)[0] for name in mine}
+    if len(top) != 1 or any(name in wanted or "/" not in name for name in mine):
+        return ""
+    return f"{top.pop()}/"
 
 
 def _check_directory_size(path: Path) -> None:

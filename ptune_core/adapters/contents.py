@@ -8,14 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from ptune_core.adapters import tensors
+from ptune_core.adapters.names import ENCODER_FILE, TENSOR_FILE
 from ptune_core.adapters.sidecar import FRONT, MASKED, TASK_TYPES, PeftConfig, Sidecar
-from ptune_core.prompt.config import CONFIG_NAME, PromptEncoderConfig
+from ptune_core.prompt.config import PromptEncoderConfig
 from ptune_core.prompt.template import TargetKind
-
-CONFIG_FILE = CONFIG_NAME
-TENSOR_FILE = "adapter_model.safetensors"
-SIDECAR_FILE = "ptune.json"
-ENCODER_FILE = "prompt_encoder.safetensors"
 
 
 def keys(peft_type: str) -> tuple[str, str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ptune_core.adapters.archive import write_files, write_zip
-from ptune_core.adapters.contents import CONFIG_FILE, TENSOR_FILE
-from ptune_core.adapters.export import CARD_FILE, with_whole_path
+from ptune_core.adapters.export import with_whole_path
+from ptune_core.adapters.names import CARD_FILE, CONFIG_FILE, TENSOR_FILE
 from ptune_core.adapters.sidecar import dump_json
 from ptune_core.errors import AdapterError
 from ptune_core.model.base import load_base_model

@@ -9,21 +9,14 @@ from pathlib import Path
 
 from ptune_core.adapters.archive import write_error, write_files, write_zip
 from ptune_core.adapters.card import model_card
-from ptune_core.adapters.contents import CONFIG_FILE, ENCODER_FILE, SIDECAR_FILE, TENSOR_FILE
 from ptune_core.adapters.format import save_adapter
+from ptune_core.adapters.names import CARD_FILE, EXPORTED, LOADER_FILE, SNIPPET_FILE
 from ptune_core.adapters.sidecar import BASE_FOLDER
 from ptune_core.adapters.snippet import snippet
 from ptune_core.demo import DEMO
 from ptune_core.files import sync
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.model.tuned import BASE_FILES, WEIGHTS_FILE
-
-CARD_FILE = "README.md"
-SNIPPET_FILE = "snippet.py"
-LOADER_FILE = "ptune_loader.py"
-
-EXPORTED = (CARD_FILE, CONFIG_FILE, TENSOR_FILE, SIDECAR_FILE, ENCODER_FILE, SNIPPET_FILE, LOADER_FILE)
-"""Every file that may be in an adapter's zip, in the order it has there. Nothing else of a folder goes in."""
 
 OF_BASE = tuple(f"{BASE_FOLDER}/{name}" for name in BASE_FILES)
 """What is there too if the base model was tuned."""

@@ -19,16 +19,8 @@ from torch import Tensor
 from ptune_core import __version__
 from ptune_core.adapters import tensors
 from ptune_core.adapters.archive import PICKLE_SUFFIXES, read_files, write_files
-from ptune_core.adapters.contents import (
-    CONFIG_FILE,
-    ENCODER_FILE,
-    SIDECAR_FILE,
-    TENSOR_FILE,
-    checked_encoder,
-    checked_tensors,
-    keys,
-    prompt_config,
-)
+from ptune_core.adapters.contents import checked_encoder, checked_tensors, keys, prompt_config
+from ptune_core.adapters.names import CONFIG_FILE, ENCODER_FILE, SIDECAR_FILE, TENSOR_FILE
 from ptune_core.adapters.sidecar import (
     BASE_FOLDER,
     BASE_PLACE,

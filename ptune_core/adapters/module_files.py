@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from torch import Tensor
 
 from ptune_core.adapters.archive import read_files, write_files
-from ptune_core.adapters.contents import CONFIG_FILE, TENSOR_FILE
+from ptune_core.adapters.names import CONFIG_FILE, TENSOR_FILE
 from ptune_core.adapters.sidecar import FRONT, TEMPLATE, AnyPeftConfig, dump_json, parse_json, problems_of
 from ptune_core.adapters.tensors import STATE_PREFIX, Shape, encoder_shapes, read_tensors, tensor_names
 from ptune_core.errors import AdapterError

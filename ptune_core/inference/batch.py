@@ -6,7 +6,7 @@ import csv
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,8 @@ from ptune_core.files import NO_ROOM
 from ptune_core.inference.protocol import Classification, Classify, Describe, Description, build_request
 
 ROWS_PER_REQUEST = 64
+ROWS_SHOWN = 20
+"""Rows of the output that a report shows."""
 
 Ask = Callable[[Sequence[Mapping[str, str]]], Classification]
 
@@ -57,6 +59,14 @@ class InProcess:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """Rows that have their label, and rows there are."""
+
+    done: int
+    rows: int
+
+
+@dataclass(frozen=True)
 class BatchReport:
     """What `classify_file` did.
 
@@ -66,6 +76,9 @@ class BatchReport:
         blank: Rows without text, which got no label.
         problems: Rows of the input that could not be read and are not in the output, one line each.
         columns: Template column -> column of the input it was filled from.
+        known: Rows that bring a label which is one of the adapter's.
+        right: Those of them that got it.
+        head: The first rows of the output, its header before them.
     """
 
     output: Path
@@ -73,11 +86,17 @@ class BatchReport:
     blank: int
     problems: tuple[str, ...]
     columns: dict[str, str]
+    known: int = 0
+    right: int = 0
+    head: tuple[tuple[str, ...], ...] = ()
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count} {label}" for label, count in self.labels.items())
         lines = [f"{sum(self.labels.values())} rows labelled in {self.output}: {counts}"]
         lines += [f"{{{name}}} was filled from the column {column!r}" for name, column in self.columns.items()]
+        if self.known:
+            share = self.right / self.known
+            lines.append(f"Right in {self.right} of {self.known} rows that bring a label: {share:.3f}")
         if self.blank:
             lines.append(f"{self.blank} rows without text got no label")
         return "\n".join([*lines, *self.problems])
@@ -91,11 +110,30 @@ def classify_file(
     classifier: Classifier | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> BatchReport:
+    """`label_file` without a look at how far it is."""
+    labelling = label_file(adapter, source, output, classifier=classifier, columns=columns)
+    while True:
+        try:
+            next(labelling)
+        except StopIteration as end:
+            report: BatchReport = end.value
+            return report
+
+
+def label_file(
+    adapter: Path,
+    source: Path,
+    output: Path,
+    *,
+    classifier: Classifier | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Generator[Progress, None, BatchReport]:
     """Label every row of `source`, in any format that `ingest` reads, and write them all to `output` as CSV (UTF-8).
 
     A column of the input that has the name of an added one is kept as `input_<name>`. A cell that a spreadsheet would
     run as a formula (it begins with = + - @, a tab or a carriage return, and is not a number) gets a ' in front. Rows
-    without any text keep their place, with empty cells for the answer. `output` appears when it is complete.
+    without any text keep their place, with empty cells for the answer. `output` appears when it is complete; closing
+    the generator before leaves nothing behind.
 
     Args:
         adapter: Folder or zip of a classification adapter.
@@ -103,6 +141,9 @@ def classify_file(
         output: CSV file to write; replaced if it exists.
         classifier: Who classifies; None: this process.
         columns: Template column -> column of `source`, where neither the names of the run's data nor the template's do.
+
+    Yields:
+        How far it is: at first, and after every `ROWS_PER_REQUEST` rows.
 
     Raises:
         PTuneError: The file, its columns, the adapter or its base model cannot be used, or the disk is full.
@@ -115,17 +156,56 @@ def classify_file(
     with tempfile.TemporaryDirectory() as folder:
         table = ingest(source, Path(folder))
         filled_from = match_columns(about, table, columns or {})
-        counts = dict.fromkeys([*about["labels"], _NO_LABEL], 0)
+        tally = _Tally(about, table, filled_from)
+        yield Progress(0, table.num_rows)
         with _replaced(output) as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(map(escape_formula, _header(table.columns, about["labels"])))
+            tally.head.append([*map(escape_formula, _header(table.columns, about["labels"]))])
+            writer.writerow(tally.head[0])
             for rows in _chunks(read_rows(table, table.columns), ROWS_PER_REQUEST):
                 values = [{name: row[column] for name, column in filled_from.items()} for row in rows]
                 for row, added in zip(rows, _added_cells(ask, values, len(about["labels"])), strict=True):
-                    counts[added[0]] += 1
-                    writer.writerow(map(escape_formula, [*row.values(), *added]))
-    blank = counts.pop(_NO_LABEL)
-    return BatchReport(output, counts, blank, table.problems, filled_from)
+                    cells = [*map(escape_formula, [*row.values(), *added])]
+                    tally.count(row, added[0], cells)
+                    writer.writerow(cells)
+                yield Progress(sum(tally.labels.values()), table.num_rows)
+    return tally.report(output, table.problems)
+
+
+class _Tally:
+    """What is counted while a file is labelled."""
+
+    def __init__(self, about: Description, table: Table, filled_from: dict[str, str]) -> None:
+        self.labels = dict.fromkeys([*about["labels"], _NO_LABEL], 0)
+        self.filled_from = filled_from
+        self.gold = _label_column(about, table, filled_from)
+        self.known = self.right = 0
+        self.head: list[list[str]] = []
+
+    def count(self, row: Mapping[str, str], label: str, cells: list[str]) -> None:
+        self.labels[label] += 1
+        gold = row[self.gold].strip() if self.gold else _NO_LABEL
+        if gold != _NO_LABEL and label != _NO_LABEL and gold in self.labels:
+            self.known += 1
+            self.right += gold == label
+        if len(self.head) <= ROWS_SHOWN:
+            self.head.append(cells)
+
+    def report(self, output: Path, problems: tuple[str, ...]) -> BatchReport:
+        labels = dict(self.labels)
+        blank, head = labels.pop(_NO_LABEL), tuple(map(tuple, self.head))
+        return BatchReport(output, labels, blank, problems, self.filled_from, self.known, self.right, head)
+
+
+def _label_column(about: Description, table: Table, filled_from: Mapping[str, str]) -> str | None:
+    """The column that says the right label: named as in the run's data, else the first with nothing but labels."""
+    free = [column for column in table.columns if column not in filled_from.values()]
+    wanted = about["data_columns"].get(about["target"], about["target"])
+    if wanted in free:
+        return wanted
+    known = {*about["labels"], _NO_LABEL}
+    values = {column: {row[column].strip() for row in table.preview} for column in free}
+    return next((column for column in free if values[column] - {_NO_LABEL} and values[column] <= known), None)
 
 
 def match_columns(about: Description, table: Table, chosen: Mapping[str, str]) -> dict[str, str]:

@@ -25,6 +25,7 @@ from ptune_core.inference.protocol import (
     Envelope,
     Generate,
     Generated,
+    Import,
     Look,
     Looked,
     Measure,
@@ -32,6 +33,7 @@ from ptune_core.inference.protocol import (
     Preview,
     Request,
     Seen,
+    Usage,
     build_request,
     decode_reply,
     join_parts,
@@ -126,13 +128,25 @@ class InferenceClient:
         Args:
             adapter: Folder or zip.
             values: Template column -> text.
-            options: `max_new_tokens`, `temperature` (0: likeliest token), `seed`, `compare`; see `protocol.Generate`.
+            options: `max_new_tokens`, `temperature` (0: likeliest token), `seed`, `compare`, `history`; see
+                `protocol.Generate`.
 
         Raises:
             PTuneError: At once for values out of bounds, else while iterating, as `classify`.
         """
         fields = {"adapter": str(adapter.resolve()), "values": values, **options}
         return self._parts(build_request(Generate, fields))
+
+    def take_in(self, adapter: Path, out: Path, usage: Usage) -> Description:
+        """Check an adapter from elsewhere and write it as one of ours: `out/adapter/` and `out/adapter.zip`.
+
+        Raises:
+            AdapterError: All that is wrong with its files, or what they do not say and `usage` does not either.
+            DiskFull: There is no room.
+            InferenceError: The process did not answer.
+        """
+        fields = {"adapter": str(adapter.resolve()), "out": str(out.resolve()), "usage": usage}
+        return self._only_part(build_request(Import, fields))
 
     def close(self) -> None:
         """End the process. A later request starts a new one."""

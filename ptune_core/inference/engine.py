@@ -16,8 +16,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from ptune_core.adapters.adoption import adopt
 from ptune_core.adapters.tuned import base_place
-from ptune_core.errors import AdapterError, DataError, InferenceError, OutOfMemory
+from ptune_core.errors import AdapterError, DataError, DeviceBusy, InferenceError, OutOfMemory
+from ptune_core.inference.conversation import conversation
 from ptune_core.inference.loaded import AdapterCache, BaseKey, LoadedAdapter, prompted_model, put_head_on
 from ptune_core.inference.look import Outlines, look, measure
 from ptune_core.inference.preview import preview
@@ -29,11 +31,13 @@ from ptune_core.inference.protocol import (
     Description,
     Generate,
     Generated,
+    Import,
     Look,
     Measure,
     Preview,
     Request,
     Seen,
+    build_request,
     join_parts,
 )
 from ptune_core.model.base import BaseModel, load_base_model
@@ -94,7 +98,7 @@ class Engine:
             AdapterError: The adapter cannot be read, or does something else than what is asked.
             DataError: Values for some of the template's columns are missing.
         """
-        if isinstance(request, Look | Measure):
+        if isinstance(request, Look | Measure | Import):
             return None
         adapter = self._adapters.get(request.adapter)
         if isinstance(request, Describe):
@@ -116,6 +120,8 @@ class Engine:
         match request:
             case Describe():
                 yield self.describe(request)
+            case Import():
+                yield self._import(request)
             case Preview():
                 yield self._preview(request)
             case Classify():
@@ -145,6 +151,7 @@ class Engine:
             "task": "classify" if adapter.classifies else "generate",
             "columns": list(adapter.columns),
             "data_columns": dict(trained.columns),
+            "target": adapter.template.target.column,
             "labels": list(trained.labels),
             "template": trained.template,
             "base_model": trained.base_model,
@@ -186,13 +193,17 @@ class Engine:
         """Both texts grow by a token a step, from one base model with the same seed."""
         with _memory_explained():
             ready = self._prepare(self._adapters.get(request.adapter))
-            model = ready.model
+            model, prefix = ready.model, ready.prefix
+            values = {"tuned": request.values, "base": request.values}
+            if request.history:
+                model, values = conversation(model, self._adapters.get(request.adapter).template, request)
+                prefix = None
             sampling = Sampling(request.max_new_tokens, request.temperature, seed=request.seed)
             room = _room_for_answer(model, request.max_new_tokens)
-            row = model.rows.row(request.values, reserve=room)
-            streams = {"tuned": stream(model, row, ready.prompt_embeddings, sampling, ready.prefix)}
+            row = model.rows.row(values["tuned"], reserve=room)
+            streams = {"tuned": stream(model, row, ready.prompt_embeddings, sampling, prefix)}
             if request.compare:
-                streams["base"] = stream(model, model.base_rows.row(request.values, reserve=room), None, sampling)
+                streams["base"] = stream(model, model.base_rows.row(values["base"], reserve=room), None, sampling)
             texts = dict.fromkeys(streams, "")
             while streams:
                 for name in list(streams):
@@ -202,6 +213,11 @@ class Engine:
                     else:
                         texts[name] = text
                 yield {"tuned": texts["tuned"], "base": texts.get("base")}
+
+    def _import(self, request: Import) -> Description:
+        out = Path(request.out)
+        adopt(Path(request.adapter), out, request.usage.model_dump())
+        return self.describe(build_request(Describe, {"adapter": str(out / "adapter")}))
 
     def _preview(self, request: Preview) -> Seen:
         with _memory_explained():
@@ -262,12 +278,14 @@ def check_gpu_room(base: BaseModel, free: int, *, is_training: bool) -> None:
         is_training: Whether a run is training on it.
 
     Raises:
-        InferenceError: There is no room for its weights, a quarter more for work, and 1 GiB.
+        InferenceError: There is no room for its weights, a quarter more for work, and 1 GiB; `DeviceBusy` if a run is
+            training.
     """
     weights = sum(tensor.numel() * tensor.element_size() for tensor in base.model.state_dict().values())
     needed = weights + weights // 4 + _GIB
     if free < needed:
-        raise InferenceError(
+        kind = DeviceBusy if is_training else InferenceError
+        raise kind(
             "The GPU has no room left" + (" beside the run that is training" if is_training else ""),
             got=f"{free / _GIB:.1f} GiB free",
             needed=f"{needed / _GIB:.1f} GiB for {base.id}",

@@ -22,12 +22,16 @@ EXIT_IDLE = 75
 MAX_ROWS = 1_000
 """Rows of one classify request; `batch.py` sends more in several."""
 
+MAX_TURNS = 50
+"""Turns of a conversation that are sent along; the oldest text is cut first anyway."""
+
 MAX_VALUE_CHARACTERS = 200_000
 MAX_REQUEST_CHARACTERS = 4_000_000
 
 Value = Annotated[str, Field(max_length=MAX_VALUE_CHARACTERS)]
 Answer = Annotated[str, Field(max_length=1000)]
 Values = Annotated[dict[str, Value], Field(max_length=100)]
+ShortText = Annotated[str, Field(max_length=1000)]
 
 
 def _check_characters(rows: Sequence[Mapping[str, str]]) -> None:
@@ -37,6 +41,17 @@ def _check_characters(rows: Sequence[Mapping[str, str]]) -> None:
 
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Usage(_Strict):
+    """How an adapter from elsewhere is used, where its files do not say; what is empty stays as they say.
+
+    `answers`: label -> answer words; for a classification head its labels' names alone, in order, with empty words.
+    """
+
+    base_model: Annotated[str, Field(max_length=4096)] = ""
+    template: Annotated[str, Field(max_length=20_000)] = ""
+    answers: Annotated[dict[ShortText, ShortText], Field(max_length=1000)] = {}
 
 
 class _AdapterRequest(_Strict):
@@ -69,11 +84,22 @@ class Classify(_AdapterRequest):
         return self
 
 
+class Turn(_Strict):
+    """One turn of a conversation that is over: what was said, and what each model answered."""
+
+    values: Values
+    tuned: Value
+    base: Value | None = None
+
+
 class Generate(_AdapterRequest):
     """Text after the template, token by token; the base model's and the tuned model's interleaved."""
 
     op: Literal["generate"] = "generate"
     values: Values
+    history: Annotated[list[Turn], Field(max_length=MAX_TURNS)] = Field(
+        [], description="Turns before this one, of a chat template alone; each model sees its own answers."
+    )
     max_new_tokens: int = Field(64, ge=1, le=1024)
     temperature: float = Field(0.0, ge=0.0, le=5.0, description="0 takes the likeliest token each time.")
     seed: int = Field(0, ge=0, le=2**31 - 1)
@@ -112,13 +138,21 @@ class Measure(_TemplateRequest):
         return self
 
 
+class Import(_AdapterRequest):
+    """Take in an adapter from elsewhere: check it, add what it does not say, write it as one of ours."""
+
+    op: Literal["import"] = "import"
+    out: str = Field(min_length=1, max_length=4096, description="Folder for `adapter/` and `adapter.zip`.")
+    usage: Usage = Usage()
+
+
 class Cancel(_Strict):
     """Ends the request that has the envelope's number."""
 
     op: Literal["cancel"] = "cancel"
 
 
-Request = Describe | Preview | Classify | Generate | Look | Measure
+Request = Describe | Preview | Classify | Generate | Look | Measure | Import
 RequestT = TypeVar("RequestT", bound=_Strict)
 
 
@@ -219,13 +253,15 @@ class Measured(TypedDict):
 class Description(TypedDict):
     """What an adapter is for.
 
-    `columns` are the template's, to be filled; `data_columns` says which of the run's data columns filled them.
+    `columns` are the template's, to be filled; `data_columns` says which of the run's data columns filled them and
+    `target`, the column of the label or answer.
     `base_weights`: whether `base_model` itself is used, or what it became when it was tuned with the prompt.
     """
 
     task: Literal["classify", "generate"]
     columns: list[str]
     data_columns: dict[str, str]
+    target: str
     labels: list[str]
     template: str
     base_model: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ import torch
 
 from ptune_core.data.examples import Examples
 from ptune_core.data.table import Tables
-from ptune_core.errors import SettingsError
+from ptune_core.errors import PTuneError, SettingsError
 from ptune_core.model.base import BaseModel, load_base_model, with_gradient_checkpointing
 from ptune_core.model.compiled import compile_layers
 from ptune_core.model.device import BaseWeights, Device, Precision
@@ -26,9 +27,10 @@ from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.text_cache import Budget, TextCache
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.model.tuned import put_weights, tunable, untrained_weights
+from ptune_core.training import newest
 from ptune_core.training.estimate import Estimate, measure
 from ptune_core.training.halving import Halving, without_seed
-from ptune_core.training.loop import EndReason, Trainer, train
+from ptune_core.training.loop import EndReason, Stepped, Trainer, train
 from ptune_core.training.predictions import copy_predictions
 from ptune_core.training.preparation import (
     check_room,
@@ -54,6 +56,7 @@ ESTIMATED_PLAIN = (
 TOGETHER_AT_MOST = 8
 """Trials that pass through the base model together: each takes as much memory for activations as a run alone."""
 
+logger = logging.getLogger(__name__)
 Report = Callable[[dict[str, Any]], None]
 Export = Callable[[TrainedPrompt, Path], None]
 Lessons = Mapping[str, Lesson]
@@ -241,6 +244,8 @@ class _Session:
         outdone = self.telling(halving, trials)
         for trainer, event in train(trainers, lesson.task, lesson.metric, should_stop, outdone):
             of_trainer[id(trainer)].take(event, self.seconds())
+            if self.is_main and isinstance(event, Stepped) and newest.is_asked(self.directory):
+                self.hand_out(trials, export)
         if not self.is_main:
             return []
         self.phase("exporting")
@@ -251,6 +256,20 @@ class _Session:
                 export(finished[1], trial.directory)
             outcomes.append(Outcome(number, trial, finished))
         return outcomes
+
+    def hand_out(self, trials: Mapping[int, Trial], export: Export) -> None:
+        """Write the present state of the trial whose curve is shown, for somebody who wants to try it now.
+
+        One with a tuned base model would cost a copy of that model: it is not written.
+        """
+        trial = trials.get(self.shown)
+        try:
+            if trial is not None and not trial.lesson.model.base.is_tuned:
+                export(trial.present(), self.directory / newest.FOLDER)
+        except PTuneError as error:  # such as a disk that is full: training itself has room set aside
+            logger.warning("The present state could not be written: %s", error)
+        finally:
+            newest.answered(self.directory)
 
     def telling(self, halving: Halving, trials: Mapping[int, Trial]) -> Callable[[], set[Trainer]]:
         """Who has to end, as `halving` says; and when it says more than before, a line that tells who goes on."""

@@ -183,6 +183,11 @@ class Trial:
         result = self._result(Evaluation(**state["evaluation"]), int(state["step"]), seconds)
         return result, self._trained_prompt(result)
 
+    def present(self) -> TrainedPrompt:
+        """What to export of the state as it is between two steps; nothing was measured of it."""
+        self.trainer.trained.eval()  # the next step turns dropout on again
+        return self._trained_prompt({"steps": self.trainer.progress.step})
+
     def forget_tuned_base(self) -> None:
         """Drop the folder that the exported adapter has taken its base model from."""
         shutil.rmtree(self.directory / TUNED, ignore_errors=True)

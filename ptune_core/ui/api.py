@@ -231,7 +231,7 @@ class Api:
     def _key(self, viewer: str) -> str:
         if not isinstance(viewer, str):
             raise SettingsError("The viewer's key must be text", got=type(viewer).__name__)
-        if self._service.shared and not SHORTEST_KEY <= len(viewer) <= 64:
+        if self._service.is_shared and not SHORTEST_KEY <= len(viewer) <= 64:
             raise SettingsError(
                 "This page is shared by strangers, and a key tells whose runs are whose",
                 got=f"a key of {len(viewer)} characters",

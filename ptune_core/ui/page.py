@@ -9,7 +9,7 @@ import gradio as gr
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from ptune_core.errors import RunError
@@ -17,6 +17,7 @@ from ptune_core.ui import texts
 from ptune_core.ui.api import add_api
 from ptune_core.ui.door import Door
 from ptune_core.ui.export_tab import build_export
+from ptune_core.ui.export_wiring import wire_export
 from ptune_core.ui.live import PLOTLY_DIRECTORY, strip
 from ptune_core.ui.parts import Page, run_of, then_show
 from ptune_core.ui.runs_tab import RunQuestions, build_runs
@@ -75,7 +76,7 @@ def build_page(service: Service, *, ephemeral: bool, period: int = 1000) -> gr.B
             with gr.Tab("Try", id="try"):
                 try_ = build_try()
             with gr.Tab("Export", id="export"):
-                export = build_export()
+                export = build_export(shared=service.is_shared)
         parts = Page(service, viewer, selected, adapter, top, tabs, train, runs, try_, export, Turns())
         wire_train(train, handlers)
         _wire_load(page, parts, handlers)
@@ -83,6 +84,7 @@ def build_page(service: Service, *, ephemeral: bool, period: int = 1000) -> gr.B
         wire_runs(parts)
         wire_try(parts)
         _wire_queue(parts)
+        wire_export(parts)
     page.queue(api_open=False, max_size=64)
     return page
 
@@ -122,7 +124,7 @@ def _wire_queue(parts: Page) -> None:
 
 
 def routes(service: Service) -> list[Route]:
-    """What the app serves besides the page: `adapters/RUN.zip`."""
+    """What the app serves besides the page: `adapters/RUN.zip`, and other files of a run for who has their keys."""
 
     def download(request: Request) -> FileResponse:
         try:
@@ -131,7 +133,16 @@ def routes(service: Service) -> list[Route]:
             raise HTTPException(404, str(error)) from error
         return FileResponse(path, filename=name, media_type="application/zip", headers={"Cache-Control": "no-store"})
 
-    return [Route("/adapters/{run_id}.zip", download)]
+    def download_file(request: Request) -> Response:
+        where, key = request.path_params, request.query_params.get("key", "")
+        try:
+            content, name = service.download(where["run_id"], where["name"], key)
+        except RunError as error:
+            raise HTTPException(404, str(error)) from error
+        headers = {"Cache-Control": "no-store", "Content-Disposition": f'attachment; filename="{name}"'}
+        return Response(content, media_type="application/octet-stream", headers=headers)
+
+    return [Route("/adapters/{run_id}.zip", download), Route("/downloads/{run_id}/{name}", download_file)]
 
 
 def launch(page: gr.Blocks, service: Service, **options: Any) -> tuple[Any, str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from ptune_core.ui.adapters import NEWEST, is_brought
 from ptune_core.ui.export_tab import ExportTab, show_export
 from ptune_core.ui.run_view import RunView
 from ptune_core.ui.runs_tab import RunsTab, show_run
@@ -25,8 +26,9 @@ class Page:
     Attributes:
         selected: Id of the run that the Runs tab shows.
         turns: Of showing a run.
-        adapter: Id of the run whose adapter Try and Export show: the selected one, if it has an adapter. A text box, as
-            a `gr.Dropdown` refuses its own value when the app was started again since it was filled.
+        adapter: Id of the adapter that Try and Export show: the selected run's, if it has one and none from elsewhere
+            was chosen. A text box, as a `gr.Dropdown` refuses its own value when the app was started again since it
+            was filled.
     """
 
     service: Service
@@ -57,19 +59,23 @@ class Page:
         return [self.selected, self.viewer, self.adapter]
 
 
-def then_show(event: Any, parts: Page) -> None:
-    event.success(shown(show_selected(parts)), parts.shown, parts.of_run, **EVENT)
+def then_show(event: Any, parts: Page, *, chosen: bool = False) -> None:
+    event.success(shown(show_selected(parts, chosen=chosen)), parts.shown, parts.of_run, **EVENT)
 
 
-def show_selected(parts: Page) -> Callable[..., list[Any]]:
-    """A handler that shows the selected run in every tab."""
+def show_selected(parts: Page, *, chosen: bool = False) -> Callable[..., list[Any]]:
+    """A handler that shows the selected run in every tab.
+
+    Args:
+        chosen: Whether an adapter was just chosen, so that it is shown even if it is not the selected run's.
+    """
     nothing_new = [gr.skip()] * len(parts.of_run)
     turns = parts.turns
 
     def show(run_id: str, viewer: str, adapter: str, request: gr.Request) -> list[Any]:
         def updates() -> list[Any]:
             view = parts.service.view(run_id, viewer) if run_id else None
-            return [*show_run(view, viewer), *_show_adapter(parts.service, view, viewer, adapter)]
+            return [*show_run(view, viewer), *_show_adapter(parts, view, viewer, adapter, chosen=chosen)]
 
         # The answer to the page's load, or to a deletion that was called off, may come after a run was chosen.
         return turns.answer(str(request.session_hash), updates, nothing_new)
@@ -77,20 +83,44 @@ def show_selected(parts: Page) -> Callable[..., list[Any]]:
     return show
 
 
-def _show_adapter(service: Service, view: RunView | None, viewer: str, adapter: str) -> list[Any]:
-    """Updates for `Page.of_adapter`: the adapter of `view`, else the one shown so far, else the newest."""
-    choices = service.choices(viewer)
-    ids = [run_id for _, run_id in choices]
-    if view is None or not view.has_adapter:
+def show_chosen(parts: Page) -> Callable[..., list[Any]]:
+    """A handler that shows an adapter in Try and Export, unless a problem was told instead of one."""
+
+    def show(adapter: str, viewer: str, problem: str = "") -> list[Any]:
+        if problem:
+            return [gr.skip()] * len(parts.of_adapter)
+        return _shown_adapter(parts, adapter, parts.service.choices(viewer), viewer)
+
+    return show
+
+
+def _show_adapter(parts: Page, view: RunView | None, viewer: str, adapter: str, *, chosen: bool) -> list[Any]:
+    """Updates for `Page.of_adapter`: the adapter of `view`, else the one shown so far, else the newest.
+
+    One from elsewhere, or the present state of a run, stays until another is chosen.
+    """
+    choices = parts.service.choices(viewer)
+    ids = [id for _, id in choices]
+    stays = adapter in ids and (is_brought(adapter) or adapter.endswith(NEWEST))
+    if chosen and stays:
+        return _shown_adapter(parts, adapter, choices, viewer)
+    if stays or view is None or view.id not in ids:
         if adapter in ids:  # and whatever was typed and answered there
-            views = [[gr.skip()] * len(updates) for updates in (show_adapter(None), show_export(None))]
-            return _with_choosers(adapter, choices, *views)
-        view = service.view(ids[0], viewer) if ids else None
-    return _with_choosers(view.id if view else "", choices, show_adapter(view), show_export(view))
+            return _with_choosers(parts, adapter, choices, [gr.skip()] * len(parts.try_.view), None)
+        return _shown_adapter(parts, next((id for id in ids if not id.endswith(NEWEST)), ""), choices, viewer)
+    return _shown_adapter(parts, view.id, choices, viewer)
 
 
-def _with_choosers(adapter: str, choices: list[tuple[str, str]], try_: list[Any], export: list[Any]) -> list[Any]:
+def _shown_adapter(parts: Page, adapter: str, choices: list[tuple[str, str]], viewer: str) -> list[Any]:
+    view = parts.service.adapters.view(adapter, viewer) if adapter else None
+    return _with_choosers(parts, adapter, choices, show_adapter(view), show_export(view))
+
+
+def _with_choosers(
+    parts: Page, adapter: str, choices: list[tuple[str, str]], try_: list[Any], export: list[Any] | None
+) -> list[Any]:
     choosers = [gr.update(choices=choices, value=adapter or None) for _ in range(2)]  # gradio empties those it is given
+    export = [gr.skip()] * len(parts.export.view) if export is None else export
     return [adapter, choosers[0], *try_, choosers[1], *export]
 
 

@@ -14,7 +14,6 @@ from ptune_core.errors import DataError
 from ptune_core.model.device import BaseWeights
 from ptune_core.runs import live
 from ptune_core.runs.directory import RunDirectory
-from ptune_core.runs.predictions import changed_answers
 from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Run
 from ptune_core.training.settings import RunSettings
@@ -41,7 +40,6 @@ class RunView:
         snippet: Code that uses the adapter; empty without one.
         files: Name and bytes of everything in the adapter's zip.
         score: The result beside its baselines, with Markdown; empty without one.
-        changed: On how many validation rows the adapter changes the answer; empty if that is not known.
         num_trials: Of a sweep; 0 without one.
         trial: The one of them whose adapter it is.
     """
@@ -61,7 +59,6 @@ class RunView:
     snippet: str
     files: tuple[tuple[str, int], ...]
     score: str = ""
-    changed: str = ""
     num_trials: int = 0
     trial: int | None = None
 
@@ -91,15 +88,9 @@ def view_of(run: Run, position: int) -> RunView:
         snippet=(directory.adapter / "snippet.py").read_text(encoding="utf-8") if is_there else "",
         files=_files(directory.adapter) if is_there else (),
         score=texts.score(result),
-        changed=_changed(directory) if is_there else "",
         num_trials=len(run.settings.trials) if run.settings.sweep else 0,
         trial=result.get("trial"),
     )
-
-
-def _changed(directory: RunDirectory) -> str:
-    found = changed_answers(directory.predictions)
-    return "" if found is None else texts.changed(*found)
 
 
 def row_of(run: Run) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from ptune_core.model.device import BaseWeights
+from ptune_core.runs.states import RunState
 from ptune_core.ui import texts
 from ptune_core.ui.live import Answer, alarm_list, live_plot, overlay, results_panel, run_list
 from ptune_core.ui.run_view import RunView
@@ -92,13 +93,20 @@ def show_run(view: RunView | None, viewer: str) -> list[Any]:
         gr.update(visible=True),
         f"## {texts.plain(view.name)}\n\n{view.score or view.headline}",
         gr.update(**asking),
-        gr.update(visible=view.has_adapter and not view.state.is_active),
+        _try_button(view),
         download_button(view),
         gr.update(visible=view.state.is_active),
         gr.update(visible=view.state.can_resume),
         gr.update(visible=not view.state.is_active),
         gr.update(**asking, trials=view.num_trials, turn=f"{view.trial} {view.score}"),
     ]
+
+
+def _try_button(view: RunView) -> Any:
+    """Also of a run that trains: what it knows by now."""
+    is_newest = view.state is RunState.RUNNING and view.base_weights is BaseWeights.FROZEN
+    is_there = view.has_adapter and not view.state.is_active
+    return gr.update(visible=is_newest or is_there, value=texts.TRY_NEWEST if is_newest else texts.TRY_IT)
 
 
 def download_button(view: RunView | None) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 from ptune_core.demo import DEMO
 from ptune_core.errors import RunError, SettingsError
 from ptune_core.inference.client import InferenceClient
-from ptune_core.inference.protocol import Classification, Generated, Looked, Measured
+from ptune_core.inference.protocol import Classification, Generated, Looked, Measured, Seen
 from ptune_core.model.device import BaseWeights
 from ptune_core.runs import live
 from ptune_core.runs.directory import RunDirectory
@@ -26,10 +26,12 @@ from ptune_core.runs.store import Run, Store
 from ptune_core.runs.trials import use_trial
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import texts
+from ptune_core.ui.adapters import Adapters, Owners, is_brought
 from ptune_core.ui.alarms import fix_named, name_of_retry
 from ptune_core.ui.comparison import compare
+from ptune_core.ui.downloads import content_of
 from ptune_core.ui.results import alarms_answer, alarms_of, results_answer
-from ptune_core.ui.run_view import RunView, has_adapter, view_of
+from ptune_core.ui.run_view import RunView, view_of
 from ptune_core.ui.strip import overview
 from ptune_core.ui.uploads import Uploads
 
@@ -52,8 +54,10 @@ class Service:
     ) -> None:
         self._store, self._launcher, self._inference = store, launcher, inference
         self.uploads = uploads
-        self.shared = shared
+        self.is_shared = shared
         self._device = _device_lines()
+        owners = Owners(lambda id, viewer: self._get(id, self._scope(viewer)), self._list, _owner, shared)
+        self.adapters = Adapters(owners, inference, store.data_dir / "adapters")
 
     def start(self, settings: RunSettings, token: str, *, viewer: str, key: str) -> str:
         """Put a run into the queue; its id. The same `key` again gives the same run, however often Start was pressed.
@@ -70,7 +74,7 @@ class Service:
     def _check_places(self, settings: RunSettings) -> None:
         """A shared page reads no folder of this machine for strangers."""
         self._check_base_model(settings.base_model)
-        if self.shared and any(trial.prompt_init_adapter for trial in settings.trials):
+        if self.is_shared and any(trial.prompt_init_adapter for trial in settings.trials):
             raise SettingsError(
                 "On a shared page virtual tokens cannot start from an adapter of this machine",
                 got="prompt_init_adapter",
@@ -179,14 +183,8 @@ class Service:
         self._store.move_up(run_id, self._scope(viewer))
 
     def choices(self, viewer: str) -> list[tuple[str, str]]:
-        """(what to call it, id) of every run that has an adapter, newest first."""
-        choices = []
-        for run in self._list(viewer):
-            directory = RunDirectory(run.directory)
-            if has_adapter(directory):
-                value = (directory.result() or {}).get("value")
-                choices.append((texts.adapter(run.name, value, run.created), run.id))
-        return choices
+        """(what to call it, id) of every adapter, newest first."""
+        return self.adapters.choices(viewer)
 
     def view(self, run_id: str, viewer: str) -> RunView:
         """One run, for the Runs, Try and Export tabs.
@@ -203,6 +201,8 @@ class Service:
         Raises:
             RunError: There is no such run, or it has no adapter yet.
         """
+        if is_brought(run_id):
+            return self.adapters.zip_file(run_id)
         run = self._get(run_id, None)
         path = RunDirectory(run.directory).adapter_zip
         if not path.exists():
@@ -210,23 +210,39 @@ class Service:
         what = "adapter" if run.settings.base_weights is BaseWeights.FROZEN else "tuned-model"
         return path, f"{texts.file_name(run.name)}-{what}.zip"
 
-    def classify(self, run_id: str, viewer: str, values: Mapping[str, str]) -> Classification:
+    def download(self, run_id: str, name: str, key: str) -> tuple[bytes, str]:
+        """A file of a run, and the name to give it; see `downloads.content_of`.
+
+        Raises:
+            RunError: There is no such run or file, or the key is not its own.
+        """
+        return content_of(self._get(run_id, None), name, key)
+
+    def classify(self, adapter: str, viewer: str, values: Mapping[str, str], *, compare: bool = True) -> Classification:
         """Label probabilities of the tuned model and of the base model alone.
 
         Raises:
-            PTuneError: As `InferenceClient.classify`, or there is no such run for this viewer.
+            PTuneError: As `InferenceClient.classify`, or there is no such adapter for this viewer.
         """
-        return self._inference.classify(self._adapter(run_id, viewer), [dict(values)])
+        return self._inference.classify(self.adapters.locate(adapter, viewer), [dict(values)], compare=compare)
 
     def generate(
-        self, run_id: str, viewer: str, values: Mapping[str, str], **options: Any
+        self, adapter: str, viewer: str, values: Mapping[str, str], **options: Any
     ) -> Generator[Generated, None, None]:
         """The texts of both models as they grow. Closing the iterator stops the models.
 
         Raises:
-            PTuneError: As `InferenceClient.generate`, or there is no such run for this viewer.
+            PTuneError: As `InferenceClient.generate`, or there is no such adapter for this viewer.
         """
-        yield from self._inference.generate(self._adapter(run_id, viewer), values, **options)
+        yield from self._inference.generate(self.adapters.locate(adapter, viewer), values, **options)
+
+    def seen(self, adapter: str, viewer: str, values: Mapping[str, str]) -> Seen:
+        """What the tuned model sees, token by token.
+
+        Raises:
+            PTuneError: As `InferenceClient.preview`, or there is no such adapter for this viewer.
+        """
+        return self._inference.preview(self.adapters.locate(adapter, viewer), values)
 
     def look(self, fields: Mapping[str, object]) -> Looked:
         """What a base model would see of a row in a template; `fields` as `InferenceClient.look`.
@@ -243,18 +259,12 @@ class Service:
         return self._inference.measure(fields)
 
     def _check_base_model(self, base_model: str) -> None:
-        if self.shared and base_model != DEMO and Path(base_model).exists():
+        if self.is_shared and base_model != DEMO and Path(base_model).exists():
             raise SettingsError(
                 "On a shared page a base model cannot be a folder of this machine",
                 got=base_model,
                 needed="'demo' or a Hub id such as openai-community/gpt2",
             )
-
-    def _adapter(self, run_id: str, viewer: str) -> Path:
-        directory = RunDirectory(self._get(run_id, self._scope(viewer)).directory)
-        if not has_adapter(directory):
-            raise RunError("This run has no adapter yet", remedy=_WAIT)
-        return directory.adapter
 
     def _list(self, viewer: str) -> list[Run]:
         return [run for run in self._store.list(self._scope(viewer)) if RunDirectory(run.directory).exists()]
@@ -267,7 +277,7 @@ class Service:
 
     def _scope(self, viewer: str) -> str | None:
         """Whose runs this viewer may see: None is everybody's."""
-        return _owner(viewer) if self.shared else None
+        return _owner(viewer) if self.is_shared else None
 
 
 def _owner(viewer: str) -> str:

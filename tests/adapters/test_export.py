@@ -20,8 +20,9 @@ import yaml
 import ptune_core
 from ptune_core.adapters import ptune_loader
 from ptune_core.adapters.card import model_card
-from ptune_core.adapters.export import EXPORTED, export_adapter, export_zip
+from ptune_core.adapters.export import export_adapter, export_zip
 from ptune_core.adapters.format import load_adapter
+from ptune_core.adapters.names import EXPORTED
 from ptune_core.adapters.snippet import snippet
 from ptune_core.demo import DEMO, DEMO_MODEL
 from ptune_core.errors import AdapterError

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from ptune_core.errors import AdapterError, DataError, InferenceError
-from ptune_core.inference.batch import ROWS_PER_REQUEST, InProcess, classify_file, escape_formula
+from ptune_core.inference.batch import (
+    ROWS_PER_REQUEST,
+    InProcess,
+    Progress,
+    classify_file,
+    escape_formula,
+    label_file,
+)
 from ptune_core.inference.client import InferenceClient
 from ptune_core.inference.protocol import Classification, Description
 from ptune_core.model.device import BaseWeights
@@ -28,7 +35,7 @@ class ByLength:
     def describe(self, adapter: Path) -> Description:
         return {
             "task": self.task, "columns": self.columns, "data_columns": self.data_columns, "labels": ["short", "long"],
-            "template": "", "base_model": "", "revision": None, "base_weights": BaseWeights.FROZEN,
+            "target": "label", "template": "", "base_model": "", "revision": None, "base_weights": BaseWeights.FROZEN,
             "num_virtual_tokens": 1, "is_chat": False,
         }  # fmt: skip
 
@@ -182,3 +189,26 @@ def test_this_process_and_the_inference_process_say_the_same(tiny_gpt2: Path, tm
     for one, other in zip(here, there, strict=True):
         assert float(one["p_positive"]) == pytest.approx(float(other["p_positive"]), abs=2e-6)
         assert float(one["p_positive"]) + float(one["p_negative"]) == pytest.approx(1, abs=2e-6)
+
+
+def test_labels_that_are_there_are_compared(tmp_path: Path) -> None:
+    source = write_csv(
+        tmp_path / "in.csv", ["text", "label"], ["a", "short"], ["b" * 99, "short"], ["c", "odd"], ["", "short"]
+    )
+    report = classify_file(ADAPTER, source, tmp_path / "out.csv", classifier=ByLength())
+    assert (report.known, report.right, report.blank) == (2, 1, 1)
+    assert report.head[0] == ("text", "input_label", "label", "p_short", "p_long") and len(report.head) == 5
+    assert "1 of 2 rows that bring a label: 0.500" in str(report)
+
+
+def test_progress_is_told_and_a_file_given_up_leaves_nothing(tmp_path: Path) -> None:
+    source = write_csv(tmp_path / "in.csv", ["text"], *[["a"]] * (ROWS_PER_REQUEST + 1))
+    total, output = ROWS_PER_REQUEST + 1, tmp_path / "out" / "out.csv"
+    output.parent.mkdir()
+    labelling = label_file(ADAPTER, source, output, classifier=ByLength())
+    assert list(labelling) == [Progress(done, total) for done in (0, ROWS_PER_REQUEST, total)] and output.exists()
+    output.unlink()
+    labelling = label_file(ADAPTER, source, output, classifier=ByLength())
+    assert [next(labelling).done, next(labelling).done] == [0, ROWS_PER_REQUEST]
+    labelling.close()
+    assert list(output.parent.iterdir()) == []

@@ -13,7 +13,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from ptune_core.adapters.format import load_adapter
 from ptune_core.errors import AdapterError, BaseModelError, DataError, InferenceError, OutOfMemory
 from ptune_core.inference.engine import NO_HEAD_NOTE, Engine, check_gpu_room
-from ptune_core.inference.protocol import Classification, Classify, Describe, Generate, Generated, Preview
+from ptune_core.inference.protocol import (
+    Classification,
+    Classify,
+    Describe,
+    Generate,
+    Generated,
+    Import,
+    Preview,
+    Usage,
+)
 from ptune_core.model import prompted
 from ptune_core.model.base import load_base_model
 from ptune_core.prompt.template import TargetKind, parse_template
@@ -68,14 +77,37 @@ def test_both_panes_are_what_transformers_computes(base: Path, make_adapter) -> 
         assert abs(tuned[0] - alone[0]) > 1e-3
 
 
-def test_adapters_are_swapped_without_a_trace(tiny_gpt2: Path, make_adapter) -> None:
+def test_adapters_are_swapped_without_a_trace_over_a_base_model_loaded_once(
+    tiny_gpt2: Path, make_adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, other = (make_adapter(tiny_gpt2, AFTER, labels=LABELS, seed=seed) for seed in (1, 2))
     alone = classify(Engine(), one, TEXTS), classify(Engine(), other, TEXTS)
-    engine = Engine()
+    engine, loaded = Engine(), []
+
+    def load(id: str, **options: object) -> object:
+        loaded.append(id)
+        return load_base_model(id, **options)
+
+    monkeypatch.setattr("ptune_core.inference.engine.load_base_model", load)
     for _ in range(2):
         assert (classify(engine, one, TEXTS), classify(engine, other, TEXTS)) == alone
+    assert loaded == [str(tiny_gpt2)]
     assert alone[0]["base"] == alone[1]["base"]
     assert alone[0]["tuned"] != alone[1]["tuned"]
+
+
+def test_an_adapter_from_elsewhere_is_taken_in_and_used(tiny_gpt2: Path, tmp_path: Path, make_adapter) -> None:
+    theirs = make_adapter("someone/their-model", "[P*4] {text}[ANSWER:answer]")
+    for name in ("ptune.json", "prompt_encoder.safetensors"):  # which PEFT does not write
+        (theirs / name).unlink(missing_ok=True)
+    engine = Engine()
+    usage = Usage(base_model=str(tiny_gpt2), answers=LABELS)
+    request = Import(adapter=str(theirs), out=str(tmp_path / "taken-in"), usage=usage)
+    assert engine.base_key(request) is None
+    (about,) = engine.answer(request)
+    assert (about["task"], about["labels"], about["base_model"]) == ("classify", list(LABELS), str(tiny_gpt2))
+    ours = make_adapter(tiny_gpt2, "[P*4] {text}[ANSWER:answer]", labels=LABELS, max_length=None)  # the same vectors
+    assert classify(engine, tmp_path / "taken-in" / "adapter", TEXTS) == classify(engine, ours, TEXTS)
 
 
 def test_rows_do_not_influence_each_other(base: Path, make_adapter) -> None:
@@ -209,6 +241,7 @@ def test_describe_says_what_the_page_needs(make_adapter) -> None:
         "task": "classify",
         "columns": ["text"],
         "data_columns": {},
+        "target": "label",
         "labels": ["negative", "positive"],
         "template": AFTER,
         "base_model": "someone/not-here",

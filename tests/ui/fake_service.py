@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from ptune_core.errors import NotOnThisMachine, RunError
+from ptune_core.errors import AdapterError, NotOnThisMachine, RunError
+from ptune_core.inference.batch import BatchReport, Progress
 from ptune_core.inference.protocol import Look, Measure, build_request
 from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Run
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import texts
+from ptune_core.ui.adapter_view import AdapterView, Origin
+from ptune_core.ui.adapters import NEWEST, is_brought
 from ptune_core.ui.results import results_answer
 from ptune_core.ui.run_view import RunView
 from ptune_core.ui.uploads import Uploads
@@ -95,12 +98,13 @@ class FakeService:
         self.keys: dict[str, str] = {}
         self.tries: list[dict[str, str]] = []
         self.polls: list[dict[str, Any]] = []
-        self.shared = False
+        self.is_shared = False
         self.moved: list[str] = []
         self.outlines: Any = None
         self.fixed: list[tuple[str, str]] = []
         self.used: list[tuple[str, int]] = []
         self.directory = directory
+        self.adapters = FakeAdapters(self)
 
     def add(self, **fields: Any) -> FakeRun:
         run = FakeRun(f"{len(self.runs):016x}", RunSettings(name=f"run {len(self.runs)}"), **fields)
@@ -189,7 +193,8 @@ class FakeService:
 
     def choices(self, viewer: str) -> list[tuple[str, str]]:
         runs = reversed(self.runs.values())
-        return [(run.settings.name, run.id) for run in runs if not run.state.is_active]
+        found = [(run.settings.name, run.id + NEWEST * run.state.is_active) for run in runs]
+        return [*found, *((name, id) for id, name in self.adapters.brought.items())]
 
     def view(self, run_id: str, viewer: str) -> RunView:
         run = self._get(run_id)
@@ -236,9 +241,18 @@ class FakeService:
         self._get(run_id)
         return self.zip, "demo-adapter.zip"
 
-    def classify(self, run_id: str, viewer: str, values: Mapping[str, str]) -> dict[str, Any]:
+    def download(self, run_id: str, name: str, key: str) -> tuple[bytes, str]:
+        self._get(run_id)
+        return b"max_steps: 300", name
+
+    def classify(self, adapter: str, viewer: str, values: Mapping[str, str], *, compare: bool = True) -> dict[str, Any]:
         self.tries.append(dict(values))
-        return {"labels": ["negative", "positive"], "tuned": [[0.03, 0.97]], "base": [[0.49, 0.51]], "note": ""}
+        base = [[0.49, 0.51]] if compare else None
+        return {"labels": ["negative", "positive"], "tuned": [[0.03, 0.97]], "base": base, "note": ""}
+
+    def seen(self, adapter: str, viewer: str, values: Mapping[str, str]) -> dict[str, Any]:
+        pieces = [{"text": "v1", "kind": "virtual"}, {"text": values["text"], "kind": "text"}]
+        return {"pieces": pieces, "length": 2, "max_length": 64, "num_virtual_tokens": 1}
 
     def generate(
         self, run_id: str, viewer: str, values: Mapping[str, str], **options: Any
@@ -268,7 +282,50 @@ class FakeService:
         return self.runs[run_id]
 
 
-_SAMPLES = [
+class FakeAdapters:
+    """The public methods of `Adapters`."""
+
+    def __init__(self, service: FakeService) -> None:
+        self._service = service
+        self.brought: dict[str, str] = {}
+        self.is_chat = False
+
+    def view(self, id: str, viewer: str) -> AdapterView:
+        origin = Origin.IMPORTED if is_brought(id) else Origin.NEWEST if id.endswith(NEWEST) else Origin.RUN
+        run = None if origin is Origin.IMPORTED else self._service._get(id.removesuffix(NEWEST))
+        return AdapterView(
+            id=id, name=self.brought[id] if run is None else run.settings.name, origin=origin, about="2 labels",
+            proof="", columns=("text",), labels=("negative", "positive") if run is None else run.labels, is_head=False,
+            is_chat=self.is_chat, examples=tuple({"text": row["text"]} for row in _SAMPLES),
+            base_weights=RunSettings().base_weights, base_model="demo", template="[P*8] {text} [ANSWER:label]",
+            answers={}, num_virtual_tokens=8, card="---\ntags: []\n---\n# A card\n",
+            snippet="from peft import PeftModel\n",
+            files=(("adapter_config.json", 512), ("adapter_model.safetensors", 8300)),
+            downloads=() if run is None else (("Settings (YAML)", f"downloads/{id}/settings.yaml?key=k"),),
+        )  # fmt: skip
+
+    def locate(self, id: str, viewer: str) -> Path:
+        return Path(self.view(id, viewer).id)
+
+    def bring(self, paths: list[Path], viewer: str, usage: Any) -> str:
+        if paths[0].stat().st_size == 0:
+            raise AdapterError("The adapter bad.zip cannot be used", got="\n1. one thing\n2. another")
+        id = f"{len(self.brought):032x}"
+        self.brought[id] = paths[0].stem
+        return id
+
+    def remove(self, id: str, viewer: str) -> None:
+        del self.brought[id]
+
+    def label(self, id: str, viewer: str, source: Path, output: Path) -> Generator[Progress, None, BatchReport]:
+        for done in (0, 2):
+            yield Progress(done, 2)
+        output.write_text("text,label\na,positive\nb,positive\n")
+        head = (("text", "label"), ("a", "positive"), ("b", "positive"))
+        return BatchReport(output, {"positive": 2}, 0, (), {"text": "text"}, known=2, right=1, head=head)
+
+
+_SAMPLES: list[dict[str, Any]] = [
     {"row": 3, "text": "The soup was cold and nobody cared.", "label": "negative", "predicted": "negative", "p": 0.91},
     {"row": 9, "text": "I would go again tomorrow.", "label": "positive", "predicted": "positive", "p": 0.88},
     {"row": 12, "text": "Not the worst evening, in the end.", "label": "positive", "predicted": "negative", "p": 0.61},

@@ -120,7 +120,7 @@ def test_values_must_be_the_templates_columns(service: Any) -> None:
 
 def test_strangers_need_a_key_that_cannot_be_guessed(service: Any) -> None:
     # Without one everybody who left it out would have had the same runs.
-    service.shared = True
+    service.is_shared = True
     for viewer in ("", "anna", "a" * 65):
         with pytest.raises(SettingsError, match="nobody can guess"):
             Api(service).list_runs(viewer)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 import ptune_core
 from ptune_core.demo import DEMO_TEMPLATE
@@ -36,11 +38,14 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 base, adapter, text, words = sys.argv[1], sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
 tokenizer = AutoTokenizer.from_pretrained(base)
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter).eval()
-with torch.no_grad():
-    logits = model(input_ids=torch.tensor([tokenizer.encode(text)])).logits[0, -1]
 first = [tokenizer.encode(word, add_special_tokens=False)[0] for word in words.values()]
-print(json.dumps(dict(zip(words, logits[first].softmax(0).tolist()))))
+alone = AutoModelForCausalLM.from_pretrained(base).eval()
+said = {}
+for name, model in (("base", alone), ("tuned", PeftModel.from_pretrained(alone, adapter).eval())):
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([tokenizer.encode(text)])).logits[0, -1]
+    said[name] = dict(zip(words, logits[first].softmax(0).tolist()))
+print(json.dumps(said))
 """
 
 
@@ -107,6 +112,12 @@ def loss_steps(page: Page) -> list[int]:
     return steps
 
 
+def percentages(pane: Locator) -> dict[str, float]:
+    """Label -> what stands beside its bar."""
+    bars = [bar.split() for bar in pane.locator(".bar").all_inner_texts()]
+    return {label: float(percent.removesuffix("%")) for label, percent in bars}
+
+
 def wait_for_step(page: Page, step: int) -> None:
     page.wait_for_function(
         "step => (document.querySelector('#plot .lp-loss')?.data?.[0].x.at(-1) ?? 0) >= step", arg=step, timeout=SLOW
@@ -125,12 +136,9 @@ def test_train_try_download_and_the_zip_says_the_same_in_peft(
     page.click("#try-it")
     page.fill("#try-input-0 textarea", "the film was great")
     page.click("#classify")
-    tuned = page.locator("#tuned-label")
+    tuned, base = page.locator("#tuned-answer"), page.locator("#base-answer")
     expect(tuned).to_contain_text("%", timeout=SLOW)
-    shown = {
-        lines[0]: int(lines[-1].removesuffix("%"))
-        for lines in (text.split() for text in tuned.locator(".confidence-set").all_inner_texts())
-    }
+    shown, shown_of_base = percentages(tuned), percentages(base)
     with page.expect_download() as download:
         page.click("#download")
     with zipfile.ZipFile(download.value.path()) as archive:
@@ -140,8 +148,20 @@ def test_train_try_download_and_the_zip_says_the_same_in_peft(
     arguments = [str(tiny_gpt2), str(tmp_path / "adapter"), "the film was great", words]
     fresh = subprocess.run([sys.executable, "-c", USE_IN_PEFT, *arguments], capture_output=True, text=True, check=True)
     in_peft = json.loads(fresh.stdout)
-    assert shown.keys() == in_peft.keys()
-    assert {label: abs(100 * p - shown[label]) < 0.51 for label, p in in_peft.items()} == dict.fromkeys(shown, True)
+    for of_page, alone in ((shown, in_peft["tuned"]), (shown_of_base, in_peft["base"])):
+        assert of_page.keys() == alone.keys()
+        assert {label: abs(100 * p - of_page[label]) < 0.51 for label, p in alone.items()} == dict.fromkeys(alone, True)
+    assert in_peft["tuned"] != in_peft["base"]
+
+    # A stranger's adapter is tried on the same page, over the base model that is loaded: the zip just downloaded.
+    with page.expect_file_chooser() as chooser:
+        page.click("#try-bring")
+    shutil.copy(download.value.path(), tmp_path / "again.zip")
+    chooser.value.set_files(tmp_path / "again.zip")
+    expect(page.locator("#try-adapter input")).to_have_value(re.compile("again"), timeout=SLOW)
+    page.click("#classify")
+    expect(tuned).to_contain_text("%", timeout=SLOW)
+    assert (percentages(tuned), percentages(base)) == (shown, shown_of_base)
 
 
 def test_a_killed_app_finds_its_run_again(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,8 +33,8 @@ def test_generating_run_streams_two_panes(site: str, service: Any, new_page: New
     page.click("#try-it")
     page.fill("#try-input-0 textarea", "Once upon")
     page.click("#generate")
-    expect(page.locator("#tuned-text textarea")).to_have_value("once once once once once ")
-    expect(page.locator("#base-text textarea")).to_have_value("and and and and and ")
+    expect(page.locator("#tuned-answer .written")).to_have_text("once once once once once ")
+    expect(page.locator("#base-answer .written")).to_have_text("and and and and and ")
     assert service.tries == [{"text": "Once upon"}]
 
 
@@ -45,8 +46,8 @@ def test_classifying_shows_both_models(site: str, service: Any, new_page: NewPag
     page.locator("#try-examples button").nth(1).click()
     expect(page.locator("#try-input-0 textarea")).to_have_value("I would go again tomorrow.")
     page.click("#classify")
-    expect(page.locator("#tuned-label")).to_contain_text("97%")
-    expect(page.locator("#base-label")).to_contain_text("51%")
+    expect(page.locator("#tuned-answer")).to_contain_text("97%")
+    expect(page.locator("#base-answer")).to_contain_text("51%")
     assert service.tries == [{"text": "I would go again tomorrow."}]
 
 
@@ -104,8 +105,8 @@ def test_a_new_request_clears_the_answer_before_and_says_that_it_works(
     run, answer = service.add(step=10, state=RunState.FINISHED), threading.Event()
     classify = service.classify
 
-    def slow(run_id: str, viewer: str, values: dict[str, str]) -> Any:
-        found = classify(run_id, viewer, values)
+    def slow(adapter: str, viewer: str, values: dict[str, str], **options: Any) -> Any:
+        found = classify(adapter, viewer, values, **options)
         if values["text"] == "slow":
             answer.wait(60)
             found["tuned"] = [[0.89, 0.11]]
@@ -115,7 +116,7 @@ def test_a_new_request_clears_the_answer_before_and_says_that_it_works(
     page = new_page()
     open_run(page, site, run.id)
     page.click("#try-it")
-    tuned, working = page.locator("#tuned-label"), page.locator("#try-working .working")
+    tuned, working = page.locator("#tuned-answer"), page.locator("#try-working .working")
     page.fill("#try-input-0 textarea", "quick")
     page.click("#classify")
     expect(tuned).to_contain_text("97%")
@@ -132,7 +133,7 @@ def test_a_new_request_clears_the_answer_before_and_says_that_it_works(
     expect(tuned).to_contain_text("97%")
     page.fill("#try-input-0 textarea", " ")
     page.click("#classify")
-    expect(page.locator(".toast-wrap")).to_contain_text("There is no text yet")
+    expect(page.locator("#try-problem")).to_contain_text("There is no text yet")
     expect(working).to_have_count(0)
     assert [values["text"] for values in service.tries] == ["quick", "slow", "later"]
 
@@ -156,8 +157,74 @@ def test_a_generation_can_be_stopped(
     page.click("#try-it")
     page.fill("#try-input-0 textarea", "Once upon")
     page.keyboard.press("Shift+Enter")
-    expect(page.locator("#tuned-text textarea")).to_have_value("once")
+    expect(page.locator("#tuned-answer .written")).to_have_text("once")
     page.click("#try-stop")
     expect(page.locator("#try-stop")).to_be_hidden()
     expect(page.locator("#try-working .working")).to_have_count(0)
     assert closed.wait(60), "the model goes on"
+
+
+def test_a_file_in_and_the_labelled_file_out(site: str, service: Any, new_page: NewPage, tmp_path: Path) -> None:
+    run = service.add(step=10, state=RunState.FINISHED)
+    page = new_page()
+    open_run(page, site, run.id)
+    page.click("#try-it")
+    expect(page.locator("#try-about")).to_contain_text("2 labels")
+    for pane in ("#base-answer", "#tuned-answer"):
+        expect(page.locator(pane)).to_be_hidden()  # nothing stands empty before the first answer
+    page.locator("#batch button").first.click()
+    (tmp_path / "mine.csv").write_text("text,label\na,positive\nb,negative\n")
+    page.set_input_files("#batch-file input[type=file]", tmp_path / "mine.csv")
+    expect(page.locator("#batch-file")).to_contain_text("mine")
+    page.click("#batch-label")
+    expect(page.locator("#batch-said")).to_contain_text("Accuracy 50.0%")
+    with page.expect_download() as download:
+        page.click("#batch-download")
+    assert download.value.path().read_text() == "text,label\na,positive\nb,positive\n"
+    assert download.value.suggested_filename == "mine-labelled.csv"
+
+
+def test_an_adapter_from_elsewhere_is_brought_tried_and_removed(
+    site: str, service: Any, new_page: NewPage, tmp_path: Path
+) -> None:
+    run = service.add(step=10, state=RunState.FINISHED)
+    page = new_page()
+    open_run(page, site, run.id)
+    page.click("#try-it")
+    page.fill("#try-input-0 textarea", "typed before")
+
+    def bring(name: str, content: bytes) -> None:
+        (tmp_path / name).write_bytes(content)
+        with page.expect_file_chooser() as chooser:
+            page.click("#try-bring")
+        chooser.value.set_files(tmp_path / name)
+
+    bring("bad.zip", b"")
+    expect(page.locator("#try-bring-problem")).to_contain_text("2. another")
+    bring("good.zip", b"PK")
+    expect(page.locator("#try-adapter input")).to_have_value("good")
+    expect(page.locator("#try-bring-problem .problem")).to_have_count(0)
+    expect(page.locator("#try-input-0 textarea")).to_have_value("typed before")
+    page.click("#classify")
+    expect(page.locator("#tuned-answer")).to_contain_text("97%")
+    expect(page.locator("#try-usage")).to_be_visible()
+    page.get_by_role("tab", name="Export").click()
+    expect(page.locator("#export-adapter input")).to_have_value("good")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.click("#export-remove")
+    expect(page.locator("#export-adapter input")).to_have_value("run 0")
+    assert service.adapters.brought == {}
+
+
+def test_a_run_that_trains_offers_its_newest_state(site: str, service: Any, new_page: NewPage) -> None:
+    run = service.add(step=10)
+    page = new_page()
+    open_run(page, site, run.id)
+    expect(page.locator("#try-it")).to_have_text("Try newest")
+    page.click("#try-it")
+    expect(page.locator("#try-body")).to_be_visible()
+    page.fill("#try-input-0 textarea", "good")
+    page.click("#classify")
+    expect(page.locator("#tuned-answer")).to_contain_text("97%")
+    page.get_by_role("tab", name="Export").click()
+    expect(page.locator("#export-message")).to_contain_text("when the run has ended")
