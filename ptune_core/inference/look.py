@@ -35,8 +35,9 @@ class Outlines:
         """
         key = (request.base_model, request.revision, target, stamp_of(request.base_model))
         if key not in self._outlines:
-            options = {"revision": request.revision, "fetch": request.fetch}
-            self._outlines[key] = load_outline(request.base_model, target=target, **options)
+            self._outlines[key] = load_outline(
+                request.base_model, target=target, revision=request.revision, fetch=request.fetch
+            )
         self._outlines.move_to_end(key)
         if len(self._outlines) > MAX_OUTLINES:
             self._outlines.popitem(last=False)

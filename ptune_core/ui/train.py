@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 
@@ -109,7 +110,8 @@ def wire_train(tab: TrainTab, handlers: TrainHandlers) -> None:
     follow_lengths(data.roles.roles(shown(handlers.show_data), **{**show, **latest}), tab, handlers)
     follow_lengths(prompt.template.blur(shown(handlers.show_data), **show), tab, handlers)
     data.few.change(shown(handlers.show_data), **{**show, **latest})
-    for control in (tab.settings["revision"], tab.settings["max_length"]):
+    controls: list[Any] = [tab.settings["revision"], tab.settings["max_length"]]  # of kinds that have these events
+    for control in controls:
         control.change(shown(handlers.ask_again), of_row, prompt.preview, **latest)
         follow_lengths(control.blur(shown(handlers.show_data), **show), tab, handlers)
     data.answers.words(shown(handlers.ask_again), of_row, prompt.preview, **latest)
