@@ -221,12 +221,8 @@ class Trial:
 
     def _evaluated(self, event: Evaluated, seconds: float) -> None:
         evaluation, task = event.evaluation, self.lesson.task
-        line: dict[str, Any] = {
-            "loss": evaluation.loss,
-            "value": evaluation.value,
-            "best": event.best,
-            "seconds": seconds,
-        }
+        line: dict[str, Any] = {"loss": evaluation.loss, "value": evaluation.value, "best": event.best}
+        line["seconds"] = seconds
         if isinstance(task, LabelTask):
             line["macro_f1"] = macro_f1(self.lesson.confusion(evaluation))
             if evaluation.only is not None:
