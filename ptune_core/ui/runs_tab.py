@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,16 @@ from ptune_core.model.device import BaseWeights
 from ptune_core.ui import texts
 from ptune_core.ui.live import Answer, live_plot, run_list
 from ptune_core.ui.run_view import RunView
-from ptune_core.ui.show import inline_problems, inline_warning
+from ptune_core.ui.show import EVENT, inline_problems, inline_warning
+
+# Pages that come neither by https nor from this machine have no clipboard: then the link is shown instead.
+_COPY_LINK = f"""async () => {{
+  const run = new URL(location).searchParams.get('run'), link = new URL(location.pathname, location);
+  if (run) link.searchParams.set('run', run);
+  if (!navigator.clipboard) {{ prompt({json.dumps(texts.COPY_LINK)}, link); return {json.dumps(texts.COPY_LINK)}; }}
+  await navigator.clipboard.writeText(link);
+  return {json.dumps(texts.LINK_COPIED)};
+}}"""
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,8 @@ def build_runs(poll: Answer, period: int) -> RunsTab:
                     stop = gr.Button("Stop and keep the result", size="sm", elem_id="stop")
                     resume = gr.Button("Resume", variant="primary", size="sm", elem_id="resume")
                     delete = gr.Button("Delete", size="sm", elem_id="delete")
+                    copy = gr.Button(texts.COPY_LINK, size="sm", elem_id="copy-link")
+                    copy.click(None, None, copy, js=_COPY_LINK, **EVENT)
                 problem = gr.Markdown(visible=False, elem_id="run-problem")
                 plot = live_plot(poll, period, "plot")
                 with gr.Accordion("Settings of this run", open=False):
