@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,16 @@ from ptune_core.runs.states import RunState
 from ptune_core.ui import texts
 from ptune_core.ui.live import Answer, alarm_list, live_plot, overlay, results_panel, run_list
 from ptune_core.ui.run_view import RunView
+from ptune_core.ui.show import EVENT
+
+# Pages that come neither by https nor from this machine have no clipboard: then the link is shown instead.
+_COPY_LINK = f"""async () => {{
+  const run = new URL(location).searchParams.get('run'), link = new URL(location.pathname, location);
+  if (run) link.searchParams.set('run', run);
+  if (!navigator.clipboard) {{ prompt({json.dumps(texts.COPY_LINK)}, link); return {json.dumps(texts.COPY_LINK)}; }}
+  await navigator.clipboard.writeText(link);
+  return {json.dumps(texts.LINK_COPIED)};
+}}"""
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,8 @@ def build_runs(ask: RunQuestions, period: int) -> RunsTab:
                     stop = gr.Button("Stop and keep the result", size="sm", elem_id="stop")
                     resume = gr.Button("Resume", variant="primary", size="sm", elem_id="resume")
                     delete = gr.Button("Delete", size="sm", elem_id="delete")
+                    copy = gr.Button(texts.COPY_LINK, size="sm", elem_id="copy-link")
+                    copy.click(None, None, copy, js=_COPY_LINK, **EVENT)
                 alarms = alarm_list(ask.alarms, period, "run-problem")
                 plot = live_plot(ask.poll, period, "plot")
                 results = results_panel(ask.results, period, "results")

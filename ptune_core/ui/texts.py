@@ -108,6 +108,7 @@ STRIP: dict[str, Any] = {
 }
 """What the strip's script says by itself."""
 
+COPY_LINK, LINK_COPIED = "Copy link", "Link copied"
 DID_NOT_WORK = "This did not work"
 UNEXPECTED = (
     "Something went wrong inside PTune; your data and runs are untouched. Try again, or reload the page. "
@@ -153,8 +154,9 @@ def training(
 def ended(names: Sequence[str], said: str) -> list[str]:
     """How the newest run ended, in less and less room."""
     short = re.sub(r" \(.*?\)", "", said)
+    first, _, result = short.partition(". ")
     lines = [*(f"Ready · {name} · {said}" for name in names), f"{names[-1]} · {short}", short]
-    return [*lines, short.partition(". ")[2] or short]
+    return [*lines, result.partition(". ")[0].rstrip(".") or first]
 
 
 def in_queue(place: int, name: str) -> str:

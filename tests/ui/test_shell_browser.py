@@ -109,6 +109,15 @@ def test_who_wants_to_know_is_notified_at_the_end(site: str, service: Any, new_p
     expect(button).to_be_hidden()
 
 
+def test_the_link_of_a_run_can_be_copied_and_leads_back_to_it(site: str, service: Any, new_page: NewPage) -> None:
+    run = service.add(step=5, state=RunState.FINISHED)
+    page = new_page(permissions=["clipboard-read", "clipboard-write"])
+    page.goto(f"{site}?run={run.id}&__theme=light")
+    page.click("#copy-link")
+    expect(page.locator("#copy-link")).to_have_text(texts.LINK_COPIED)
+    assert page.evaluate("navigator.clipboard.readText()") == f"{site}?run={run.id}"
+
+
 def test_a_run_that_is_not_there_is_told_and_the_message_can_be_closed(site: str, new_page: NewPage) -> None:
     page = new_page()
     page.goto(f"{site}?run=ffffffffffffffff")

@@ -93,7 +93,7 @@ def test_an_end_is_told_in_less_room_without_the_baselines() -> None:
     said = "Done after 52 s. Accuracy 0.942 (before: zero-shot 0.520, majority 0.510)."
     lines = texts.ended(["demo on reviews.csv", "reviews.csv"], said)
     assert lines[0] == f"Ready · demo on reviews.csv · {said}"
-    assert lines[-1] == "Accuracy 0.942." and [len(line) for line in lines] == sorted(map(len, lines), reverse=True)
+    assert lines[-1] == "Accuracy 0.942" and [len(line) for line in lines] == sorted(map(len, lines), reverse=True)
 
 
 def test_a_gpu_is_named_with_its_memory() -> None:
