@@ -28,6 +28,7 @@ class RunsTab:
     stop: gr.Button
     resume: gr.Button
     delete: gr.Button
+    copy_settings: gr.Button
     settings: gr.Code
 
     @property
@@ -56,8 +57,11 @@ def build_runs(poll: Answer, period: int) -> RunsTab:
                 problem = gr.Markdown(visible=False, elem_id="run-problem")
                 plot = live_plot(poll, period, "plot")
                 with gr.Accordion("Settings of this run", open=False):
+                    copy_settings = gr.Button("Copy settings to the form", size="sm", elem_id="copy-settings")
                     settings = gr.Code(language="yaml", show_label=False, interactive=False, elem_id="run-settings")
-    return RunsTab(all_runs, plot, title, problem, detail, try_it, download, stop, resume, delete, settings)
+    return RunsTab(
+        all_runs, plot, title, problem, detail, try_it, download, stop, resume, delete, copy_settings, settings
+    )
 
 
 def show_run(view: RunView | None, viewer: str) -> list[Any]:

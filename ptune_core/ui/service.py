@@ -13,6 +13,7 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ptune_core.data.table import Table
 from ptune_core.demo import DEMO
 from ptune_core.errors import RunError, SettingsError
 from ptune_core.inference.client import InferenceClient
@@ -25,6 +26,7 @@ from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Run, Store
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import texts
+from ptune_core.ui.measuring import Measures
 from ptune_core.ui.run_view import ENDED_BADLY, RunView, has_adapter, row_of, view_of
 from ptune_core.ui.uploads import Uploads
 
@@ -48,7 +50,26 @@ class Service:
         self._store, self._launcher, self._inference = store, launcher, inference
         self.uploads = uploads
         self._shared = shared
+        self.measures = Measures(store.data_dir)
         self._device = _device_line()
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether strangers share this page."""
+        return self._shared
+
+    def active(self) -> int:
+        """How many runs come before one that is started now, whoever's they are."""
+        return sum(run.state.is_active for run in self._store.list(None))
+
+    def measure(self, viewer: str, settings: RunSettings, table: Table) -> None:
+        """Begin to measure what a run would take.
+
+        Raises:
+            PTuneError: A run trains, somebody else measures, or a shared page is asked for a local folder.
+        """
+        self._check_places(settings)
+        self.measures.start(viewer, settings, table.path.parent)
 
     def start(self, settings: RunSettings, token: str, *, viewer: str, key: str) -> str:
         """Put a run into the queue; its id. The same `key` again gives the same run, however often Start was pressed.
@@ -56,6 +77,11 @@ class Service:
         Raises:
             PTuneError: The data are gone, there is no room for the run, or a shared page is asked for a local folder.
         """
+        self._check_places(settings)
+        table = self.uploads.open(token)
+        return self._store.submit(settings, table, owner=_owner(viewer), key=key)
+
+    def _check_places(self, settings: RunSettings) -> None:
         if self._shared and any(trial.prompt_init_adapter for trial in settings.trials):
             raise SettingsError(
                 "On a shared page virtual tokens cannot start from an adapter of this machine",
@@ -68,8 +94,6 @@ class Service:
                 got=settings.base_model,
                 needed="'demo' or a Hub id such as openai-community/gpt2",
             )
-        table = self.uploads.open(token)
-        return self._store.submit(settings, table, owner=_owner(viewer), key=key)
 
     def stop(self, run_id: str, viewer: str) -> None:
         """Stop the run and keep its result; one that waits is taken from the queue.

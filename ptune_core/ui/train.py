@@ -7,61 +7,56 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from ptune_core.demo import DEMO
-from ptune_core.model.catalogue import CATALOGUE
-from ptune_core.ui import form, texts
+from ptune_core.ui import texts
 from ptune_core.ui.data_card import DataCard, build_data_card
-from ptune_core.ui.live import newest_run
+from ptune_core.ui.model_card import ModelCard, build_model_card
 from ptune_core.ui.prompt_card import PromptCard, build_prompt_card
+from ptune_core.ui.run_card import RunCard, build_run_card
 from ptune_core.ui.show import EVENT, shown
 from ptune_core.ui.train_handlers import TrainHandlers
-from ptune_core.ui.tuning_card import build_tuning_controls
+from ptune_core.ui.tuning_card import TuningCard, build_tuning_card
 
 
 @dataclass(frozen=True)
 class TrainTab:
-    """What the page wires to other tabs."""
+    """The cards, and of them what the page wires to other tabs."""
 
+    model: ModelCard
     data: DataCard
     prompt: PromptCard
-    base_model: gr.Dropdown
-    settings: dict[str, gr.components.Component]
-    start: gr.Button
-    message: gr.Markdown
-    newest: gr.HTML
-    key: gr.Textbox
+    tuning: TuningCard
+    run: RunCard
+
+    @property
+    def base_model(self) -> gr.Dropdown:
+        return self.model.base_model
+
+    @property
+    def settings(self) -> dict[str, gr.components.Component]:
+        """Control of each setting that has one of its own."""
+        halving = {"halving": self.tuning.sweep.halving}
+        return {"name": self.run.name} | self.model.settings | self.tuning.settings | halving
+
+    @property
+    def newest(self) -> gr.HTML:
+        return self.run.newest
+
+    @property
+    def key(self) -> gr.Textbox:
+        return self.run.key
 
 
 def build_train() -> TrainTab:
     """Lay the tab out; nothing is wired yet."""
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=7, min_width=320):
-            with gr.Column(elem_classes="card"):
-                gr.Markdown("### 1 Base model")
-                gr.Markdown(texts.ABOUT_BASE_MODEL, elem_classes="quiet")
-                base_model = gr.Dropdown(
-                    [(f"{entry.summary} ({entry.id})", entry.id) for entry in CATALOGUE],
-                    value=DEMO,
-                    allow_custom_value=True,
-                    show_label=False,
-                    elem_id="base-model",
-                )
-                of_base_model = {name: form.control(name) for name in form.OF_BASE_MODEL}
+            model = build_model_card()
             data = build_data_card()
             prompt = build_prompt_card()
-            with gr.Column(elem_classes="card"):
-                gr.Markdown("### 4 Tuning")
-                settings = of_base_model | build_tuning_controls()
+            tuning = build_tuning_card()
         with gr.Column(scale=3, min_width=280, elem_classes="run-card"):
-            with gr.Column(elem_classes="card"):
-                gr.Markdown("### Run")
-                settings["name"] = form.control("name")
-                start = gr.Button("Start training", variant="primary", size="lg", elem_id="start")
-                message = gr.Markdown("", elem_id="start-message", visible=False)
-                newest = newest_run("newest-run")
-                gr.Markdown(texts.WHAT_HAPPENS, elem_classes="quiet")
-                key = gr.Textbox(visible=False)
-    return TrainTab(data, prompt, base_model, settings, start, message, newest, key)
+            run = build_run_card()
+    return TrainTab(model, data, prompt, tuning, run)
 
 
 def wire_train(tab: TrainTab, handlers: TrainHandlers) -> None:

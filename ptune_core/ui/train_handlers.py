@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from ptune_core.prompt.segments import TargetKind
 from ptune_core.prompt.template import Template, parse_template, with_num_virtual_tokens
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import form, texts
+from ptune_core.ui.held import MAX_INPUT_COLUMNS, Held, answers_of, by_name
 from ptune_core.ui.preview import DataReport, choose_columns, example_pieces, report_on, varied_rows
 from ptune_core.ui.service import Service
 from ptune_core.ui.show import inline_error, inline_problems, table
 
-MAX_INPUT_COLUMNS = 4
 PREVIEW_ROWS = 5
 MOST_CHARACTERS = 200
 SOURCES = ["Example", "Upload", "Paste", "Hub"]
@@ -77,14 +77,14 @@ class TrainHandlers:
         if not token:
             return ["", *_column_updates(None, template, {}), gr.skip(), gr.update(visible=False), []]
         found = self._service.uploads.open(token)
-        columns = choose_columns(found, template, _by_name(template, chosen))
+        columns = choose_columns(found, template, by_name(template, chosen))
         try:
             report = report_on(found, RunSettings.parse({"template": template_text, "columns": columns}))
         except PTuneError as error:
             said: list[Any] = [_failed(error, found), gr.update(visible=False), []]
         else:
             pieces = example_pieces(template, found.preview[0], columns)
-            said = [_report_text(report, found), _answer_rows(report, _answers(answers)), pieces]
+            said = [_report_text(report, found), _answer_rows(report, answers_of(answers)), pieces]
         rows = _preview(found, columns.get(template.target.column, ""))
         return [rows, *_column_updates(found, template, columns), *said]
 
@@ -97,7 +97,7 @@ class TrainHandlers:
         pieces: Any = []
         if token:
             found = self._service.uploads.open(token)
-            columns = choose_columns(found, template, _by_name(template, chosen))
+            columns = choose_columns(found, template, by_name(template, chosen))
             pieces = example_pieces(template, found.preview[0], columns)
         warnings = inline_problems("Please note", template.warnings(None))
         return gr.update(value=warnings, visible=bool(warnings)), _slider(template), pieces
@@ -125,30 +125,22 @@ class TrainHandlers:
         placement = _HEAD if entry.target is TargetKind.HEAD else next(iter(PLACEMENTS))
         return PLACEMENTS[placement], placement
 
-    def start(self, viewer: str, key: str, token: str, form_values: Mapping[str, Any]) -> tuple[str | None, str]:
+    def start(self, viewer: str, key: str, held: Held) -> tuple[str | None, str]:
         """Start a run.
 
         Returns:
             Its id and what to say under the button; no id if it cannot start.
         """
         try:
-            settings, table = self._settings(token, form_values)
+            settings, table = self._settings(held)
             report_on(table, settings)
-            return self._service.start(settings, token, viewer=viewer, key=key), texts.STARTED
+            return self._service.start(settings, held.token, viewer=viewer, key=key), texts.STARTED
         except PTuneError as error:
             return None, inline_error(error)
 
-    def _settings(self, token: str, form_values: Mapping[str, Any]) -> tuple[RunSettings, Table]:
-        values = dict(form_values)
-        answers, chosen = _answers(values.pop("answers")), values.pop("columns")
-        found = self._service.uploads.open(token)
-        values = form.settings_values(values)
-        template = parse_template(values.get("template", ""))
-        columns = choose_columns(found, template, _by_name(template, chosen))
-        is_head = template.target.kind is TargetKind.HEAD
-        values |= {"data": found.source or "uploaded rows", "columns": columns}
-        if answers and not is_head:
-            values["labels"] = answers
+    def _settings(self, held: Held) -> tuple[RunSettings, Table]:
+        found = self._service.uploads.open(held.token)
+        values = held.as_settings(found, is_demo=held.token == self._service.uploads.demo())
         try:
             return RunSettings.parse(values), found
         except SettingsError as error:
@@ -158,12 +150,6 @@ class TrainHandlers:
 def new_key() -> str:
     """A key for the next press of Start: pressed twice, it starts one run."""
     return secrets.token_hex(16)
-
-
-def _by_name(template: Template, chosen: Sequence[str]) -> dict[str, str]:
-    """The column pickers' values by template column; the last picker is the target's."""
-    inputs = dict(zip(template.columns, chosen[:-1], strict=False))
-    return {name: column for name, column in (inputs | {template.target.column: chosen[-1]}).items() if column}
 
 
 def _column_updates(table: Table | None, template: Template, columns: Mapping[str, str]) -> list[Any]:
@@ -203,12 +189,6 @@ def _failed(error: PTuneError, table: Table) -> str:
     if isinstance(error, DataError) and error.problems:
         return inline_error(error)
     return inline_error(error) + "\n\n" + inline_problems("Rows that could not be read", table.problems)
-
-
-def _answers(rows: Rows) -> dict[str, str]:
-    if rows is None or not len(rows):
-        return {}
-    return {str(label): str(answer) for label, answer in rows.values.tolist() if str(label)}
 
 
 def _answer_rows(report: DataReport, current: Mapping[str, str]) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 from ptune_core.errors import RunError
 from ptune_core.runs.states import RunState
 from ptune_core.training.settings import RunSettings
+from ptune_core.ui.measuring import Measures
 from ptune_core.ui.run_view import RunView
 from ptune_core.ui.uploads import Uploads
 
@@ -58,6 +59,8 @@ class FakeService:
         self.keys: dict[str, str] = {}
         self.tries: list[dict[str, str]] = []
         self.polls: list[dict[str, Any]] = []
+        self.is_shared = False
+        self.measures = Measures(directory)
 
     def add(self, **fields: Any) -> FakeRun:
         run = FakeRun(f"{len(self.runs):016x}", RunSettings(name=f"run {len(self.runs)}"), **fields)
@@ -71,6 +74,12 @@ class FakeService:
             run.settings = settings
             self.keys[key] = run.id
         return self.keys[key]
+
+    def active(self) -> int:
+        return sum(run.state.is_active for run in self.runs.values())
+
+    def measure(self, viewer: str, settings: RunSettings, table: Any) -> None:
+        self.measures.start(viewer, settings, table.path.parent)
 
     def stop(self, run_id: str, viewer: str) -> None:
         self._get(run_id).state = RunState.STOPPED

@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from ptune_core.ui.train_handlers import MAX_INPUT_COLUMNS, PLACEMENTS, TrainHandlers
+from ptune_core.ui.held import MAX_INPUT_COLUMNS, Held, answers_of
+from ptune_core.ui.train_handlers import PLACEMENTS, TrainHandlers
 
 NONE_CHOSEN = [""] * (MAX_INPUT_COLUMNS + 1)
 TEMPLATE = "{text~} [P*8][ANSWER:label]"
@@ -33,8 +34,9 @@ def reviews(tmp_path: Path, handlers: TrainHandlers) -> str:
     return token
 
 
-def form_values(**values: Any) -> dict[str, Any]:
-    return {"template": TEMPLATE, "base_model": "demo", "answers": None, "columns": NONE_CHOSEN, **values}
+def held(token: Any, answers: Any = None, **values: Any) -> Held:
+    values = {"template": TEMPLATE, "base_model": "demo", **values}
+    return Held(token, values, answers_of(answers), NONE_CHOSEN)
 
 
 def test_columns_are_found_by_themselves_and_can_be_corrected(handlers: TrainHandlers, reviews: str) -> None:
@@ -77,14 +79,12 @@ def test_a_column_that_none_was_found_for_is_named_with_what_to_do(handlers: Tra
 
 def test_start_hands_over_what_the_form_says(handlers: TrainHandlers, service: Any, reviews: str) -> None:
     answers = pd.DataFrame([["good", " fine"], ["poor", " bad"]])
-    run_id, _ = handlers.start(
-        "me", "key", reviews, form_values(answers=answers, max_steps=7, max_length=None, name="")
-    )
+    run_id, _ = handlers.start("me", "key", held(reviews, answers=answers, max_steps=7, max_length=None, name=""))
     settings = service.runs[run_id].settings
     assert settings.columns == {"text": "review", "label": "verdict"}
     assert settings.labels == {"good": " fine", "poor": " bad"}
     assert (settings.max_steps, settings.max_length, settings.data) == (7, None, "rows.csv")
-    again, _ = handlers.start("me", "key", reviews, form_values())
+    again, _ = handlers.start("me", "key", held(reviews))
     assert again == run_id and len(service.runs) == 1
 
 
@@ -100,14 +100,14 @@ def test_start_hands_over_what_the_form_says(handlers: TrainHandlers, service: A
 def test_what_cannot_start_says_why_under_the_button(
     handlers: TrainHandlers, service: Any, reviews: str, change: dict[str, Any], expected: str
 ) -> None:
-    run_id, said = handlers.start("me", "key", reviews, form_values(**change))
+    run_id, said = handlers.start("me", "key", held(reviews, **change))
     assert run_id is None and expected in said.lower() and 'class="problem"' in said
     assert not service.runs
 
 
 def test_without_data_nothing_starts(handlers: TrainHandlers, service: Any) -> None:
     for token in ("", None, "../../etc", "0" * 32):
-        run_id, said = handlers.start("me", "key", token, form_values())
+        run_id, said = handlers.start("me", "key", held(token))
         assert run_id is None and "data" in said
     assert not service.runs
 
