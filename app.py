@@ -101,6 +101,7 @@ def serve(options: argparse.Namespace) -> None:
             print(f"PTune is open at {url}", flush=True)
             page.block_thread()
         finally:
+            service.measures.close()
             launcher.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import signal
 import sys
 import tempfile
@@ -26,6 +27,8 @@ def declare(commands: Commands) -> None:
 
     estimate = commands.add_parser("estimate", help="say what time and memory a run takes, measured on three steps")
     estimate.add_argument("settings", nargs="?", type=Path, metavar="SETTINGS.yaml", help="without it: the demo")
+    estimate.add_argument("--rows", type=Path, metavar="DIR", help="the rows, as a run directory has them in data/")
+    estimate.add_argument("--json", action="store_true", help="one JSON object with all numbers, for scripts")
     add_overrides(estimate)
     estimate.set_defaults(run=estimate_command)
 
@@ -60,7 +63,7 @@ def train_command(arguments: argparse.Namespace) -> int:
 def estimate_command(arguments: argparse.Namespace) -> int:
     """Print what a run would take; trains a few steps and keeps nothing."""
     from ptune_core.data.ingest import load_source
-    from ptune_core.data.table import Tables
+    from ptune_core.data.table import Tables, open_table
     from ptune_core.runs.starts import read_starts
     from ptune_core.training.session import estimate_run
 
@@ -69,14 +72,17 @@ def estimate_command(arguments: argparse.Namespace) -> int:
         place = Path(folder)
         validation = settings.validation_data
         tables = Tables(
-            load_source(settings.data, place / "data"),
+            load_source(settings.data, place / "data") if arguments.rows is None else open_table(arguments.rows),
             None if validation is None else load_source(validation, place / "validation"),
             read_starts(settings, place / "starts"),
         )
         found = estimate_run(settings, tables, place / "run")
+        templates = {trial.template for trial in settings.trials}
+        if arguments.json:
+            print(json.dumps(found.as_numbers(len(settings.trials), len(templates))))
+            return 0
         for warning in found.warnings:
             print(f"warning: {warning}", file=sys.stderr)
-        templates = {trial.template for trial in settings.trials}
         print(found.of_sweep(len(settings.trials), len(templates), halving=settings.halving))
     return 0
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ LOOKED_AT = 64
 """Batches among which usual ones and the longest ones are chosen, unless a step alone takes many."""
 
 _MIB = 2**20
+FP32_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class Estimate:
         text_cache_mib: Of the text cache when it is full, wherever it is.
         text_cache_place: Where it is.
         disk_mib: Of one trial that tunes its base model; 0 with a frozen one, whose checkpoints are small.
+        trained: How many numbers learn.
+        kept_bytes: Of what an adapter keeps of them: prompt embeddings, head and tuned base model, not the encoder.
         warnings: What should be known of the settings.
     """
 
@@ -85,6 +89,8 @@ class Estimate:
     text_cache_mib: float
     text_cache_place: Place
     disk_mib: float = 0.0
+    trained: int = 0
+    kept_bytes: int = 0
     warnings: tuple[str, ...] = ()
 
     def seconds(self, trials: int = 1, templates: int = 1) -> float:
@@ -102,6 +108,20 @@ class Estimate:
             f"at most {self.seconds():,.0f} s: {self.preparing:.1f} s to prepare, {step}, "
             f"{self.evaluation:.1f} s an evaluation\n{self._memory()}"
         )
+
+    def as_numbers(self, trials: int, templates: int) -> dict[str, Any]:
+        """What `estimate --json` prints: of all trials the seconds and the disk, of one the rest."""
+        return {
+            "seconds": self.seconds(trials, templates),
+            "trials": trials,
+            "steps": self.counts.first_steps + self.counts.later_steps,
+            "peak_mib": self.peak_mib,
+            "gpu_peak_mib": self.gpu_peak_mib,
+            "disk_mib": trials * self.disk_mib,
+            "trained": self.trained,
+            "kept_bytes": self.kept_bytes,
+            "warnings": list(self.warnings),
+        }
 
     def of_sweep(self, trials: int, templates: int, *, halving: bool = False) -> str:
         """The same for a sweep, whose first trial alone was measured.
@@ -179,7 +199,16 @@ def measure(trainer: Trainer, task: AnyTask, part: AnyTask, base: BaseModel, beg
         text_cache_mib=0.0 if texts is None else texts.mib,
         text_cache_place=Place.NOWHERE if texts is None else texts.place,
         disk_mib=disk_bytes(base, 1) / _MIB if base.is_tuned else 0.0,
+        trained=sum(parameter.numel() for parameter in trainer.parameters),
+        kept_bytes=_kept_bytes(trainer, task, base),
     )
+
+
+def _kept_bytes(trainer: Trainer, task: AnyTask, base: BaseModel) -> int:
+    """Of the tensors in an adapter, all fp32: `[P, H]`, and what learns of the base model."""
+    prompt = task.model.template.num_virtual_tokens * base.hidden_size
+    others = (*trainer.head_parameters, *trainer.base_parameters.values())
+    return FP32_BYTES * (prompt + sum(parameter.numel() for parameter in others))
 
 
 def choose_steps(by_tokens: Sequence[int], size: int) -> list[list[int]]:

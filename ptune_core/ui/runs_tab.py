@@ -39,6 +39,7 @@ class RunsTab:
     stop: gr.Button
     resume: gr.Button
     delete: gr.Button
+    copy_settings: gr.Button
     results: gr.HTML
 
     @property
@@ -80,12 +81,15 @@ def build_runs(ask: RunQuestions, period: int) -> RunsTab:
                     stop = gr.Button("Stop and keep the result", size="sm", elem_id="stop")
                     resume = gr.Button("Resume", variant="primary", size="sm", elem_id="resume")
                     delete = gr.Button("Delete", size="sm", elem_id="delete")
+                    copy_settings = gr.Button("Copy settings", size="sm", elem_id="copy-settings")
                     copy = gr.Button(texts.COPY_LINK, size="sm", elem_id="copy-link")
                     copy.click(None, None, copy, js=_COPY_LINK, **EVENT)
                 alarms = alarm_list(ask.alarms, period, "run-problem")
                 plot = live_plot(ask.poll, period, "plot")
                 results = results_panel(ask.results, period, "results")
-    return RunsTab(all_runs, plot, title, alarms, detail, try_it, download, stop, resume, delete, results)
+    return RunsTab(
+        all_runs, plot, title, alarms, detail, try_it, download, stop, resume, delete, copy_settings, results
+    )
 
 
 def show_run(view: RunView | None, viewer: str) -> list[Any]:

@@ -13,6 +13,7 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ptune_core.data.table import Table
 from ptune_core.demo import DEMO
 from ptune_core.errors import RunError, SettingsError
 from ptune_core.inference.client import InferenceClient
@@ -30,6 +31,7 @@ from ptune_core.ui.adapters import Adapters, Owners, is_brought
 from ptune_core.ui.alarms import fix_named, name_of_retry
 from ptune_core.ui.comparison import compare
 from ptune_core.ui.downloads import content_of
+from ptune_core.ui.measuring import Measures
 from ptune_core.ui.results import alarms_answer, alarms_of, results_answer
 from ptune_core.ui.run_view import RunView, view_of
 from ptune_core.ui.strip import overview
@@ -47,6 +49,12 @@ class Service:
         inference: Asks the inference process.
         uploads: The rows people brought.
         shared: Whether strangers share this page, as on a Space: each then sees only their own runs.
+
+    Attributes:
+        is_shared: The same.
+        uploads: The rows people brought.
+        adapters: Those of runs, and those people brought.
+        measures: What runs would take, measured before they start.
     """
 
     def __init__(
@@ -58,6 +66,20 @@ class Service:
         self._device = _device_lines()
         owners = Owners(lambda id, viewer: self._get(id, self._scope(viewer)), self._list, _owner, shared)
         self.adapters = Adapters(owners, inference, store.data_dir / "adapters")
+        self.measures = Measures(store.data_dir)
+
+    def active(self) -> int:
+        """How many runs come before one that is started now, whoever's they are."""
+        return sum(run.state.is_active for run in self._store.list(None))
+
+    def measure_run(self, viewer: str, settings: RunSettings, table: Table) -> None:
+        """Begin to measure what a run would take.
+
+        Raises:
+            PTuneError: A run trains, somebody else measures, or a shared page is asked for a local folder.
+        """
+        self._check_places(settings)
+        self.measures.start(viewer, settings, table.path.parent)
 
     def start(self, settings: RunSettings, token: str, *, viewer: str, key: str) -> str:
         """Put a run into the queue; its id. The same `key` again gives the same run, however often Start was pressed.

@@ -55,13 +55,13 @@ ROWS_FINGERPRINT = "Rows (fingerprint of the data)"
 
 LABELS = {
     "base_model": "Base model",
-    "base_weights": "The base model's own weights",
-    "base_learning_rate": "Learning rate of a tuned base model",
+    "base_weights": "What learns",
+    "base_learning_rate": "Learning rate of the base model",
     "encoder_reparameterization_type": "Prompt encoder",
     "encoder_hidden_size": "Hidden size",
     "encoder_num_layers": "LSTM layers",
     "encoder_dropout": "Dropout",
-    "prompt_init": "Start of the virtual tokens",
+    "prompt_init": "Start from",
     "prompt_init_text": "Initial text",
     "prompt_init_adapter": "Initial adapter",
     "max_steps": "Steps",
@@ -77,6 +77,8 @@ LABELS = {
     "examples_per_label": "Rows per label",
     "max_new_tokens": "New tokens at most",
     "text_cache_mib": "Text cache (MiB)",
+    "halving": "End the worse half early",
+    "virtual_tokens": "Virtual tokens",
 }
 """Short labels for settings whose names are long or technical; the others are their names in plain words."""
 
@@ -171,6 +173,69 @@ def _joined(*parts: str) -> str:
 def label(setting: str) -> str:
     """What the form calls a setting."""
     return LABELS.get(setting, setting.replace("_", " ").capitalize())
+
+
+_CHOICES = {
+    "encoder_reparameterization_type": {
+        "none": "None", "paper-lama": "The paper's LSTM for facts", "paper-few-shot": "The paper's LSTM for few rows",
+    },
+    "base_weights": {"frozen": "Virtual tokens only", "tuned": "The base model too"},
+    "prompt_init": {
+        "random": "Random", "normal": "Noise", "vocabulary": "Random words", "labels": "Answer words",
+        "text": "A text", "adapter": "An adapter",
+    },
+    "precision": {"auto": "Auto", "fp32": "32 bits", "bf16": "16 bits", "int8": "8 bits", "int4": "4 bits"},
+    "device": {"auto": "Auto", "cpu": "CPU", "cuda": "GPU"},
+}  # fmt: skip
+
+
+def choice(setting: str, value: str) -> str:
+    """What the form calls one of a setting's choices."""
+    return _CHOICES.get(setting, {}).get(value, value)
+
+
+# Tuning and Run card
+CUSTOM = "Custom"
+ABOUT_PRESETS = "How many steps, and how long without a better result. Quick shows whether it works at all."
+ABOUT_SWEEP = "Choose several values; every combination is trained in one run, and the best is kept."
+ABOUT_MEASURE = "Time and memory are measured on 3 real steps, if you ask."
+MEASURE, MEASURE_AGAIN = "Measure time and memory", "Measure again"
+START = "Start training"
+UPLOADED = "uploaded rows"
+CANNOT_START = "{} things above must be changed first."
+SWEPT_ELSEWHERE = "The sweep over {} is not on this page and was left out."
+NOT_HERE = "{} is not on this page and was left out."
+TEXT_WHATEVER = "That the target is text, whatever its values, is not on this page and was left out."
+LOADED = "These settings are in the form now. They were for the rows of “{}”: bring those in card 2."
+LOADED_DEMO = "These settings are in the form now, with the example's rows."
+
+
+def advanced(changed: int) -> str:
+    """The label of what is folded, with how many settings differ from the defaults."""
+    return f"Advanced · {changed} changed" if changed else "Advanced"
+
+
+def group(heading: str, changed: int) -> str:
+    """The label of a group under Advanced."""
+    return f"{heading} · {changed} changed" if changed else heading
+
+
+def start(active: int) -> str:
+    """What the button says, by how many runs come first."""
+    return f"Add to queue (starts after {active} run{'' if active == 1 else 's'})" if active else START
+
+
+def trials(count: int) -> str:
+    """What a sweep comes to."""
+    return f"**{count} training{'' if count == 1 else 's'} in one run.**"
+
+
+def many(number: int) -> str:
+    """``1234567`` -> ``1.2 M``."""
+    for size, letter in ((1_000_000_000, "B"), (1_000_000, "M"), (1000, "k")):
+        if number >= size:
+            return f"{number / size:.1f} {letter}" if number < 100 * size else f"{number / size:.0f} {letter}"
+    return str(number)
 
 
 def number(value: float | None) -> str:

@@ -8,34 +8,50 @@ from typing import Any
 
 import gradio as gr
 
-from ptune_core.demo import DEMO
-from ptune_core.model.catalogue import CATALOGUE
-from ptune_core.ui import form, texts
+from ptune_core.ui import texts
 from ptune_core.ui.data_card import DataCard, build_data_card
-from ptune_core.ui.live import Answer, newest_run
+from ptune_core.ui.live import Answer
+from ptune_core.ui.model_card import ModelCard, build_model_card
 from ptune_core.ui.prompt_card import PromptCard, build_prompt_card
+from ptune_core.ui.run_card import RunCard, build_run_card
 from ptune_core.ui.show import EVENT, shown
 from ptune_core.ui.train_handlers import TrainHandlers
-from ptune_core.ui.tuning_card import build_tuning_controls
+from ptune_core.ui.tuning_card import TuningCard, build_tuning_card
 
 
 @dataclass(frozen=True)
 class TrainTab:
-    """What the page wires to other tabs."""
+    """The cards, and of them what the page wires to other tabs."""
 
+    model: ModelCard
     data: DataCard
     prompt: PromptCard
-    base_model: gr.Dropdown
-    settings: dict[str, gr.components.Component]
-    start: gr.Button
-    message: gr.Markdown
-    newest: gr.HTML
-    key: gr.Textbox
+    tuning: TuningCard
+    run: RunCard
+
+    @property
+    def base_model(self) -> gr.Dropdown:
+        return self.model.base_model
+
+    @property
+    def settings(self) -> dict[str, gr.components.Component]:
+        """Control of each setting that has one of its own."""
+        others = {"halving": self.tuning.sweep.halving, "examples_per_label": self.data.few}
+        return {"name": self.run.name} | self.model.settings | self.tuning.settings | others
+
+    @property
+    def newest(self) -> gr.HTML:
+        return self.run.newest
+
+    @property
+    def key(self) -> gr.Textbox:
+        return self.run.key
 
     @property
     def asked(self) -> list[gr.components.Component]:
         """What `TrainHandlers.show_data` reads."""
-        return [self.data.token, self.prompt.template, self.data.answers, self.data.roles, self.data.few, *self.model]
+        data = self.data
+        return [data.token, self.prompt.template, data.answers, data.roles, data.few, *self.decides_reading]
 
     @property
     def of_data(self) -> list[gr.components.Component]:
@@ -43,7 +59,7 @@ class TrainTab:
         return [self.data.roles, self.data.report, self.data.answers, self.prompt.preview]
 
     @property
-    def model(self) -> list[gr.components.Component]:
+    def decides_reading(self) -> list[gr.components.Component]:
         """What decides how a base model reads a row."""
         return [self.base_model, self.settings["revision"], self.settings["max_length"]]
 
@@ -56,39 +72,20 @@ def build_train(look: Answer) -> TrainTab:
     """
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=7, min_width=320):
-            with gr.Column(elem_classes="card"):
-                gr.Markdown("### 1 Base model")
-                gr.Markdown(texts.ABOUT_BASE_MODEL, elem_classes="quiet")
-                base_model = gr.Dropdown(
-                    [(f"{entry.summary} ({entry.id})", entry.id) for entry in CATALOGUE],
-                    value=DEMO,
-                    allow_custom_value=True,
-                    show_label=False,
-                    elem_id="base-model",
-                )
-                of_base_model = {name: form.control(name) for name in form.OF_BASE_MODEL}
+            model = build_model_card()
             data = build_data_card()
             prompt = build_prompt_card(look, data.answers)
-            with gr.Column(elem_classes="card"):
-                gr.Markdown("### 4 Tuning")
-                settings = of_base_model | {"examples_per_label": data.few} | build_tuning_controls()
+            tuning = build_tuning_card()
         with gr.Column(scale=3, min_width=280, elem_classes="run-card"):
-            with gr.Column(elem_classes="card"):
-                gr.Markdown("### Run")
-                settings["name"] = form.control("name")
-                start = gr.Button("Start training", variant="primary", size="lg", elem_id="start")
-                message = gr.Markdown("", elem_id="start-message", visible=False)
-                newest = newest_run("newest-run")
-                gr.Markdown(texts.WHAT_HAPPENS, elem_classes="quiet")
-                key = gr.Textbox(visible=False)
-    return TrainTab(data, prompt, base_model, settings, start, message, newest, key)
+            run = build_run_card()
+    return TrainTab(model, data, prompt, tuning, run)
 
 
 def wire_train(tab: TrainTab, handlers: TrainHandlers) -> None:
     """Connect the tab's own controls; `page` connects Start and the first load."""
     data, prompt = tab.data, tab.prompt
     of_template = [prompt.message, prompt.num_virtual_tokens, prompt.preview]
-    of_row = [prompt.template, data.token, data.answers, data.roles, *tab.model]
+    of_row = [prompt.template, data.token, data.answers, data.roles, *tab.decides_reading]
 
     def follow(event: gr.events.Dependency) -> None:
         then_show_data(event, tab, handlers)

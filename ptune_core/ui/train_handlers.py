@@ -19,6 +19,7 @@ from ptune_core.prompt.template import Template, parse_template, with_num_virtua
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import form, texts
 from ptune_core.ui.data_view import failed_html, lengths_html, report_html
+from ptune_core.ui.held import Answers, Held, Roles, answers_of, chosen_columns, is_of
 from ptune_core.ui.looking import look_at_row, measure_rows, question_of
 from ptune_core.ui.preview import DataReport, check_chosen, choose_columns, example_pieces, report_on, varied_rows
 from ptune_core.ui.service import Service
@@ -35,12 +36,6 @@ PLACEMENTS = {
     "Classification head": "[P*20] {text~} [HEAD:label]",
 }
 _HEAD = "Classification head"
-
-Answers = Any
-"""What the table of answer words hands over: pairs of label and words. It came from a browser and may be anything."""
-
-Roles = Any
-"""What the table with the columns' roles hands over: a mapping as `column_roles` describes it, or anything."""
 
 
 class TrainHandlers:
@@ -98,9 +93,9 @@ class TrainHandlers:
         if not token:
             return [None, gr.skip(), [], None]
         found = self._service.uploads.open(token)
-        chosen = _chosen(roles, token)
+        chosen = chosen_columns(roles, token)
         columns = choose_columns(found, template, chosen)
-        words = _answers(answers) if _is_of(roles, token) else {}
+        words = answers_of(answers) if is_of(roles, token) else {}
         try:
             check_chosen(template, chosen)
             values = {"template": template_text, "columns": columns, "examples_per_label": int(few or 0)}
@@ -108,7 +103,7 @@ class TrainHandlers:
         except PTuneError as error:
             said = failed_html(error, found)
         else:
-            words = _answer_words(report, _answers(answers))
+            words = _answer_words(report, answers_of(answers))
             said = report_html(report, found)
         question = question_of(token, template_text, columns, words, model)
         rows = _table_of_roles(token, found, template, columns, chosen)
@@ -136,8 +131,8 @@ class TrainHandlers:
         if not token:
             return None
         found = self._service.uploads.open(token)
-        columns = choose_columns(found, template, _chosen(roles, token))
-        words = {} if template.target.kind is TargetKind.HEAD else _answers(answers)
+        columns = choose_columns(found, template, chosen_columns(roles, token))
+        words = {} if template.target.kind is TargetKind.HEAD else answers_of(answers)
         return _preview(found, template, columns, question_of(token, template_text, columns, words, model))
 
     def look(self, question: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,31 +169,22 @@ class TrainHandlers:
         placement = _HEAD if entry.target is TargetKind.HEAD else next(iter(PLACEMENTS))
         return PLACEMENTS[placement], placement
 
-    def start(self, viewer: str, key: str, token: str, form_values: Mapping[str, Any]) -> tuple[str | None, str]:
+    def start(self, viewer: str, key: str, held: Held) -> tuple[str | None, str]:
         """Start a run.
 
         Returns:
             Its id and what to say under the button; no id if it cannot start.
         """
         try:
-            settings, table = self._settings(token, form_values)
+            settings, table = self._settings(held)
             report_on(table, settings)
-            return self._service.start(settings, token, viewer=viewer, key=key), texts.STARTED
+            return self._service.start(settings, held.token, viewer=viewer, key=key), texts.STARTED
         except PTuneError as error:
             return None, inline_error(error)
 
-    def _settings(self, token: str, form_values: Mapping[str, Any]) -> tuple[RunSettings, Table]:
-        values = dict(form_values)
-        answers, chosen = _answers(values.pop("answers")), _chosen(values.pop("roles"), token)
-        found = self._service.uploads.open(token)
-        values = form.settings_values(values)
-        template = parse_template(values.get("template", ""))
-        check_chosen(template, chosen)
-        columns = choose_columns(found, template, chosen)
-        is_head = template.target.kind is TargetKind.HEAD
-        values |= {"data": found.source or "uploaded rows", "columns": columns}
-        if answers and not is_head:
-            values["labels"] = answers
+    def _settings(self, held: Held) -> tuple[RunSettings, Table]:
+        found = self._service.uploads.open(held.token)
+        values = held.as_settings(found, is_demo=held.token == self._service.uploads.demo())
         try:
             return RunSettings.parse(values), found
         except SettingsError as error:
@@ -208,20 +194,6 @@ class TrainHandlers:
 def new_key() -> str:
     """A key for the next press of Start: pressed twice, it starts one run."""
     return secrets.token_hex(16)
-
-
-def _chosen(roles: Roles, token: str) -> dict[str, str]:
-    """Template column -> data column as they were chosen; of other data than these, only what a column was read for."""
-    given = roles.get("roles") if isinstance(roles, dict) else None
-    if not isinstance(given, dict):
-        return {}
-    chosen = {name: column for name, column in given.items() if isinstance(name, str) and isinstance(column, str)}
-    return {name: column for name, column in chosen.items() if column or _is_of(roles, token)}
-
-
-def _is_of(roles: Roles, token: str) -> bool:
-    """Whether the roles were last shown for these data."""
-    return isinstance(roles, dict) and roles.get("token") == token
 
 
 def _table_of_roles(
@@ -256,13 +228,6 @@ def _preview(found: Table, template: Template, columns: Mapping[str, str], quest
 
 def _shortened(cell: str) -> str:
     return cell if len(cell) <= MOST_CHARACTERS else cell[:MOST_CHARACTERS] + "…"
-
-
-def _answers(pairs: Answers) -> dict[str, str]:
-    """Label -> answer words as they were typed."""
-    given = pairs if isinstance(pairs, list) else []
-    found = [pair for pair in given if isinstance(pair, list | tuple) and len(pair) == 2]
-    return {str(label): str(answer) for label, answer in found if str(label)}
 
 
 def _answer_words(report: DataReport, current: Mapping[str, str]) -> dict[str, str]:

@@ -1,18 +1,52 @@
-"""The tuning card of the Train tab: prompt encoder, steps, and everything under Advanced."""
+"""The tuning card of the Train tab: preset, prompt encoder, steps; all else folded under Advanced and Sweep."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import gradio as gr
 
-from ptune_core.ui import form
+from ptune_core.training.presets import Preset
+from ptune_core.ui import form, texts
+from ptune_core.ui.sweep_card import SweepControls, build_sweep
 
 
-def build_tuning_controls() -> dict[str, gr.components.Component]:
-    controls = {}
-    with gr.Row():
-        for name in form.MAIN:
-            controls[name] = form.control(name)
-    with gr.Accordion("Advanced", open=False, elem_id="advanced"), gr.Row(elem_classes="grid"):
-        for name in form.advanced():
-            controls[name] = form.control(name)
-    return controls
+@dataclass(frozen=True)
+class TuningCard:
+    """Components of the tuning card.
+
+    Attributes:
+        settings: Control of each setting.
+        advanced: Holds `groups`; its label says how many settings differ from the defaults.
+        groups: Accordion of each heading under Advanced.
+    """
+
+    preset: gr.Radio
+    settings: dict[str, gr.components.Component]
+    advanced: gr.Accordion
+    groups: dict[str, gr.Accordion]
+    sweep: SweepControls
+
+
+def build_tuning_card() -> TuningCard:
+    """Lay the card out; nothing is wired yet."""
+    settings: dict[str, gr.components.Component] = {}
+    groups = {}
+    with gr.Column(elem_classes="card"):
+        gr.Markdown("### 4 Tuning")
+        preset = gr.Radio(
+            [*Preset, texts.CUSTOM], value=Preset.BALANCED, label="How long", info=texts.ABOUT_PRESETS, elem_id="preset"
+        )
+        encoder, *numbers = form.MAIN
+        settings[encoder] = form.control(encoder)
+        with gr.Row():
+            for name in numbers:
+                settings[name] = form.control(name, min_width=140)
+        with gr.Accordion(texts.advanced(0), open=False, elem_id="advanced") as advanced:
+            for heading, names in form.groups().items():
+                with gr.Accordion(heading, open=False, elem_classes="group") as groups[heading]:
+                    with gr.Row(elem_classes="grid"):
+                        for name in names:
+                            settings[name] = form.control(name, visible=form.is_shown(name, {}))
+        sweep = build_sweep()
+    return TuningCard(preset, settings, advanced, groups, sweep)

@@ -17,6 +17,7 @@ from ptune_core.training.settings import RunSettings
 from ptune_core.ui import texts
 from ptune_core.ui.adapter_view import AdapterView, Origin
 from ptune_core.ui.adapters import NEWEST, is_brought
+from ptune_core.ui.measuring import Measures
 from ptune_core.ui.results import results_answer
 from ptune_core.ui.run_view import RunView
 from ptune_core.ui.uploads import Uploads
@@ -105,6 +106,7 @@ class FakeService:
         self.used: list[tuple[str, int]] = []
         self.directory = directory
         self.adapters = FakeAdapters(self)
+        self.measures = Measures(directory)
 
     def add(self, **fields: Any) -> FakeRun:
         run = FakeRun(f"{len(self.runs):016x}", RunSettings(name=f"run {len(self.runs)}"), **fields)
@@ -120,6 +122,12 @@ class FakeService:
             run.settings = settings
             self.keys[key] = run.id
         return self.keys[key]
+
+    def active(self) -> int:
+        return sum(run.state.is_active for run in self.runs.values())
+
+    def measure_run(self, viewer: str, settings: RunSettings, table: Any) -> None:
+        self.measures.start(viewer, settings, table.path.parent)
 
     def stop(self, run_id: str, viewer: str) -> None:
         self._get(run_id).state = RunState.STOPPED

@@ -101,8 +101,9 @@ def start_training(page: Page, app: App, base_model: Path, steps: int) -> None:
     page.get_by_role("radio", name="In front").check()
     expect(page.locator("#template textarea")).to_have_value(DEMO_TEMPLATE)
     page.fill("#setting-max_steps input", str(steps))
-    page.click("#advanced button")
-    page.locator("#setting-precision").get_by_role("radio", name="fp32").check()  # as PEFT loads the base model below
+    page.click("#advanced > button")
+    page.locator("#advanced").get_by_role("button", name="Memory and precision").click()
+    page.locator("#setting-precision").get_by_role("radio", name="32 bits").check()  # as PEFT loads it below
     page.click("#start")
     page.wait_for_selector("#plot .lp-loss.js-plotly-plot")
 

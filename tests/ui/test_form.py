@@ -7,7 +7,7 @@ import pytest
 
 from ptune_core.errors import SettingsError
 from ptune_core.training.settings import RunSettings
-from ptune_core.ui import form, texts
+from ptune_core.ui import form, setting_help, texts
 
 
 def test_every_setting_has_exactly_one_place() -> None:
@@ -20,7 +20,7 @@ def test_control_has_the_declared_default_and_help(name: str) -> None:
     field = RunSettings.model_fields[name]
     control = form.control(name)
     assert control.label == texts.label(name)
-    assert control.info == field.description
+    assert control.info == setting_help.of(name)
     assert control.value == field.default or not (control.value or field.default)
     if isinstance(control, gr.Number):  # its own bounds would be told without the name of the setting
         assert control.minimum is control.maximum is None
@@ -52,6 +52,7 @@ def test_messages_name_settings_as_the_form_does() -> None:
     told = form.in_form_words(str(caught.value))
     assert "2. Steps: " in told and "1. Learning rate: " in told and "(got -5)" in told
     assert form.in_form_words("The template: no") == "The template: no"
+    assert form.in_form_words("Give prompt_init_text, no_such_thing") == "Give “Initial text”, no_such_thing"
 
 
 def test_blanks_are_an_empty_control() -> None:

@@ -200,8 +200,8 @@ def test_unusable_file_says_why_and_loses_nothing(site: str, service: Any, new_p
     page.get_by_role("radio", name="Upload").check()
     page.locator("#file input[type=file]").set_input_files(one_class)
     expect(page.locator("#report .problem")).to_be_visible()
-    page.click("#start")
-    expect(page.locator("#start-message .problem")).to_be_visible()
+    expect(page.locator("#start")).to_be_disabled()
+    expect(page.locator("#start-reason")).not_to_be_empty()
     assert not service.runs
     assert page.input_value("#setting-max_steps input") == "77"
 

@@ -185,9 +185,13 @@ def test_a_shared_page_reads_no_folder_of_its_machine(service: Service, shared: 
     settings = RunSettings(base_model=str(tmp_path))
     if not shared:
         assert service.start(settings, token, viewer="anna", key="2")
+        assert service.active() == 1
         return
     with pytest.raises(SettingsError, match="folder of this machine"):
         service.start(settings, token, viewer="anna", key="2")
+    with pytest.raises(SettingsError, match="folder of this machine"):
+        service.measure("anna", settings, service.uploads.open(token))
+    assert service.measures.of("anna") is None and service.active() == 0
 
 
 def test_a_shared_page_starts_from_no_adapter_of_its_machine(service: Service, shared: bool, tmp_path: Path) -> None:

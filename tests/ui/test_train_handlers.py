@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ptune_core.data.hub import HubSplit
+from ptune_core.ui.held import Held, answers_of, chosen_columns
 from ptune_core.ui.train_handlers import PLACEMENTS, TrainHandlers
 
 TEMPLATE = "{text~} [P*8][ANSWER:label]"
@@ -33,15 +34,16 @@ def reviews(tmp_path: Path, handlers: TrainHandlers) -> str:
     return token
 
 
-def form_values(**values: Any) -> dict[str, Any]:
-    return {"template": TEMPLATE, "base_model": "demo", "answers": [], "roles": None, **values}
-
-
 def show(
     handlers: TrainHandlers, token: str, template: str = TEMPLATE, *, answers: Any = None, few: int = 0, **chosen: str
 ) -> list[Any]:
     roles = {"token": token, "roles": chosen} if chosen else None
     return handlers.show_data(token, template, answers, roles, few, *MODEL)
+
+
+def held(token: str, answers: Any = None, roles: Any = None, **values: Any) -> Held:
+    values = {"template": TEMPLATE, "base_model": "demo", **values}
+    return Held(token, values, answers_of(answers), chosen_columns(roles, token))
 
 
 def test_columns_are_found_by_themselves_and_can_be_corrected(handlers: TrainHandlers, reviews: str) -> None:
@@ -66,7 +68,7 @@ def test_a_column_that_is_not_to_be_used_stays_so(handlers: TrainHandlers, servi
     assert roles["roles"] == {"text": "", "label": "verdict"}
     assert "No column of the data is read for {text}" in report and "Choose one over the columns" in report
     chosen = {"token": reviews, "roles": {"text": "", "label": "verdict"}}
-    run_id, said = handlers.start("me", "key", reviews, form_values(roles=chosen))
+    run_id, said = handlers.start("me", "key", held(reviews, roles=chosen))
     assert run_id is None and "is read for {text}" in said and not service.runs
     # Other rows: what was not to be used of these says nothing of them.
     assert handlers.show_data(reviews, TEMPLATE, None, {**chosen, "token": "0" * 32}, 0, *MODEL)[0]["roles"] == {
@@ -121,7 +123,7 @@ def test_the_report_is_one_line_and_the_rest_is_folded(handlers: TrainHandlers) 
 def test_few_shot_says_how_many_rows_are_used(handlers: TrainHandlers, service: Any, reviews: str) -> None:
     report = show(handlers, reviews, few=4)[1]
     assert "Using all 20 rows." in report and "8 to train on, at most 4 for each label, and 3 to validate" in report
-    run_id, _ = handlers.start("me", "key", reviews, form_values(examples_per_label=4))
+    run_id, _ = handlers.start("me", "key", held(reviews, examples_per_label=4))
     assert service.runs[run_id].settings.examples_per_label == 4
 
 
@@ -153,14 +155,12 @@ def test_a_hub_that_cannot_be_reached_is_told(handlers: TrainHandlers) -> None:
 
 def test_start_hands_over_what_the_form_says(handlers: TrainHandlers, service: Any, reviews: str) -> None:
     answers = [["good", " fine"], ["poor", " bad"]]
-    run_id, _ = handlers.start(
-        "me", "key", reviews, form_values(answers=answers, max_steps=7, max_length=None, name="")
-    )
+    run_id, _ = handlers.start("me", "key", held(reviews, answers=answers, max_steps=7, max_length=None, name=""))
     settings = service.runs[run_id].settings
     assert settings.columns == {"text": "review", "label": "verdict"}
     assert settings.labels == {"good": " fine", "poor": " bad"}
     assert (settings.max_steps, settings.max_length, settings.data) == (7, None, "rows.csv")
-    again, _ = handlers.start("me", "key", reviews, form_values())
+    again, _ = handlers.start("me", "key", held(reviews))
     assert again == run_id and len(service.runs) == 1
 
 
@@ -176,14 +176,14 @@ def test_start_hands_over_what_the_form_says(handlers: TrainHandlers, service: A
 def test_what_cannot_start_says_why_under_the_button(
     handlers: TrainHandlers, service: Any, reviews: str, change: dict[str, Any], expected: str
 ) -> None:
-    run_id, said = handlers.start("me", "key", reviews, form_values(**change))
+    run_id, said = handlers.start("me", "key", held(reviews, **change))
     assert run_id is None and expected in said.lower() and 'class="problem"' in said
     assert not service.runs
 
 
 def test_without_data_nothing_starts(handlers: TrainHandlers, service: Any) -> None:
     for token in ("", None, "../../etc", "0" * 32):
-        run_id, said = handlers.start("me", "key", token, form_values())
+        run_id, said = handlers.start("me", "key", held(token))
         assert run_id is None and "data" in said
     assert not service.runs
 

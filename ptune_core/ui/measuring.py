@@ -1,0 +1,229 @@
+"""Time and memory of a run before it starts: `python -m ptune_core estimate` in a process of its own. No gradio.
+
+One measurement at a time on the machine, and none while a run trains: both would make the times of the other wrong. The
+process writes to files and is ended with all it started when it takes too long, is called off, or a run begins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from ptune_core.errors import RunError
+from ptune_core.model.lease import is_training
+from ptune_core.runs.launcher import worker_environment
+from ptune_core.training.settings import RunSettings
+
+ESTIMATE = (sys.executable, "-P", "-m", "ptune_core", "estimate")
+"""-P: nothing in the directory the app was started from can stand in for a module."""
+
+MOST_SECONDS = 900.0
+"""A base model may have to be fetched first."""
+
+MOST_KEPT = 64
+"""Viewers whose last measurement is remembered."""
+
+_LOOK_SECONDS = 0.2
+_MOST_OUTPUT = 100_000
+
+
+class Stage(StrEnum):
+    """Where a measurement stands."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CALLED_OFF = "called off"
+
+
+@dataclass
+class Measurement:
+    """One measurement; its thread alone writes to it.
+
+    Attributes:
+        fingerprint: Of the settings and rows it is of.
+        begun: `time.monotonic()` when it began.
+        stage: Where it stands.
+        numbers: What `Estimate.as_numbers` says, when it is done.
+        error: Why it failed, in sentences for people.
+        stop: Set to call it off.
+        ended: Set when its process is gone.
+    """
+
+    fingerprint: str
+    begun: float = field(default_factory=time.monotonic)
+    stage: Stage = Stage.RUNNING
+    numbers: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+    stop: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+class Measures:
+    """The newest measurement of every viewer.
+
+    Args:
+        data_dir: The data directory; its lease says whether a run trains.
+        command: What to start, before its arguments. Tests give their own.
+        most_seconds: How long a measurement may take.
+    """
+
+    def __init__(
+        self, data_dir: Path, *, command: Sequence[str] = ESTIMATE, most_seconds: float = MOST_SECONDS
+    ) -> None:
+        self._data_dir, self._command, self._most_seconds = data_dir, tuple(command), most_seconds
+        self._lock = threading.Lock()
+        self._of: dict[str, Measurement] = {}
+        self._threads: set[threading.Thread] = set()
+
+    def start(self, viewer: str, settings: RunSettings, rows: Path) -> None:
+        """Begin to measure; what this viewer was measuring is called off.
+
+        Args:
+            viewer: Who asks.
+            settings: Of the run.
+            rows: Folder of the table.
+
+        Raises:
+            RunError: A run trains, or somebody else measures.
+        """
+        if is_training(self._data_dir):
+            raise RunError(
+                "A run is training, and beside it the times would be wrong", remedy="Measure when it has ended"
+            )
+        with self._lock:
+            if any(who != viewer and each.stage is Stage.RUNNING for who, each in self._of.items()):
+                raise RunError("Somebody else is measuring", remedy="Try again in a minute")
+            before = self._of.pop(viewer, None)
+            found = self._of[viewer] = Measurement(fingerprint_of(settings, rows.name))
+            for old in list(self._of)[: -MOST_KEPT or None]:
+                if self._of[old].stage is not Stage.RUNNING:
+                    del self._of[old]
+            thread = threading.Thread(
+                target=self._measure, args=(found, before, settings, rows), name="measure", daemon=True
+            )
+            self._threads.add(thread)
+        thread.start()
+
+    def of(self, viewer: str) -> Measurement | None:
+        """The newest measurement of a viewer."""
+        return self._of.get(viewer)
+
+    def cancel(self, viewer: str) -> None:
+        """Call off what a viewer measures; nothing happens if that is nothing."""
+        if (found := self._of.get(viewer)) is not None:
+            found.stop.set()
+
+    def close(self) -> None:
+        """Call off everything, and wait until no process is left."""
+        for found in list(self._of.values()):
+            found.stop.set()
+        for thread in list(self._threads):
+            thread.join()
+
+    def _measure(self, found: Measurement, before: Measurement | None, settings: RunSettings, rows: Path) -> None:
+        """Until the end of `before`, two processes would be beside each other."""
+        try:
+            if before is not None:
+                before.stop.set()
+                before.ended.wait()
+            self._run(found, settings, rows)
+        except OSError as error:
+            found.error, found.stage = f"The measurement could not be started: {error}", Stage.FAILED
+        finally:
+            found.ended.set()
+            self._threads.discard(threading.current_thread())
+
+    def _run(self, found: Measurement, settings: RunSettings, rows: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix="ptune-measure-") as folder:
+            place = Path(folder)
+            (place / "settings.yaml").write_text(settings.to_yaml(), encoding="utf-8")
+            with (place / "out").open("wb") as out, (place / "err").open("wb") as err:
+                process = subprocess.Popen(
+                    [*self._command, str(place / "settings.yaml"), "--json", "--rows", str(rows)],
+                    start_new_session=True,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    env=worker_environment() | {"TMPDIR": folder},
+                )
+            why = self._wait(found, process)
+            self._conclude(found, place, process.returncode, why)
+
+    def _wait(self, found: Measurement, process: subprocess.Popen[bytes]) -> str:
+        """Why the process was ended; empty if it ended by itself."""
+        why = ""
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_LOOK_SECONDS)
+                return ""
+            if found.stop.is_set():
+                why = _CALLED_OFF
+            elif time.monotonic() - found.begun > self._most_seconds:
+                why = f"It took more than {self._most_seconds / 60:.0f} minutes and was ended."
+            elif is_training(self._data_dir):
+                why = "A run began to train, and beside it the times would be wrong. Measure when it has ended."
+            if why:  # not reaped yet, it keeps its number: the group cannot be a stranger's
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                return why
+
+    def _conclude(self, found: Measurement, place: Path, code: int, why: str) -> None:
+        if why == _CALLED_OFF:
+            found.stage = Stage.CALLED_OFF
+            return
+        if not why and code == 0:
+            try:
+                found.numbers = _numbers((place / "out").read_text(encoding="utf-8", errors="replace"))
+                found.stage = Stage.DONE
+                return
+            except ValueError:
+                why = "It ended without a result."
+        found.error = why or _error((place / "err").read_text(encoding="utf-8", errors="replace"), code)
+        found.stage = Stage.FAILED
+
+
+_CALLED_OFF = "called off"
+
+
+def fingerprint_of(settings: RunSettings, token: str) -> str:
+    """The same for settings and rows that take the same time: the name does not matter."""
+    values = settings.model_dump_json(exclude={"name"})
+    return hashlib.sha256(f"{token} {values}".encode()).hexdigest()
+
+
+def _numbers(output: str) -> dict[str, Any]:
+    """The JSON object in the last line.
+
+    Raises:
+        ValueError: There is none.
+    """
+    lines = output[-_MOST_OUTPUT:].strip().splitlines()
+    numbers = json.loads(lines[-1] if lines else "")
+    if not isinstance(numbers, dict):
+        raise ValueError("no JSON object")
+    return numbers
+
+
+def _error(errors: str, code: int) -> str:
+    """What the command said of a mistake, else how it ended."""
+    _, is_told, told = errors[-_MOST_OUTPUT:].rpartition("error: ")
+    if code == 2 and is_told:
+        return told.strip()
+    if code < 0:
+        return f"It was killed by signal {-code}, often because memory ran out. Try smaller batches or a smaller model."
+    last = errors.strip().splitlines()[-1:] or [f"exit code {code}"]
+    return f"It broke off: {last[0][:300]}"

@@ -1,0 +1,152 @@
+"""The Run card's handlers, as plain functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ptune_core.training.settings import RunSettings
+from ptune_core.ui import form, setting_help
+from ptune_core.ui.held import MAX_INPUT_COLUMNS, Held
+from ptune_core.ui.run_handlers import RunHandlers
+
+TEMPLATE = "[P*8] {text~} [ANSWER:label]"
+
+
+@pytest.fixture
+def handlers(service: Any) -> RunHandlers:
+    return RunHandlers(service)
+
+
+@pytest.fixture
+def reviews(service: Any) -> str:
+    rows = "".join(f"{'good' if i % 2 else 'poor'} text {i},{'good' if i % 2 else 'poor'}\n" for i in range(40))
+    return service.uploads.add_text("text,label\n" + rows)
+
+
+def held(token: str, **values: Any) -> Held:
+    controls = {name: form.control(name).value for name in ("name", *form.MAIN, *form.OF_BASE_MODEL, *form.advanced())}
+    values = {**controls, "base_model": "demo", "template": TEMPLATE, "halving": True, **values}
+    sweep = values.pop("sweep", {})
+    return Held(token, values, {}, [""] * (MAX_INPUT_COLUMNS + 1), sweep)
+
+
+def wrong(updates: dict[str, Any]) -> dict[str, str]:
+    return {each["key"]: each["text"] for each in updates["checks"]["value"] if each["level"] == "stop"}
+
+
+def test_what_is_fine_can_start(handlers: RunHandlers, service: Any, reviews: str) -> None:
+    found = handlers.refresh("me", held(reviews))
+    assert wrong(found) == {} and found["start"]["interactive"] and found["start"]["value"] == "Start training"
+    assert not found["reason"]["visible"] and found["preset"] == "Balanced"
+    assert found["advanced"]["label"] == "Advanced" and "comes with PTune" in found["about"]
+    assert found["command"].startswith("python -m ptune_core train --out my-run")
+    service.add()
+    again = handlers.refresh("me", held(reviews))
+    assert again["start"]["value"] == "Add to queue (starts after 1 run)" == handlers.start_label()["value"]
+
+
+def test_every_problem_comes_at_once_and_the_button_says_why(handlers: RunHandlers, reviews: str) -> None:
+    values = {"learning_rate": 7, "max_steps": -1, "max_length": "9999", "prompt_init": "text"}
+    found = handlers.refresh("me", held(reviews, **values))
+    assert {"learning_rate", "max_steps", "length", "together"} == set(wrong(found))
+    assert "Learning rate: " in wrong(found)["learning_rate"]
+    assert not found["start"]["interactive"] and found["reason"]["visible"]
+    assert found["command"] == "" and found["advanced"]["label"] == "Advanced · 2 changed"
+    assert found["shown prompt_init_text"]["visible"] and not found["shown prompt_init_adapter"]["visible"]
+
+
+@pytest.mark.parametrize(
+    ("token", "values", "key"),
+    [
+        ("", {}, "rows"),
+        ("../../etc", {}, "rows"),
+        (None, {"template": "{text} [P*2"}, "template"),
+        (None, {"sweep": {"learning_rate": ["fast"]}}, "sweep"),
+        (None, {"template": "[P*2] {a} {b} {c} [ANSWER:label]"}, "rows"),
+        (None, {"base_model": "google-bert/bert-base-uncased"}, "target"),
+    ],
+)
+def test_what_cannot_start_has_a_reason(
+    handlers: RunHandlers, reviews: str, token: str | None, values: dict[str, Any], key: str
+) -> None:
+    found = handlers.refresh("me", held(reviews if token is None else token, **values))
+    assert list(wrong(found)) == [key] and found["reason"]["value"] and not found["start"]["interactive"]
+
+
+def test_a_fix_is_what_its_check_offers(handlers: RunHandlers, reviews: str) -> None:
+    assert handlers.fix("learning rate", held(reviews, learning_rate=0.9)) == {"learning_rate": 0.003}
+    assert handlers.fix("max_steps", held(reviews, max_steps=-1)) == {"max_steps": 200}
+    bert = handlers.fix("target", held(reviews, base_model="google-bert/bert-base-uncased"))
+    assert bert == {"template": "[P*8] {text~} [MASK:label]"}
+    assert handlers.fix("learning rate", held(reviews)) == {} == handlers.fix("no such", held(reviews))
+
+
+def test_a_preset_is_seen_in_its_controls(handlers: RunHandlers, reviews: str) -> None:
+    quick = handlers.choose_preset("Quick")
+    assert quick["max_steps"] < 200 and quick["epochs"] == ""
+    assert handlers.refresh("me", held(reviews, **quick))["preset"] == "Quick"
+    assert handlers.refresh("me", held(reviews, max_steps=61))["preset"] == "Custom"
+    assert handlers.choose_preset("Custom") == {} == handlers.choose_preset("<b>")
+
+
+def test_a_sweep_says_how_many(handlers: RunHandlers, reviews: str) -> None:
+    sweep = {"encoder_reparameterization_type": ["MLP", "LSTM"], "virtual_tokens": ["2", "4", "8"]}
+    assert "6 trainings in one run" in handlers.refresh("me", held(reviews, sweep=sweep))["sweep_count"]
+
+
+def test_saved_settings_are_loaded_again(handlers: RunHandlers, reviews: str, tmp_path: Path) -> None:
+    file = handlers.save(held(reviews, name="My run!", max_steps=61, sweep={"seed": ["1", "2"]}))
+    assert file["name"] == "My-run-settings.yaml"
+    path = tmp_path / "settings.yaml"
+    path.write_text(file["text"], encoding="utf-8")
+    filled, said = handlers.load(str(path))
+    assert filled is not None and "card 2" in said
+    assert (filled.values["max_steps"], filled.values["name"], filled.sweep["seed"]) == (61, "My run!", ["1", "2"])
+    assert filled.columns[0] == "text" and filled.columns[-1] == "label" and not filled.is_of_demo
+
+
+def test_the_examples_rows_come_with_its_settings(handlers: RunHandlers, service: Any) -> None:
+    file = handlers.save(held(service.uploads.demo()))
+    assert RunSettings.from_yaml(file["text"]).data == "demo"
+    filled, said = handlers.copy(file["text"])
+    assert filled.is_of_demo and "example" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b"max_steps: -5\nlearning_rate: 99\nfoo: 1", ["Steps: ", "Learning rate: ", "foo: "]),
+        (b"- a\n- b", ["mapping"]),
+        (b"a: &a [x, x]\nb: [*a, *a]", ["refer to parts"]),
+        (b"labels: " + b"[" * 50_000, ["nested"]),
+        (b"seed: " + b"1" * 5000, ["not valid YAML"]),
+        (b"seed: 2020-99-99", ["not valid YAML"]),
+        (b"a: !!python/object/apply:os.system ['true']", ["not valid YAML"]),
+        (b"\xff\xfe\x00", ["no text"]),
+        (b"#" * 300_000, ["too large"]),
+        (b"name: '<img src=x onerror=alert(1)>'\nmax_steps: x", ["Steps: "]),
+    ],
+)
+def test_a_hostile_settings_file_is_refused_in_words(
+    handlers: RunHandlers, tmp_path: Path, text: bytes, expected: list[str]
+) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_bytes(text)
+    filled, said = handlers.load(str(path))
+    assert filled is None and 'class="problem"' in said and "<img" not in said
+    assert all(each in said for each in expected)
+
+
+def test_measuring_what_cannot_start_says_why(handlers: RunHandlers, service: Any) -> None:
+    assert "data" in handlers.measure("me", held(""))["measured"]
+    assert service.measures.of("me") is None
+
+
+def test_every_control_says_what_it_does_in_plain_words() -> None:
+    for name in ("name", "halving", *form.MAIN, *form.OF_BASE_MODEL, *form.advanced()):
+        said = setting_help.of(name)
+        assert said and len(said) < 260, name
+        assert not [other for other in RunSettings.model_fields if "_" in other and other in said], name
