@@ -11,11 +11,11 @@ from ptune_core.ui import form, setting_help, texts
 
 
 def test_every_setting_has_exactly_one_place() -> None:
-    places = [*form.OWN_CONTROLS, "name", *form.MAIN, *form.OF_BASE_MODEL, *form.advanced()]
+    places = [*form.OWN_CONTROLS, "name", *form.MAIN, *form.OF_BASE_MODEL, *form.OF_DATA, *form.advanced()]
     assert sorted(places) == sorted(RunSettings.model_fields)
 
 
-@pytest.mark.parametrize("name", ["name", *form.MAIN, *form.OF_BASE_MODEL, *form.advanced()])
+@pytest.mark.parametrize("name", ["name", *form.MAIN, *form.OF_BASE_MODEL, *form.OF_DATA, *form.advanced()])
 def test_control_has_the_declared_default_and_help(name: str) -> None:
     field = RunSettings.model_fields[name]
     control = form.control(name)
