@@ -147,7 +147,7 @@ class Curve:
 
     def since(self, cursor: int, epoch: int, most: int) -> dict[str, Any]:
         """The curve's part of `since`, with no more than `most` points of a series."""
-        new = (self.steps.since(cursor), self.evals.since(cursor))
+        new: tuple[Sequence[int], Sequence[int]] = (self.steps.since(cursor), self.evals.since(cursor))
         is_known = 0 < cursor <= self.lines and epoch == self.edition
         reset = not is_known or max(map(len, new)) > most
         steps, evals = new

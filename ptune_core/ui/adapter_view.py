@@ -18,6 +18,7 @@ from ptune_core.prompt.verbalizer import answer_columns
 from ptune_core.runs.predictions import changed_answers
 from ptune_core.ui import texts
 from ptune_core.ui.preview import varied_rows
+from ptune_core.ui.texts import trying
 
 MOST_EXAMPLES = 4
 _MOST_READ = 200
@@ -106,7 +107,7 @@ def view_of_adapter(
         id=id,
         name=name,
         origin=origin,
-        about=texts.about_adapter(labels, bool(template.messages), base_model, count, _step(origin, sidecar)),
+        about=trying.about_adapter(labels, bool(template.messages), base_model, count, _step(origin, sidecar)),
         proof=_proof(predictions),
         columns=columns,
         labels=labels,

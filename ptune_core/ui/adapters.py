@@ -36,6 +36,7 @@ from ptune_core.ui import texts
 from ptune_core.ui.adapter_view import AdapterView, Origin, view_of_adapter
 from ptune_core.ui.downloads import PREDICTIONS, downloads_of
 from ptune_core.ui.run_view import has_adapter
+from ptune_core.ui.texts import trying
 
 NEWEST = "@newest"
 _BROUGHT = re.compile(r"[0-9a-f]{32}")
@@ -96,11 +97,11 @@ class Adapters:
         for run in self._owners.runs(viewer):
             directory = RunDirectory(run.directory)
             if run.state is RunState.RUNNING and run.settings.base_weights is BaseWeights.FROZEN:
-                choices.append((texts.newest(run.name), run.id + NEWEST))
+                choices.append((trying.newest(run.name), run.id + NEWEST))
             if has_adapter(directory):
                 value = (directory.result() or {}).get("value")
                 choices.append((texts.adapter(run.name, value, run.created), run.id))
-        return choices + [(texts.brought(about["name"]), about["id"]) for about in self._brought(viewer)]
+        return choices + [(trying.brought(about["name"]), about["id"]) for about in self._brought(viewer)]
 
     def view(self, id: str, viewer: str) -> AdapterView:
         """One adapter, for Try and Export.

@@ -129,7 +129,7 @@ def key_of(alarm: Alarm, index: int) -> str:
 
 def _ended_badly(facts: Facts) -> Alarm:
     error = facts.result.get("error") or {}
-    text = str(error.get("text") or facts.reason or "The run ended without saying why.")
+    text = str(error.get("text") or facts.reason or texts.ENDED_SILENTLY)
     if error.get("kind") == "TrainingDiverged":
         return Alarm(Kind.DIVERGED, text, fixes=_gentler(facts.settings))
     is_memory = error.get("kind") == "OutOfMemory" or _MEMORY in facts.reason

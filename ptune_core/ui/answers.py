@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from ptune_core.inference.batch import BatchReport
 from ptune_core.inference.protocol import Seen
-from ptune_core.ui import texts
 from ptune_core.ui.show import table
+from ptune_core.ui.texts import trying
 
 BASE, TUNED = "Base model alone", "Tuned model"
 MOST_LABELS = 10
@@ -84,9 +84,9 @@ def labelled(report: BatchReport) -> str:
     lines = [f"{sum(report.labels.values()):,} rows labelled: {counts}."]
     if report.known:
         share = 100 * report.right / report.known
-        lines.append(f"Accuracy {share:.1f}%: {report.right:,} of {report.known:,} rows that bring a label.")
+        lines.append(trying.accuracy(share, report.right, report.known))
     if report.blank:
-        lines.append(f"{report.blank:,} rows without text got no label.")
+        lines.append(trying.BLANK_ROWS.format(report.blank))
     lines += [f"{{{name}}} was read from the column {column}." for name, column in report.columns.items()]
     said = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
     problems = "".join(f"<li>{html.escape(problem)}</li>" for problem in report.problems[:12])
@@ -101,7 +101,7 @@ def progress(done: int, rows: int) -> str:
     share = 100 * done / max(1, rows)
     return (
         f'<div class="progress" role="progressbar" aria-valuenow="{share:.0f}" aria-valuemin="0" aria-valuemax="100">'
-        f'<span style="width:{share:.1f}%"></span></div><p class="quiet">{texts.labelling(done, rows)}</p>'
+        f'<span style="width:{share:.1f}%"></span></div><p class="quiet">{trying.labelling(done, rows)}</p>'
     )
 
 

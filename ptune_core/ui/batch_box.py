@@ -15,6 +15,7 @@ from ptune_core.ui import answers, texts
 from ptune_core.ui.data_card import FILE_TYPES
 from ptune_core.ui.service import Service
 from ptune_core.ui.show import inline_error
+from ptune_core.ui.texts import trying
 
 Labelling = Generator[list[Any], None, None]
 """Updates for `BatchBox.outputs`."""
@@ -45,7 +46,7 @@ class BatchBox:
 def build_batch() -> BatchBox:
     """Lay it out; nothing is wired yet."""
     with gr.Accordion("Label a whole file", open=False, visible=False, elem_id="batch", elem_classes="card") as box:
-        gr.Markdown(texts.BATCH_LIMITS, elem_classes="quiet")
+        gr.Markdown(trying.BATCH_LIMITS, elem_classes="quiet")
         file = gr.File(label="File", file_types=FILE_TYPES, height=140, elem_id="batch-file")
         with gr.Row(elem_classes="buttons"):
             label = gr.Button("Label every row", variant="primary", elem_id="batch-label")

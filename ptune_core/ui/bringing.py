@@ -12,11 +12,11 @@ import gradio as gr
 from ptune_core.adapters.names import UNCLEAR
 from ptune_core.errors import PTuneError, RunError
 from ptune_core.inference.protocol import Usage, build_request
-from ptune_core.ui import texts
 from ptune_core.ui.adapter_view import AdapterView, Origin
 from ptune_core.ui.adapters import is_brought
 from ptune_core.ui.service import Service
 from ptune_core.ui.show import inline_error
+from ptune_core.ui.texts import trying
 
 MOST_FILES = 8
 
@@ -54,7 +54,7 @@ def build_bring(where: str) -> BringBox:
     """
     with gr.Row(elem_classes="buttons bring"):
         upload = gr.UploadButton(
-            texts.BRING, file_count="multiple", file_types=[".zip", ".json", ".safetensors"], size="sm",
+            trying.BRING, file_count="multiple", file_types=[".zip", ".json", ".safetensors"], size="sm",
             elem_id=f"{where}-bring",
         )  # fmt: skip
         name = gr.Textbox(
@@ -62,22 +62,22 @@ def build_bring(where: str) -> BringBox:
             max_lines=1, max_length=200, elem_id=f"{where}-hub-name",
         )  # fmt: skip
         fetch = gr.Button("Fetch", size="sm", elem_id=f"{where}-fetch")
-    gr.Markdown(texts.ABOUT_BRINGING, elem_classes="quiet")
+    gr.Markdown(trying.ABOUT_BRINGING, elem_classes="quiet")
     problem = gr.HTML(elem_id=f"{where}-bring-problem", elem_classes="if-said")
-    with gr.Accordion(texts.USAGE, open=False, visible=False, elem_id=f"{where}-usage") as usage:
-        gr.Markdown(texts.ABOUT_USAGE, elem_classes="quiet")
+    with gr.Accordion(trying.USAGE, open=False, visible=False, elem_id=f"{where}-usage") as usage:
+        gr.Markdown(trying.ABOUT_USAGE, elem_classes="quiet")
         base_model = gr.Textbox(
             label="Base model",
-            info="A Hub id or a folder.",
+            info=trying.ABOUT_BASE,
             max_lines=1,
             max_length=4096,
             elem_id=f"{where}-usage-base",
         )
         template = gr.Textbox(
-            label="Template", info=texts.ABOUT_USAGE_TEMPLATE, max_length=20_000, elem_id=f"{where}-usage-template"
+            label="Template", info=trying.ABOUT_USAGE_TEMPLATE, max_length=20_000, elem_id=f"{where}-usage-template"
         )
         answers = gr.Textbox(
-            label="Labels and answers", info=texts.ABOUT_USAGE_ANSWERS, lines=2, max_lines=8,
+            label="Labels and answers", info=trying.ABOUT_USAGE_ANSWERS, lines=2, max_lines=8,
             elem_id=f"{where}-usage-answers",
         )  # fmt: skip
         with gr.Row(elem_classes="buttons"):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from ptune_core.data.table import Table
 from ptune_core.errors import DataError, PTuneError
+from ptune_core.ui import texts
 from ptune_core.ui.looking import Lengths
 from ptune_core.ui.preview import DataReport
 from ptune_core.ui.show import inline_error, inline_problems
@@ -43,7 +44,7 @@ def lengths_html(found: Lengths) -> str:
     span = f"{low} to {high}" if low != high else str(low)
     line = f"Length: {span} {found.unit}, half of the rows up to {middle}."
     if found.cut is None:
-        line += " Tokens are counted once the base model's tokenizer is on this machine."
+        line += f" {texts.NO_TOKENIZER_YET}"
     elif found.cut:
         line += f" {_share(found.cut, len(found.lengths))} of them are cut at {found.max_length} tokens."
     else:

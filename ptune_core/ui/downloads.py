@@ -20,6 +20,7 @@ from ptune_core.files import read_lines
 from ptune_core.runs.directory import RunDirectory
 from ptune_core.runs.store import Run
 from ptune_core.ui import texts
+from ptune_core.ui.texts import trying
 
 SETTINGS, METRICS, PREDICTIONS = "settings.yaml", "metrics.csv", "predictions.jsonl"
 
@@ -34,7 +35,7 @@ def downloads_of(run: Run) -> tuple[tuple[str, str], ...]:
     directory = RunDirectory(run.directory)
     there = {SETTINGS: True, METRICS: directory.metrics.exists(), PREDICTIONS: _predictions(directory).exists()}
     return tuple(
-        (texts.DOWNLOADS[name], f"downloads/{run.id}/{name}?key={_key(run, name)}")
+        (trying.DOWNLOADS[name], f"downloads/{run.id}/{name}?key={_key(run, name)}")
         for name, is_there in there.items()
         if is_there
     )

@@ -12,6 +12,7 @@ from ptune_core.ui import texts
 from ptune_core.ui.adapter_view import AdapterView, Origin, without_front_matter
 from ptune_core.ui.bringing import BringBox, build_bring, show_usage
 from ptune_core.ui.show import table
+from ptune_core.ui.texts import trying
 from ptune_core.ui.try_tab import download_link
 
 
@@ -102,11 +103,11 @@ def build_export(*, shared: bool) -> ExportTab:
 def _build_hub(*, shared: bool) -> HubBox:
     with gr.Accordion("Push to the Hugging Face Hub", open=False, elem_id="hub", elem_classes="card") as box:
         name = gr.Textbox(
-            label="Repository", info="NAME, or OWNER/NAME. The model card goes with it.", max_lines=1, max_length=200,
+            label="Repository", info=trying.ABOUT_REPOSITORY, max_lines=1, max_length=200,
             elem_id="hub-name",
         )  # fmt: skip
         token = gr.Textbox(
-            label="Token", info=texts.HUB_TOKEN if shared else texts.HUB_TOKEN_HERE, type="password", max_lines=1,
+            label="Token", info=trying.HUB_TOKEN if shared else trying.HUB_TOKEN_HERE, type="password", max_lines=1,
             max_length=200, elem_id="hub-token",
         )  # fmt: skip
         private = gr.Checkbox(True, label="Private: only your account sees it", elem_id="hub-private", container=False)
@@ -118,7 +119,7 @@ def _build_hub(*, shared: bool) -> HubBox:
 
 def _build_forms() -> FormsBox:
     with gr.Accordion("Other forms", open=False, elem_id="forms", elem_classes="card") as box:
-        options = [(text, form) for form, text in texts.FORMS.items()]
+        options = [(text, form) for form, text in trying.FORMS.items()]
         form = gr.Radio(options, value=options[0][1], show_label=False, container=False, elem_id="form")
         with gr.Row(elem_classes="buttons"):
             make = gr.Button("Convert", elem_id="form-make")
@@ -131,7 +132,7 @@ def show_export(view: AdapterView | None) -> list[Any]:
     """Updates for `ExportTab.view`."""
     hidden = gr.update(visible=False)
     if view is None or view.origin is Origin.NEWEST:
-        said = texts.NO_ADAPTER if view is None else texts.NOT_HERE_YET
+        said = texts.NO_ADAPTER if view is None else trying.NOT_HERE_YET
         empty = ["", download_link(None), "", hidden, "", "", gr.skip(), "", hidden, "", hidden]
         return [gr.update(visible=True, value=said), hidden, *empty, *show_usage(None)]
     return [

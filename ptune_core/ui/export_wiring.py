@@ -20,6 +20,7 @@ from ptune_core.ui import texts
 from ptune_core.ui.parts import Page, show_chosen
 from ptune_core.ui.service import Service
 from ptune_core.ui.show import EVENT, inline_error, shown
+from ptune_core.ui.texts import trying
 
 CONVERT_SECONDS = 600.0
 
@@ -68,8 +69,8 @@ def convert(adapter: Path, form: str, out: Path) -> None:
     Raises:
         AdapterError: It has no such form, or the process told why it cannot be made.
     """
-    if form not in texts.FORMS:
-        raise AdapterError("There is no such form", got=form[:40], needed=", ".join(texts.FORMS))
+    if form not in trying.FORMS:
+        raise AdapterError("There is no such form", got=form[:40], needed=", ".join(trying.FORMS))
     root = str(Path(hub.__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
     command = [sys.executable, "-P", "-m", "ptune_core", "export", str(adapter), "--format", form, "--out", str(out)]
@@ -97,11 +98,11 @@ def wire_export(parts: Page) -> None:
         return choices[0][1] if choices else ""
 
     box = export.hub
-    asked = box.push.click(None, None, box.said, js=f"() => {json.dumps(texts.PUSHING)}", **EVENT)
+    asked = box.push.click(None, None, box.said, js=f"() => {json.dumps(trying.PUSHING)}", **EVENT)
     pushed = asked.then(shown(handlers.push), [*this, box.name, box.token, box.private], [box.said, box.token], **EVENT)
     pushed.failure(None, None, box.said, js="() => ''", **EVENT)
     forms = export.forms
-    asked = forms.make.click(None, None, forms.said, js=f"() => {json.dumps(texts.CONVERTING)}", **EVENT)
+    asked = forms.make.click(None, None, forms.said, js=f"() => {json.dumps(trying.CONVERTING)}", **EVENT)
     one = EVENT | {"concurrency_id": "convert", "concurrency_limit": 1}
     made = asked.then(shown(handlers.convert), [*this, forms.form], [forms.said, forms.download], **one)
     made.failure(None, None, forms.said, js="() => ''", **EVENT)

@@ -16,7 +16,8 @@ from ptune_core.errors import PTuneError
 from ptune_core.model.catalogue import settings_of
 from ptune_core.prompt.kinds import EncoderKind
 from ptune_core.training.settings import RunSettings
-from ptune_core.ui import setting_help, texts
+from ptune_core.ui import texts
+from ptune_core.ui.texts import settings as setting_help
 
 _COLLECTIONS = {
     name

@@ -26,6 +26,7 @@ from ptune_core.errors import RunError
 from ptune_core.model.lease import is_training
 from ptune_core.runs.launcher import worker_environment
 from ptune_core.training.settings import RunSettings
+from ptune_core.ui import texts
 
 ESTIMATE = (sys.executable, "-P", "-m", "ptune_core", "estimate")
 """-P: nothing in the directory the app was started from can stand in for a module."""
@@ -173,9 +174,9 @@ class Measures:
             if found.stop.is_set():
                 why = _CALLED_OFF
             elif time.monotonic() - found.begun > self._most_seconds:
-                why = f"It took more than {self._most_seconds / 60:.0f} minutes and was ended."
+                why = texts.MEASURED_TOO_LONG.format(self._most_seconds / 60)
             elif is_training(self._data_dir):
-                why = "A run began to train, and beside it the times would be wrong. Measure when it has ended."
+                why = texts.RUN_BEGAN
             if why:  # not reaped yet, it keeps its number: the group cannot be a stranger's
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -191,7 +192,7 @@ class Measures:
                 found.stage = Stage.DONE
                 return
             except ValueError:
-                why = "It ended without a result."
+                why = texts.MEASURED_NOTHING
         found.error = why or _error((place / "err").read_text(encoding="utf-8", errors="replace"), code)
         found.stage = Stage.FAILED
 
@@ -224,6 +225,6 @@ def _error(errors: str, code: int) -> str:
     if code == 2 and is_told:
         return told.strip()
     if code < 0:
-        return f"It was killed by signal {-code}, often because memory ran out. Try smaller batches or a smaller model."
+        return texts.MEASURE_KILLED.format(-code)
     last = errors.strip().splitlines()[-1:] or [f"exit code {code}"]
     return f"It broke off: {last[0][:300]}"

@@ -79,7 +79,7 @@ def results_answer(run: Run, question: Question) -> Answer:
     """
     part = question.get("part")
     answer = _PARTS.get(part) if isinstance(part, str) else None
-    return answer(run, question) if answer is not None else {"empty": "There is no such part of the results."}
+    return answer(run, question) if answer is not None else {"empty": texts.NO_SUCH_PART}
 
 
 def _samples(run: Run, question: Question) -> Answer:
@@ -158,7 +158,7 @@ def _cost(run: Run, question: Question) -> Answer:
     if result.get("train_examples"):
         rows = f"{result['train_examples']:,} to learn from, {result['validation_examples']:,} to measure on"
         items.append(("Rows", rows))
-    return {"items": items} if items else {"empty": "Known when the run has ended."}
+    return {"items": items} if items else {"empty": texts.KNOWN_AT_THE_END}
 
 
 def _settings(run: Run, question: Question) -> Answer:
@@ -186,7 +186,7 @@ def _log(run: Run, question: Question) -> Answer:
 def _sweep(run: Run, question: Question) -> Answer:
     directory, settings = RunDirectory(run.directory), run.settings
     if not settings.sweep:
-        return {"empty": "This run is no sweep."}
+        return {"empty": texts.NO_SWEEP}
     result = directory.result() or {}
     ranked = result.get("sweep") or _so_far(directory, settings)
     options = list(settings.sweep)

@@ -14,13 +14,14 @@ from ptune_core.errors import PTuneError, SettingsError
 from ptune_core.training.plain_yaml import check_plain
 from ptune_core.training.presets import PRESETS, Preset, preset_of
 from ptune_core.training.settings import RunSettings
-from ptune_core.ui import form, run_texts, texts
+from ptune_core.ui import form, texts
 from ptune_core.ui.command_line import command_line
 from ptune_core.ui.held import Filled, Held, filled_with, suited
 from ptune_core.ui.look import Look, Watch, why_not
 from ptune_core.ui.measuring import Stage, fingerprint_of
 from ptune_core.ui.service import Service
 from ptune_core.ui.show import inline_error, inline_problems
+from ptune_core.ui.texts import run_card as run_texts
 
 MOST_FILE_BYTES = 200_000
 

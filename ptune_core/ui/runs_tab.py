@@ -14,6 +14,7 @@ from ptune_core.ui import texts
 from ptune_core.ui.live import Answer, alarm_list, live_plot, overlay, results_panel, run_list
 from ptune_core.ui.run_view import RunView
 from ptune_core.ui.show import EVENT
+from ptune_core.ui.texts import trying
 
 # Pages that come neither by https nor from this machine have no clipboard: then the link is shown instead.
 _COPY_LINK = f"""async () => {{
@@ -123,7 +124,7 @@ def _try_button(view: RunView) -> Any:
     """Also of a run that trains: what it knows by now."""
     is_newest = view.state is RunState.RUNNING and view.base_weights is BaseWeights.FROZEN
     is_there = view.has_adapter and not view.state.is_active
-    return gr.update(visible=is_newest or is_there, value=texts.TRY_NEWEST if is_newest else texts.TRY_IT)
+    return gr.update(visible=is_newest or is_there, value=trying.TRY_NEWEST if is_newest else trying.TRY_IT)
 
 
 def download_button(view: RunView | None) -> Any:

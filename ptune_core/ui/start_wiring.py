@@ -115,16 +115,17 @@ def _wire_refresh(parts: Page, runs: RunHandlers, controls: FormControls) -> Non
         found = runs.refresh(viewer, controls.held(values))
         return [found[name] for name in shows]
 
-    # The report changes when the rows do, and when the page has loaded.
-    watched = [*controls.settings.values(), *controls.sweep.values(), train.data.report]
-    gr.on(
-        [*[control.change for control in watched], train.data.answers.words, train.data.roles.roles],
-        shown(refresh),
-        inputs_kwargs={"viewer": parts.viewer, **controls.inputs},
-        outputs=list(shows.values()),
-        trigger_mode="always_last",
+    refreshing: dict[str, Any] = {
+        "inputs_kwargs": {"viewer": parts.viewer, **controls.inputs},
+        "outputs": list(shows.values()),
+        "trigger_mode": "always_last",
         **EVENT,
-    )
+    }
+    # The report changes when the rows do, and when the page has loaded.
+    watched: list[Any] = [*controls.settings.values(), *controls.sweep.values(), train.data.report]
+    gr.on([control.change for control in watched], shown(refresh), **refreshing)
+    for own_event in (train.data.answers.words, train.data.roles.roles):
+        own_event(shown(refresh), **refreshing)
     run.checks.queue(shown(runs.start_label), None, run.start, **EVENT)
 
 

@@ -14,10 +14,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from ptune_core.errors import DeviceBusy, PTuneError, SettingsError
 from ptune_core.inference.protocol import MAX_TURNS, Turn
-from ptune_core.ui import answers, texts
+from ptune_core.ui import answers
 from ptune_core.ui.adapter_view import AdapterView
 from ptune_core.ui.service import Service
 from ptune_core.ui.show import inline_error
+from ptune_core.ui.texts import trying
 from ptune_core.ui.turns import Turns
 
 Answer = dict[str, Any]
@@ -109,7 +110,7 @@ class TryHandlers:
                     yield from parts
                 return
             except DeviceBusy:
-                yield {"working": texts.WAITING_FOR_DEVICE, "stop": gr.update(visible=True)}
+                yield {"working": trying.WAITING_FOR_DEVICE, "stop": gr.update(visible=True)}
                 self._wait(BUSY_SECONDS)
 
     def _classified(self, question: Question) -> Answers:

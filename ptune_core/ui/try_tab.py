@@ -13,6 +13,7 @@ from ptune_core.ui import texts
 from ptune_core.ui.adapter_view import AdapterView, Origin
 from ptune_core.ui.batch_box import BatchBox, build_batch
 from ptune_core.ui.bringing import BringBox, build_bring, show_usage
+from ptune_core.ui.texts import trying
 
 MAX_INPUTS = 4
 MOST_CHARACTERS = 20_000
@@ -52,7 +53,6 @@ class TryTab:
     turns: gr.Textbox
     batch: BatchBox
     download: gr.Button
-    changed: gr.Markdown
 
     @property
     def answer(self) -> dict[str, gr.blocks.Block]:
@@ -103,7 +103,7 @@ def build_try() -> TryTab:
             tuned = gr.HTML(elem_id="tuned-answer", elem_classes="pane")
         note = gr.Markdown("", elem_classes="quiet if-said", elem_id="try-note")
         with gr.Accordion("What the model sees", open=False, elem_id="try-sight", elem_classes="card") as sight:
-            seen = gr.HTML(f'<p class="quiet">{texts.NOTHING_SEEN}</p>', elem_id="try-seen")
+            seen = gr.HTML(f'<p class="quiet">{trying.NOTHING_SEEN}</p>', elem_id="try-seen")
         batch = build_batch()
         with gr.Row(elem_classes="buttons"):
             download = gr.Button("Download adapter", elem_id="download")
@@ -116,16 +116,12 @@ def build_try() -> TryTab:
 
 def _build_options() -> tuple[gr.Accordion, gr.Slider, gr.Slider, gr.Number]:
     with gr.Accordion("Length and temperature", open=False, visible=False) as options, gr.Row():
-        max_new_tokens = gr.Slider(
-            1, 256, value=48, step=1, label="New tokens at most", info="More: longer answers, which take longer."
-        )
+        max_new_tokens = gr.Slider(1, 256, value=48, step=1, label="New tokens at most", info=trying.ABOUT_NEW_TOKENS)
         temperature = gr.Slider(
             0.0, 2.0, value=0.0, step=0.1, label="Temperature",
-            info="0 always takes the likeliest token; higher is more varied.",
+            info=trying.ABOUT_TEMPERATURE,
         )  # fmt: skip
-        seed = gr.Number(
-            0, precision=0, minimum=0, maximum=2**31 - 1, label="Seed", info="The same for both: another, other texts."
-        )
+        seed = gr.Number(0, precision=0, minimum=0, maximum=2**31 - 1, label="Seed", info=trying.ABOUT_SEED)
     return options, max_new_tokens, temperature, seed
 
 
@@ -154,7 +150,7 @@ def show_adapter(view: AdapterView | None) -> list[Any]:
         "",
         "",
         _note(view) if is_text else "",
-        f'<p class="quiet">{texts.NOTHING_SEEN}</p>',
+        f'<p class="quiet">{trying.NOTHING_SEEN}</p>',
         "[]",
         "",
         hidden,
@@ -179,9 +175,9 @@ def _batch(is_there: bool) -> list[Any]:
 
 def _note(view: AdapterView) -> str:
     if view.is_chat:
-        return texts.CHAT
-    tuned = "" if view.base_weights is BaseWeights.FROZEN else f" {texts.TUNED_BESIDE}"
-    return f"{texts.COMPLETION_MODEL}{tuned}"
+        return trying.CHAT
+    tuned = "" if view.base_weights is BaseWeights.FROZEN else f" {trying.TUNED_BESIDE}"
+    return f"{trying.COMPLETION_MODEL}{tuned}"
 
 
 def download_link(view: AdapterView | None) -> Any:

@@ -13,6 +13,7 @@ from ptune_core.ui.batch_box import label_upload
 from ptune_core.ui.bringing import BringBox, BringHandlers
 from ptune_core.ui.parts import Page, show_chosen, then_show
 from ptune_core.ui.show import EVENT, shown
+from ptune_core.ui.texts import trying
 from ptune_core.ui.try_handlers import Question, TryHandlers
 from ptune_core.ui.try_tab import updates
 
@@ -84,7 +85,7 @@ def _wire_choosing(parts: Page, running: list[Any]) -> None:
 def _wire_bringing(parts: Page, box: BringBox) -> None:
     handlers = BringHandlers(parts.service)
     found = [parts.adapter, box.problem, box.usage]
-    working = f"() => {json.dumps(texts.READING_ADAPTER)}"
+    working = f"() => {json.dumps(trying.READING_ADAPTER)}"
     this = [parts.adapter, parts.viewer]
 
     def bring(files: list[str] | None, viewer: str) -> Any:
@@ -157,7 +158,7 @@ def _wire_batch(parts: Page) -> None:
     )
     limits = {"concurrency_id": "inference", "concurrency_limit": 4}
     running = begun.then(shown(label), [parts.adapter, parts.viewer, batch.file], batch.outputs, **EVENT | limits)
-    said = json.dumps(f'<p class="quiet">{texts.CANCELLED}</p>')
+    said = json.dumps(f'<p class="quiet">{trying.CANCELLED}</p>')
     running.failure(None, None, batch.outputs, js=f"() => ['', {_HIDDEN}, {_HIDDEN}]", **EVENT)
     batch.cancel.click(
         None, None, batch.outputs, cancels=[running], js=f"() => [{said}, {_HIDDEN}, {_HIDDEN}]", **EVENT

@@ -188,7 +188,7 @@ def test_validation_rows_of_several_labels_are_offered_and_the_change_is_told(ma
     lines = [{"kind": "labels", "changed": 5, "kept": 8}, *rows]
     (run.directory / "predictions.jsonl").write_text("\n".join(map(json.dumps, lines)))
     view = make([run]).view(run.id, "me")
-    assert view.proof == "Changes the answer on 62% of 8 validation rows"
+    assert view.proof == "The adapter changes the answer on 62% of 8 validation rows."
     assert {row["text"] for row in view.examples} == {"text 0", "text 1", "text 6", "text 7"}
     (run.directory / "predictions.jsonl").write_text("not JSON")
     assert make([run]).view(run.id, "me").proof == ""

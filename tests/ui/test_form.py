@@ -7,7 +7,8 @@ import pytest
 
 from ptune_core.errors import SettingsError
 from ptune_core.training.settings import RunSettings
-from ptune_core.ui import form, setting_help, texts
+from ptune_core.ui import form, texts
+from ptune_core.ui.texts import settings as setting_help
 
 
 def test_every_setting_has_exactly_one_place() -> None:

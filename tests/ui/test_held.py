@@ -14,7 +14,7 @@ from ptune_core.errors import SettingsError
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import form
 from ptune_core.ui.command_line import command_line
-from ptune_core.ui.held import Held, filled_with, suited
+from ptune_core.ui.held import Held, chosen_columns, filled_with, suited
 from ptune_core.ui.sweep_card import ENCODER, RATE, SEED, TOKENS, held_by, sweep_of
 
 TEMPLATE = "[P*8] {text~} [ANSWER:label]"
@@ -52,7 +52,7 @@ def test_a_form_filled_with_settings_gives_them_back(values: dict[str, Any]) -> 
     settings = RunSettings.parse(values)
     filled = filled_with(settings)
     assert filled.left_out == []
-    held = Held("token", filled.values, dict(filled.answers), filled.columns, filled.sweep)
+    held = Held("token", filled.values, dict(filled.answers), chosen_columns(filled.roles, "token"), filled.sweep)
     again = held.as_settings(None) | {"data": settings.data, "columns": settings.columns}
     assert RunSettings.parse(again) == settings
     assert filled.is_of_demo is (settings.data == "demo")

@@ -15,8 +15,8 @@ import pytest
 from ptune_core.errors import RunError
 from ptune_core.model.lease import training_lease
 from ptune_core.training.settings import RunSettings
-from ptune_core.ui import run_texts
 from ptune_core.ui.measuring import Measurement, Measures, Stage, fingerprint_of
+from ptune_core.ui.texts import run_card as run_texts
 
 NUMBERS = {
     "seconds": 70.2, "trials": 1, "steps": 60, "peak_mib": 1049.0, "gpu_peak_mib": None, "disk_mib": 0.0,

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from ptune_core.training.settings import RunSettings
-from ptune_core.ui import form, setting_help
-from ptune_core.ui.held import MAX_INPUT_COLUMNS, Held
+from ptune_core.ui import form
+from ptune_core.ui.held import Held
 from ptune_core.ui.run_handlers import RunHandlers
+from ptune_core.ui.texts import settings as setting_help
 
 TEMPLATE = "[P*8] {text~} [ANSWER:label]"
 
@@ -30,7 +31,7 @@ def held(token: str, **values: Any) -> Held:
     controls = {name: form.control(name).value for name in ("name", *form.MAIN, *form.OF_BASE_MODEL, *form.advanced())}
     values = {**controls, "base_model": "demo", "template": TEMPLATE, "halving": True, **values}
     sweep = values.pop("sweep", {})
-    return Held(token, values, {}, [""] * (MAX_INPUT_COLUMNS + 1), sweep)
+    return Held(token, values, {}, {}, sweep)
 
 
 def wrong(updates: dict[str, Any]) -> dict[str, str]:
@@ -105,7 +106,7 @@ def test_saved_settings_are_loaded_again(handlers: RunHandlers, reviews: str, tm
     filled, said = handlers.load(str(path))
     assert filled is not None and "card 2" in said
     assert (filled.values["max_steps"], filled.values["name"], filled.sweep["seed"]) == (61, "My run!", ["1", "2"])
-    assert filled.columns[0] == "text" and filled.columns[-1] == "label" and not filled.is_of_demo
+    assert filled.roles["roles"] == {"text": "text", "label": "label"} and not filled.is_of_demo
 
 
 def test_the_examples_rows_come_with_its_settings(handlers: RunHandlers, service: Any) -> None:

@@ -190,7 +190,7 @@ def test_a_shared_page_reads_no_folder_of_its_machine(service: Service, shared: 
     with pytest.raises(SettingsError, match="folder of this machine"):
         service.start(settings, token, viewer="anna", key="2")
     with pytest.raises(SettingsError, match="folder of this machine"):
-        service.measure("anna", settings, service.uploads.open(token))
+        service.measure_run("anna", settings, service.uploads.open(token))
     assert service.measures.of("anna") is None and service.active() == 0
 
 
