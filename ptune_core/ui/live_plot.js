@@ -212,13 +212,6 @@ function moved() {
   window.dispatchEvent(new CustomEvent('ptune:refresh'));
 }
 
-// The address leads back to the run that is shown, after a reload and in another browser.
-function address(previous) {
-  const url = new URL(location);
-  if (run) url.searchParams.set('run', run); else if (previous) url.searchParams.delete('run');
-  history.replaceState(null, '', url);
-}
-
 async function tick() {
   clearTimeout(timer);
   if (busy || !run) return;
@@ -240,8 +233,7 @@ async function tick() {
 }
 
 function start() {
-  const previous = run;
-  generation++; run = props.value || null; address(previous); cursor = 0; epoch = 0; ended = false; state = null;
+  generation++; run = props.value || null; cursor = 0; epoch = 0; ended = false; state = null;
   points = null; wait = PERIOD; element.dataset.updates = 0;
   element.classList.toggle('lp-idle', !run);
   q('.lp-samples').hidden = true;

@@ -51,12 +51,10 @@ function select(label, options, value, onchange) {
 async function ask(more = {}) {
   const mine = ++generation, question = {run, viewer: props.viewer, part, ...more};
   clearTimeout(timer);
-  try {
-    const answer = await server.results(question);
-    return mine === generation ? answer : null;
-  } catch (problem) {
-    return mine === generation ? {empty: 'Connection lost. Open the tab again in a moment.'} : null;
-  }
+  let answer = null;
+  try { answer = await server.results(question); } catch (problem) { answer = null; }
+  if (mine !== generation) return null;                    // another part was chosen
+  return answer || {empty: 'Connection lost. Open the tab again in a moment.'};
 }
 
 async function open(more) {

@@ -132,5 +132,16 @@ q('.rl-untick').addEventListener('click', () => { ticked = []; tell(); });
 q('.rl-train').addEventListener('click', () => [...document.querySelectorAll('#tabs [role=tab]')].find(tab => tab.textContent.trim() === 'Train')?.click());
 window.addEventListener('ptune:close-overlay', () => show(false));
 window.addEventListener('ptune:runs', draw);
+// The address leads back to the run that is shown, after a reload and in another browser. Here, because the list is always
+// there, while the run's own parts are taken away with it.
+let addressed = null;
+function address() {
+  const url = new URL(location), run = props.value || null;
+  if (run) url.searchParams.set('run', run); else if (addressed) url.searchParams.delete('run');
+  addressed = run;
+  history.replaceState(null, '', url);
+}
+
+watch('value', address);
 watch('value', draw);
 draw();

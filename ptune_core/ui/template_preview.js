@@ -68,8 +68,8 @@ async function ask() {
   busy = true; again = false; element.dataset.state = 'working';
   if (!tokenised && !q('.tp-line').textContent) q('.tp-line').textContent = fetching ? 'Fetching the tokenizer…' : 'Reading the tokenizer…';
   let d;
-  try { d = await server.look({...props.value.question, row, fetch: fetching}); }
-  catch (problem) { d = {error: 'The preview is not to be had just now; it comes back by itself.'}; }
+  try { d = await server.look({...props.value.question, row, fetch: fetching}); } catch (problem) { d = null; }
+  d = d || {error: 'The preview is not to be had just now; it comes back by itself.'};     // the app is away
   busy = false; fetching = false;
   if (again) { ask(); return; }
   element.dataset.state = '';

@@ -146,7 +146,7 @@ def test_a_first_run_needs_no_mouse(site: str, service: Any, new_page: NewPage) 
     page.keyboard.type("a fine film")
     tab_to(page, "classify")
     page.keyboard.press("Enter")
-    expect(page.locator("#tuned-label")).to_contain_text("97%")
+    expect(page.locator("#tuned-answer")).to_contain_text("97%")
     assert service.tries == [{"text": "a fine film"}]
 
 

@@ -73,7 +73,6 @@ def test_settings_of_a_past_run_are_copied_and_start_says_that_it_waits(
     page = new_page()
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(f"{site}?run={past.id}")
-    page.get_by_role("button", name="Settings of this run").click()
     page.click("#copy-settings")
     expect(page.locator("#setting-max_steps input")).to_have_value("77")
     expect(page.locator("#start")).to_be_in_viewport()
