@@ -66,17 +66,19 @@ def take_wide(page: Page, url: str, out: Path, steps: int | None) -> None:
     """Go through the first run as a person would, with a picture of each tab."""
     page.goto(f"{url}?__theme=light")
     expect(page.locator("#report")).to_contain_text("Using all")
+    expect(page.locator("#template-preview, .template-preview").first).to_contain_text("of 256", timeout=2 * MINUTES)
     if steps:
         page.fill("#setting-max_steps input", str(steps))
         page.keyboard.press("Tab")
     picture(page, out / "page-train.png")
     page.click("#start")
-    expect(page.locator("#try-it")).to_be_visible(timeout=10 * MINUTES)
+    expect(page.locator("#try-it")).to_have_text("Try it", timeout=10 * MINUTES)  # while it trains: Try newest
+    expect(page.locator("#results table").first).to_be_visible()
     picture(page, out / "page-runs.png")
     page.click("#try-it")
     page.fill("#try-input-0 textarea", EXAMPLE)
     page.click("#classify")
-    expect(page.locator("#tuned-label")).to_contain_text("%", timeout=5 * MINUTES)
+    expect(page.locator("#tuned-answer")).to_contain_text("%", timeout=5 * MINUTES)
     picture(page, out / "page-try.png")
     page.get_by_role("tab", name="Export").click()
     picture(page, out / "page-export.png")

@@ -279,7 +279,7 @@ def test_the_readme_names_only_real_commands() -> None:
 def test_the_readmes_python_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    app, own_loop = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    app, own_loop, _ = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert '"max_steps": 60' in app and '"ptune_core/demo/model"' in own_loop
     (tmp_path / "app.py").write_text(app.replace('"max_steps": 60', '"max_steps": 2'))
     (tmp_path / "own_loop.py").write_text(own_loop.replace("ptune_core/demo/model", str(DEMO_MODEL)))

@@ -151,7 +151,7 @@ class Sweep:
         def report(line: dict[str, Any]) -> None:
             nonlocal left
             self.lines.append(line)
-            if left is not None:
+            if left is not None and line["kind"] != "tokens":
                 left -= 1
                 if left == 0:
                     raise Killed

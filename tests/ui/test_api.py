@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import runpy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -125,3 +127,12 @@ def test_strangers_need_a_key_that_cannot_be_guessed(service: Any) -> None:
         with pytest.raises(SettingsError, match="nobody can guess"):
             Api(service).list_runs(viewer)
     assert Api(service).list_runs("a" * 16) == []
+
+
+def test_the_readmes_lines_run(site: str, service: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "gradio_client" in block)
+    (tmp_path / "client.py").write_text(code.replace("http://127.0.0.1:7860", site), encoding="utf-8")
+    runpy.run_path(str(tmp_path / "client.py"))
+    (run,) = service.runs.values()
+    assert run.settings.max_steps == 60 and run.id in capsys.readouterr().out
