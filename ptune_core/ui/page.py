@@ -41,6 +41,9 @@ LAUNCH: dict[str, Any] = {
     "enable_monitoring": False,
     "mcp_server": False,
     "css": CSS,
+    # Gradio asks whether the page can be reached, and gives up after three seconds, which a busy machine can take. That
+    # the server answers was asked just before.
+    "_frontend": False,
 }
 """How the page is launched: nothing of it may leave this machine, and no more of it is reachable than is needed."""
 
