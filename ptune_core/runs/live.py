@@ -75,6 +75,7 @@ class Curve:
         self.lines = 0
         self.steps = Series("loss", "learning_rate", "grad_norm", "seconds")
         self.evals = Series("loss", "value", "best", "seconds")
+        self.only: list[str | None] = []  # of each evaluation, the label that every row is predicted as
         self.tokens: list[tuple[int, str]] = []  # as JSON, which takes a fifth of the memory
         self.epochs_per_step: float | None = None
         self.attempt_start = 0
@@ -117,6 +118,7 @@ class Curve:
                 self.epochs_per_step = line["epoch"] / line["step"] if "epoch" in line else None
             case "eval":
                 self.evals.add(self.lines, line)
+                self.only.append(line.get("only"))
             case "tokens":
                 self._take_tokens({name: value for name, value in line.items() if name not in ("kind", "trial")})
             case "sample":
@@ -195,7 +197,8 @@ class Curve:
 
 
 @lru_cache(maxsize=_OPEN_CURVES)
-def _curve(metrics: Path) -> Curve:
+def curve_of(metrics: Path) -> Curve:
+    """The one curve of a `metrics.jsonl`, for whoever reads it; `read_on` under its lock takes in what is new."""
     return Curve(metrics)
 
 
@@ -216,7 +219,7 @@ def since(run_dir: Path, cursor: int, epoch: int) -> dict[str, Any]:
     """
     files = RunDirectory(run_dir)
     state, reason = files.recorded_state()  # before the curve: when it says done, the curve below is complete
-    curve = _curve(files.metrics)
+    curve = curve_of(files.metrics)
     with curve.lock:
         curve.read_on()
         points = curve.since(cursor, epoch, MOST_POINTS)
@@ -240,7 +243,7 @@ def curve_since(metrics: Path, cursor: int, epoch: int, most: int) -> dict[str, 
         epoch: The `epoch` of the viewer's last reply.
         most: Points of one series in one reply.
     """
-    curve = _curve(metrics)
+    curve = curve_of(metrics)
     with curve.lock:
         curve.read_on()
         best_step, best = curve.best or (None, None)
@@ -250,7 +253,7 @@ def curve_since(metrics: Path, cursor: int, epoch: int, most: int) -> dict[str, 
 def summary(run: Run) -> dict[str, Any]:
     """One run in a list: how far it is, its best value beside its baselines, and a small curve of the metric."""
     files = RunDirectory(run.directory)
-    curve = _curve(files.metrics)
+    curve = curve_of(files.metrics)
     with curve.lock:
         curve.read_on()
         best_step, best = curve.best or (None, None)

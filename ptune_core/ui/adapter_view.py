@@ -49,6 +49,7 @@ class AdapterView:
         card: The model card, Markdown with the Hub's front matter.
         snippet: Code that uses it.
         files: Name and bytes of everything in its zip.
+        zip_bytes: Of the zip; 0 without one.
         downloads: What to call further files of its run, and their links.
     """
 
@@ -70,12 +71,8 @@ class AdapterView:
     card: str
     snippet: str
     files: tuple[tuple[str, int], ...]
+    zip_bytes: int
     downloads: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def num_bytes(self) -> int:
-        """Of all its files."""
-        return sum(num_bytes for _, num_bytes in self.files)
 
 
 def view_of_adapter(
@@ -94,6 +91,7 @@ def view_of_adapter(
         rows: The data's first rows, for an adapter without predictions.
     """
     sidecar = json.loads((folder / SIDECAR_FILE).read_bytes())
+    zip_file = folder.with_suffix(".zip")  # an adapter's zip lies beside its folder
     template = parse_template(sidecar["template"])
     columns = inputs_of(template, answer_columns(sidecar["verbalizer"] or {}))
     is_tuned = sidecar.get("tuned_from") is not None
@@ -126,6 +124,7 @@ def view_of_adapter(
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         ),
+        zip_bytes=zip_file.stat().st_size if zip_file.is_file() else 0,
     )
 
 

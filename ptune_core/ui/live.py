@@ -6,9 +6,10 @@ plain numbers and text, and the scripts only write `textContent`, so nothing a p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import gradio as gr
@@ -36,6 +37,45 @@ def asset(name: str) -> str:
     return (_HERE / name).read_text(encoding="utf-8")
 
 
+def own_component(
+    name: str,
+    elem_id: str,
+    classes: str,
+    *,
+    ask: Mapping[str, Answer] = MappingProxyType({}),
+    scripts: Sequence[str] = (),
+    **options: Any,
+) -> gr.HTML:
+    """A `gr.HTML` made of `NAME.html` and `NAME.js` beside this file.
+
+    Args:
+        ask: What its script may call, by the names it calls it.
+        scripts: Others that run before its own.
+        options: Of `gr.HTML`, and what its script reads as `props`.
+    """
+    if ask:
+        options["server_functions"] = [_server_function(called, answer) for called, answer in ask.items()]
+    return gr.HTML(
+        None,
+        html_template=asset(f"{name}.html"),
+        js_on_load="".join(asset(f"{script}.js") for script in (*scripts, name)),
+        elem_id=elem_id,
+        elem_classes=classes,
+        **options,
+    )
+
+
+def _server_function(name: str, answer: Answer) -> Callable[[Any], dict[str, Any]]:
+    """`answer` as a function that a component's script can call by `name`."""
+
+    def function(question: Any) -> dict[str, Any]:
+        # Open to anybody who can reach the page: what arrives may be anything.
+        return answer(question if isinstance(question, dict) else {})
+
+    function.__name__ = name
+    return function
+
+
 def live_plot(poll: Answer, period: int, elem_id: str) -> gr.HTML:
     """Progress, the four plots and samples of one run. Event: `moved`, when the run's state changes.
 
@@ -46,14 +86,13 @@ def live_plot(poll: Answer, period: int, elem_id: str) -> gr.HTML:
         poll: Answers `{"run", "cursor", "epoch", "viewer"}` with what is new, as `runs.live.since` does.
         period: Milliseconds between two questions.
     """
-    return gr.HTML(
-        None,
-        html_template=asset("live_plot.html"),
-        js_on_load=asset("plot_parts.js") + asset("live_plot.js"),
+    return own_component(
+        "live_plot",
+        elem_id,
+        "live-plot",
+        ask={"poll": poll},
+        scripts=("plot_parts",),
         head=f'<script src="gradio_api/file={PLOTLY_DIRECTORY / "plotly.min.js"}"></script>',
-        server_functions=[server_function("poll", poll)],
-        elem_id=elem_id,
-        elem_classes="live-plot",
         period=period,
         viewer="",
         state="",
@@ -70,14 +109,8 @@ def overlay(compare: Answer, period: int, elem_id: str) -> gr.HTML:
         compare: Answers `{"runs", "viewer"}` with what is new, as `comparison.compare` does.
         period: Milliseconds between two questions.
     """
-    return gr.HTML(
-        None,
-        html_template=asset("overlay.html"),
-        js_on_load=asset("plot_parts.js") + asset("overlay.js"),
-        server_functions=[server_function("compare", compare)],
-        elem_id=elem_id,
-        elem_classes="live-plot overlay",
-        period=period,
+    return own_component(
+        "overlay", elem_id, "live-plot overlay", ask={"compare": compare}, scripts=("plot_parts",), period=period
     )
 
 
@@ -88,16 +121,8 @@ def strip(overview: Answer, period: int, elem_id: str) -> gr.HTML:
         overview: Answers `{"viewer"}` with what the strip and the list of runs show.
         period: Milliseconds between two questions.
     """
-    return gr.HTML(
-        None,
-        html_template=asset("strip.html"),
-        js_on_load=asset("strip.js"),
-        server_functions=[server_function("overview", overview)],
-        elem_id=elem_id,
-        elem_classes="strip",
-        period=period,
-        viewer="",
-        words=texts.STRIP,
+    return own_component(
+        "strip", elem_id, "strip", ask={"overview": overview}, period=period, viewer="", words=texts.STRIP
     )
 
 
@@ -106,35 +131,12 @@ def run_list(elem_id: str) -> gr.HTML:
 
     Those that are ticked are told to the overlay, in the browser.
     """
-    return gr.HTML(
-        None,
-        html_template=asset("run_list.html"),
-        js_on_load=asset("run_list.js"),
-        elem_id=elem_id,
-        elem_classes="run-list",
-    )
+    return own_component("run_list", elem_id, "run-list")
 
 
 def newest_run(elem_id: str) -> gr.HTML:
     """The run that was started last. Event: `open`, carrying `run`."""
-    return gr.HTML(
-        None,
-        html_template=asset("newest_run.html"),
-        js_on_load=asset("newest_run.js"),
-        elem_id=elem_id,
-        elem_classes="run-list newest-run",
-    )
-
-
-def server_function(name: str, answer: Answer) -> Callable[[Any], dict[str, Any]]:
-    """`answer` as a function that a component's script can call by `name`."""
-
-    def function(question: Any) -> dict[str, Any]:
-        # Open to anybody who can reach the page: what arrives may be anything.
-        return answer(question if isinstance(question, dict) else {})
-
-    function.__name__ = name
-    return function
+    return own_component("newest_run", elem_id, "run-list newest-run")
 
 
 def alarm_list(alarms: Answer, period: int, elem_id: str) -> gr.HTML:
@@ -144,17 +146,7 @@ def alarm_list(alarms: Answer, period: int, elem_id: str) -> gr.HTML:
         alarms: Answers `{"run", "viewer"}` with the alarms, as `ui.results.alarms_answer` does.
         period: Milliseconds between two questions of the live plot; this one asks a third as often.
     """
-    return gr.HTML(
-        None,
-        html_template=asset("alarms.html"),
-        js_on_load=asset("alarms.js"),
-        server_functions=[server_function("alarms", alarms)],
-        elem_id=elem_id,
-        elem_classes="alarms",
-        period=period,
-        viewer="",
-        state="",
-    )
+    return own_component("alarms", elem_id, "alarms", ask={"alarms": alarms}, period=period, viewer="", state="")
 
 
 def results_panel(results: Answer, period: int, elem_id: str) -> gr.HTML:
@@ -166,16 +158,6 @@ def results_panel(results: Answer, period: int, elem_id: str) -> gr.HTML:
         results: Answers `{"run", "viewer", "part", ...}`, as `ui.results.results_answer` does.
         period: Milliseconds between two questions of the live plot.
     """
-    return gr.HTML(
-        None,
-        html_template=asset("results.html"),
-        js_on_load=asset("results.js"),
-        server_functions=[server_function("results", results)],
-        elem_id=elem_id,
-        elem_classes="results",
-        period=period,
-        viewer="",
-        state="",
-        trials=0,
-        turn="",
+    return own_component(
+        "results", elem_id, "results", ask={"results": results}, period=period, viewer="", state="", trials=0, turn=""
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from enum import StrEnum
 from typing import Any
 
 import yaml
@@ -32,7 +33,14 @@ MOST_LABELS = 40
 
 LOG_BYTES = 16_384
 
-WRONG_FIRST, UNSURE_FIRST, DATA_ORDER = "wrong", "unsure", "data"
+
+class Order(StrEnum):
+    """How samples are put in order."""
+
+    WRONG_FIRST = "wrong"
+    UNSURE_FIRST = "unsure"
+    DATA = "data"
+
 
 Answer = dict[str, Any]
 Question = Mapping[str, Any]
@@ -90,8 +98,8 @@ def _samples(run: Run, question: Question) -> Answer:
     gold, predicted = _choice(question, "gold", found), _choice(question, "predicted", found)
     rows = [row for row in found.rows if gold in (None, row.gold) and predicted in (None, row.predicted)]
     order = question.get("order")
-    if found.labels and order != DATA_ORDER:
-        rows.sort(key=_unsure if order == UNSURE_FIRST else _wrong)
+    if found.labels and order != Order.DATA:
+        rows.sort(key=_unsure if order == Order.UNSURE_FIRST else _wrong)
     given = question.get("offset")
     offset = given if isinstance(given, int) and 0 <= given < 2**31 else 0
     return {

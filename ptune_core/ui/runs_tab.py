@@ -131,6 +131,5 @@ def download_button(view: RunView | None) -> Any:
     """A button that is a plain link to the zip, so that the first click already downloads it."""
     if view is None or not view.has_adapter or view.state.is_active:
         return gr.update(visible=False, link=None)
-    size = sum(num_bytes for _, num_bytes in view.files)
-    value = texts.download(view.base_weights is BaseWeights.TUNED, size)
+    value = texts.download(view.base_weights is BaseWeights.TUNED, view.zip_bytes)
     return gr.update(visible=True, link=f"adapters/{view.id}.zip", value=value)

@@ -121,11 +121,6 @@ def inline_problems(heading: str, problems: Sequence[str], most: int = 12) -> st
     return f'<div class="problem" role="alert"><p>{html.escape(heading)}</p><ol>{items}</ol>{more}</div>'
 
 
-def inline_warning(text: str) -> str:
-    """A sentence that is no error, as Markdown-safe HTML; empty without one."""
-    return f'<p class="warning" role="status">{html.escape(text)}</p>' if text else ""
-
-
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Rows of text as an HTML table; everything in it is escaped."""
     head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)

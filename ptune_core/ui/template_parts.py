@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from ptune_core.ui.live import Answer, asset, server_function
+from ptune_core.ui.live import Answer, own_component
 
 
 def column_roles(elem_id: str) -> gr.HTML:
@@ -17,13 +17,7 @@ def column_roles(elem_id: str) -> gr.HTML:
     call it]`, `roles`, template column -> data column, which is empty where a person wants none, and `turn`, which
     counts the choices, so that the answer to an earlier one does not undo a later one.
     """
-    return gr.HTML(
-        None,
-        html_template=asset("column_roles.html"),
-        js_on_load=asset("column_roles.js"),
-        elem_id=elem_id,
-        elem_classes="column-roles",
-    )
+    return own_component("column_roles", elem_id, "column-roles")
 
 
 def template_preview(look: Answer, elem_id: str) -> gr.HTML:
@@ -35,14 +29,7 @@ def template_preview(look: Answer, elem_id: str) -> gr.HTML:
     Args:
         look: Answers what `TrainHandlers.look` does.
     """
-    return gr.HTML(
-        None,
-        html_template=asset("template_preview.html"),
-        js_on_load=asset("template_preview.js"),
-        server_functions=[server_function("look", look)],
-        elem_id=elem_id,
-        elem_classes="template-preview",
-    )
+    return own_component("template_preview", elem_id, "template-preview", ask={"look": look})
 
 
 def answer_words(elem_id: str) -> gr.HTML:
@@ -50,11 +37,4 @@ def answer_words(elem_id: str) -> gr.HTML:
 
     The value: a list of `[label, answer words]`.
     """
-    return gr.HTML(
-        None,
-        html_template=asset("answer_words.html"),
-        js_on_load=asset("answer_words.js"),
-        elem_id=elem_id,
-        elem_classes="answer-words",
-        render=False,
-    )
+    return own_component("answer_words", elem_id, "answer-words", render=False)

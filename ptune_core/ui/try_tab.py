@@ -184,7 +184,7 @@ def download_link(view: AdapterView | None) -> Any:
     """A button that is a plain link to the zip, so that the first click already downloads it."""
     if view is None or view.origin is Origin.NEWEST:
         return gr.update(visible=False, link=None)
-    value = texts.download(view.base_weights is BaseWeights.TUNED, view.num_bytes)
+    value = texts.download(view.base_weights is BaseWeights.TUNED, view.zip_bytes)
     return gr.update(visible=True, link=f"adapters/{view.id}.zip", value=value)
 
 

@@ -218,12 +218,10 @@ class FakeService:
             warning=run.warning,
             has_adapter=ended,
             columns=("text",),
-            labels=run.labels,
-            examples=tuple({"text": row["text"]} for row in _SAMPLES),
             base_weights=run.settings.base_weights,
             settings=run.settings.to_yaml(),
-            snippet="from peft import PeftModel\n",
             files=(("adapter_config.json", 512), ("adapter_model.safetensors", 8300)) if ended else (),
+            zip_bytes=8812 if ended else 0,
             num_trials=len(run.settings.trials) if run.settings.sweep else 0,
         )
 
@@ -308,7 +306,7 @@ class FakeAdapters:
             base_weights=RunSettings().base_weights, base_model="demo", template="[P*8] {text} [ANSWER:label]",
             answers={}, num_virtual_tokens=8, card="---\ntags: []\n---\n# A card\n",
             snippet="from peft import PeftModel\n",
-            files=(("adapter_config.json", 512), ("adapter_model.safetensors", 8300)),
+            files=(("adapter_config.json", 512), ("adapter_model.safetensors", 8300)), zip_bytes=8812,
             downloads=() if run is None else (("Settings (YAML)", f"downloads/{id}/settings.yaml?key=k"),),
         )  # fmt: skip
 

@@ -7,11 +7,12 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from ptune_core.errors import AdapterError, RunError, SettingsError
+from ptune_core.inference.client import InferenceClient
 from ptune_core.inference.protocol import Usage
 from ptune_core.runs.directory import RunDirectory
 from ptune_core.runs.states import RunState
@@ -83,7 +84,7 @@ def make(tmp_path: Path, inference: Inference) -> Callable[..., Adapters]:
             return found
 
         owners = Owners(find, lambda viewer: [run for run in runs if run.owner == viewer or not shared], str, shared)
-        return Adapters(owners, inference, tmp_path / "adapters", **options)  # type: ignore[arg-type]
+        return Adapters(owners, cast(InferenceClient, inference), tmp_path / "adapters", **options)
 
     return make
 

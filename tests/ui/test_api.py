@@ -84,8 +84,9 @@ def test_an_uploaded_file_is_read_and_another_one_is_not(client: Client, service
     assert found["columns"] == {"text": "text", "label": "label"} and found["labels"] == {"yes": 2, "no": 2}
     assert found["summary"] == "Using all 4 rows"
     for path in ("/etc/hostname", str(own)):
+        named: Any = {"path": path}
         with pytest.raises(DataError, match="was not uploaded"):
-            Api(service).preview(file={"path": path})  # type: ignore[arg-type]
+            Api(service).preview(file=named)
 
 
 def test_an_error_is_a_sentence_for_the_program(client: Client) -> None:
@@ -114,9 +115,10 @@ def test_what_cannot_be_trained_on_is_refused(service: Any, arguments: dict[str,
 
 def test_values_must_be_the_templates_columns(service: Any) -> None:
     run = service.add(state=RunState.FINISHED)
-    for values in ({}, {"text": 1}, {"text": "a", "more": "b"}, None):
+    wrong: list[Any] = [{}, {"text": 1}, {"text": "a", "more": "b"}, None]
+    for values in wrong:
         with pytest.raises(SettingsError, match="text for text"):
-            Api(service).classify(run.id, values)  # type: ignore[arg-type]
+            Api(service).classify(run.id, values)
     assert service.tries == []
 
 

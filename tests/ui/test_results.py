@@ -76,7 +76,7 @@ def finish(store: Store, run_id: str, **result: Any) -> RunDirectory:
     return directory
 
 
-def ask(service: Service, run_id: str, part: str, viewer: str = "anna", **more: Any) -> dict[str, Any]:
+def ask(service: Service, run_id: str, part: object, viewer: str = "anna", **more: Any) -> dict[str, Any]:
     return service.results({"run": run_id, "viewer": viewer, "part": part, **more})
 
 
@@ -134,7 +134,7 @@ def test_every_part_is_plain_json(service: Service, store: Store) -> None:
     assert answers["settings"]["command"] == "python -m ptune_core train --out DIR --set name=mine"
     assert answers["log"]["cut"] and len(answers["log"]["text"]) < 17_000
     for part in ("nothing", None, ["samples"], {}):
-        assert "no such part" in ask(service, run_id, part)["empty"]  # type: ignore[arg-type]
+        assert "no such part" in ask(service, run_id, part)["empty"]
 
 
 def test_a_run_without_results_says_when_there_will_be_some(service: Service) -> None:
@@ -192,7 +192,8 @@ def test_another_trial_can_be_used_and_the_best_again(service: Service, store: S
     for number, value in ((0, 0.25), (1, 0.5)):
         service.use_trial(run_id, number, "anna")
         view = service.view(run_id, "anna")
-        assert view.snippet == directory.adapter_zip.read_text() == f"trial {number}"
+        snippet = (directory.adapter / "snippet.py").read_text()
+        assert snippet == directory.adapter_zip.read_text() == f"trial {number}"
         assert view.score.startswith(f"**{value:.3f} accuracy**")
         assert [row["used"] for row in ask(service, run_id, "sweep")["rows"]] == [number == 1, number == 0]
         result = directory.result()

@@ -114,8 +114,7 @@ def test_a_finished_run_shows_its_result_beside_the_baselines(service: Service, 
     directory = finish(store, run_id)
     view = service.view(run_id, "anna")
     assert view.headline == "Done after 1 min 12 s. Accuracy **0.800** (before: zero-shot 0.600, majority 0.500)."
-    assert view.state is RunState.FINISHED and view.labels == ("0", "1") and view.columns == ("text",)
-    assert view.examples[0] == {"text": "text 0"}
+    assert view.state is RunState.FINISHED and view.columns == ("text",)
     assert view.files == (("snippet.py", 8),)
     ((called, chosen),) = service.choices("anna")
     assert called.startswith("mine · 0.800 · ") and chosen == run_id
@@ -134,6 +133,7 @@ def test_a_tuned_base_model_is_said_and_counted_in_what_is_downloaded(service: S
     directory = finish(store, run_id)
     (directory.adapter / "base_model").mkdir()
     (directory.adapter / "base_model" / "model.safetensors").write_bytes(bytes(2_000_000))
+    directory.adapter_zip.write_bytes(bytes(2_000_000))
     result = json.loads(directory.result_file.read_text())
     directory.write_result(result | {"base_weights": "tuned"})
     view = service.view(run_id, "anna")
@@ -147,7 +147,7 @@ def test_files_removed_underneath_are_told_and_hide_no_other_run(service: Servic
     # The page told of an error inside itself, on every load, or that the run waits in the queue.
     directory = finish(store, run_id)
     shutil.rmtree(directory.data)
-    assert service.view(run_id, "anna").examples == ()
+    assert service.view(run_id, "anna").has_adapter
     shutil.rmtree(directory.adapter)
     assert not service.view(run_id, "anna").has_adapter and service.choices("anna") == []
     with pytest.raises(RunError, match="no adapter"):
