@@ -1,6 +1,6 @@
 """The present state of a run that trains, as an adapter, for whoever asks: `newest/` in the run directory.
 
-Asking is an empty file that the worker looks for after every step (2 µs); it answers by writing the adapter and taking
+Asking is an empty file that the worker looks for after every step (5 µs); it answers by writing the adapter and taking
 the file away. Imports no torch: the page asks.
 """
 
