@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ptune_core.data.examples import Examples, ExampleSet, SplitOptions, build_examples
+from ptune_core.data.examples import Examples, ExampleSet, build_examples
 from ptune_core.data.table import Table, open_table, read_rows
 from ptune_core.inference.loaded import BaseKey, LoadedAdapter, prompted_model, put_head_on
 from ptune_core.model.base import BaseModel, load_base_model
@@ -132,6 +132,6 @@ def _examples(settings: RunSettings, adapter: LoadedAdapter, train: Table, test:
         settings.parsed_template,
         columns=settings.columns,
         labels=labels,
-        split=SplitOptions(settings.validation_fraction, settings.max_validation_rows, settings.seed),
+        split=settings.split,
         validation=test,
     )

@@ -14,7 +14,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from ptune_core.data.examples import Examples, SplitOptions, build_examples
+from ptune_core.data.examples import Examples, build_examples
 from ptune_core.data.table import Tables
 from ptune_core.demo import DEMO, DEMO_LABELS
 from ptune_core.errors import DiskFull, SettingsError
@@ -57,13 +57,12 @@ def load_examples(settings: RunSettings, tables: Tables) -> Examples:
     Raises:
         DataError: The data do not fit, see `build_examples`.
     """
-    few = settings.examples_per_label
     return build_examples(
         tables.table,
         settings.parsed_template,
         columns=settings.columns,
         labels={} if settings.candidates else labels_of(settings),
-        split=SplitOptions(settings.validation_fraction, settings.max_validation_rows, settings.seed, few),
+        split=settings.split,
         validation=tables.validation,
     )
 

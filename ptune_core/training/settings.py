@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ptune_core.data.columns import inputs_of
+from ptune_core.data.split import SplitOptions
 from ptune_core.demo import DEMO, DEMO_TEMPLATE
 from ptune_core.errors import PTuneError, SettingsError
 from ptune_core.model.device import BaseWeights, Device, Precision
@@ -330,6 +331,11 @@ class RunSettings(BaseModel):
             TemplateError: The text breaks the grammar.
         """
         return parse_template(self.template)
+
+    @property
+    def split(self) -> SplitOptions:
+        """How the rows are split, and how many of them are learned from."""
+        return SplitOptions(self.validation_fraction, self.max_validation_rows, self.seed, self.examples_per_label)
 
     @property
     def input_columns(self) -> tuple[str, ...]:

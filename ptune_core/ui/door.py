@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ptune_core.ui import texts
 
-GUARDED = ("/adapters/", "/gradio_api/mcp")
+GUARDED = ("/adapters/", "/downloads/", "/gradio_api/mcp")
 """Parts of a path. They are looked for anywhere in it, so that no prefix or doubled slash leads around them."""
 
 

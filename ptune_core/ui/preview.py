@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ptune_core.data.examples import (
+    Examples,
     Report,
-    SplitOptions,
     build_examples,
     describe_rows,
     guess_columns,
@@ -92,18 +92,30 @@ def report_on(table: Table, settings: RunSettings) -> DataReport:
         DataError: The rows cannot be trained on; with every problem.
         SettingsError: The verbalizer does not fit the labels.
     """
+    examples = examples_of(table, settings)
+    report = examples.report
+    problems = (*table.problems, *_dropped(report, table), *report.warnings)
+    return DataReport(report.summary(), problems, report.labels, answers_of(examples, settings))
+
+
+def examples_of(table: Table, settings: RunSettings) -> Examples:
+    """All rows as the run will read them.
+
+    Raises:
+        DataError: The rows cannot be trained on; with every problem.
+        SettingsError: The verbalizer does not fit the labels.
+    """
     template = settings.parsed_template
     labels = {} if settings.candidates else settings.labels
     columns = map_columns(table.columns, template, settings.columns, (), answer_columns(labels or {}))
-    few = settings.examples_per_label
-    split = SplitOptions(settings.validation_fraction, settings.max_validation_rows, settings.seed, few)
-    examples = build_examples(table, template, columns=columns, labels=labels, split=split)
-    report = examples.report
-    verbalizer = {}
-    if examples.verbalizer is not None and template.target.kind is not TargetKind.HEAD:
-        verbalizer = dict(examples.verbalizer.answers)
-    problems = (*table.problems, *_dropped(report, table), *report.warnings)
-    return DataReport(report.summary(), problems, report.labels, verbalizer)
+    return build_examples(table, template, columns=columns, labels=labels, split=settings.split)
+
+
+def answers_of(examples: Examples, settings: RunSettings) -> dict[str, str]:
+    """Label -> answer words; empty for free text and for a classification head."""
+    if examples.verbalizer is None or settings.parsed_template.target.kind is TargetKind.HEAD:
+        return {}
+    return dict(examples.verbalizer.answers)
 
 
 def _dropped(report: Report, table: Table) -> list[str]:

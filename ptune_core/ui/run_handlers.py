@@ -17,8 +17,8 @@ from ptune_core.training.settings import RunSettings
 from ptune_core.ui import form, texts
 from ptune_core.ui.command_line import command_line
 from ptune_core.ui.held import Filled, Held, filled_with, suited
-from ptune_core.ui.look import Look, Watch, why_not
 from ptune_core.ui.measuring import Stage, fingerprint_of
+from ptune_core.ui.review import Review, Watch, why_not
 from ptune_core.ui.service import Service
 from ptune_core.ui.show import inline_error, inline_problems
 from ptune_core.ui.texts import run_card as run_texts
@@ -55,7 +55,7 @@ class RunHandlers:
             updates[f"shown {name}"] = gr.update(visible=form.is_shown(name, held.values))
         return updates
 
-    def show_start(self, look: Look) -> dict[str, Any]:
+    def show_start(self, look: Review) -> dict[str, Any]:
         """The checks, the button and why it cannot be pressed."""
         listed = [
             {"key": c.key, "level": str(c.level), "text": c.text, "fix": c.fix.label if c.fix else ""}
@@ -108,7 +108,7 @@ class RunHandlers:
         """How the measurement goes."""
         return self._measured(viewer, self._watch.look(held))
 
-    def _measured(self, viewer: str, look: Look) -> dict[str, Any]:
+    def _measured(self, viewer: str, look: Review) -> dict[str, Any]:
         found = self._service.measures.of(viewer)
         is_running = found is not None and found.stage is Stage.RUNNING
         fingerprint = ""
@@ -182,7 +182,7 @@ def _preset_values(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _command(look: Look) -> str:
+def _command(look: Review) -> str:
     if look.settings is None:
         return ""
     return command_line(look.settings, texts.file_name(look.settings.name or "my-run"))

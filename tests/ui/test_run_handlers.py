@@ -151,3 +151,15 @@ def test_every_control_says_what_it_does_in_plain_words() -> None:
         said = setting_help.of(name)
         assert said and len(said) < 260, name
         assert not [other for other in RunSettings.model_fields if "_" in other and other in said], name
+
+
+def test_the_checks_count_the_rows_of_a_few_shot_run(handlers: RunHandlers, service: Any) -> None:
+    rows = "".join(f"text {i},{'good' if i % 2 else 'poor'}\n" for i in range(200))
+    token = service.uploads.add_text("text,label\n" + rows)
+
+    def noted(**values: Any) -> dict[str, str]:
+        checks = handlers.refresh("me", held(token, template="[P*16] {text~} [ANSWER:label]", **values))["checks"]
+        return {each["key"]: each["text"] for each in checks["value"] if each["level"] == "note"}
+
+    assert "virtual tokens" not in noted()
+    assert "8 " in noted(examples_per_label=4)["virtual tokens"]

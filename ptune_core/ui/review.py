@@ -1,29 +1,26 @@
-"""One look at the Train tab: its settings, every check, and what the Run card says of them."""
+"""One review of the Train tab: its settings, every check, and what the Run card says of them."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
-from ptune_core.data.columns import map_columns
-from ptune_core.data.examples import SplitOptions, build_examples
 from ptune_core.data.table import Table
 from ptune_core.errors import DataError, PTuneError, TemplateError
 from ptune_core.model.facts import BaseFacts, base_facts
-from ptune_core.prompt.segments import TargetKind
-from ptune_core.prompt.verbalizer import answer_columns
 from ptune_core.training.checks import Check, Level, Machine, Rows, checks, value_checks
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import form, texts
 from ptune_core.ui.held import Held
 from ptune_core.ui.machine import look_at_machine
+from ptune_core.ui.preview import answers_of, examples_of
 from ptune_core.ui.recent import Recent
 from ptune_core.ui.uploads import Uploads
 
 
 @dataclass(frozen=True)
-class Look:
+class Review:
     """What was seen.
 
     Attributes:
@@ -55,7 +52,7 @@ class Watch:
         self._facts: Recent[BaseFacts | None] = Recent(20.0)
         self._machine: Recent[Machine] = Recent(10.0, most=1)
 
-    def look(self, held: Held) -> Look:
+    def look(self, held: Held) -> Review:
         """Everything there is to be said of what the controls hold, all of it at once."""
         machine = self._machine.get("", look_at_machine)
         base = self.facts(str(held.values.get("base_model") or ""))
@@ -78,7 +75,7 @@ class Watch:
             found += [check for check in checks(settings, rows, base, machine) if check.key not in _keys(found)]
         found.sort(key=lambda check: _ORDER[check.level])
         can_start = all(check.level is not Level.STOP for check in found)
-        return Look(tuple(found), settings if can_start else None, table, base, machine)
+        return Review(tuple(found), settings if can_start else None, table, base, machine)
 
     def facts(self, base_model: str) -> BaseFacts | None:
         """What is known of a base model."""
@@ -115,14 +112,9 @@ def rows_of(table: Table, settings: RunSettings) -> Rows:
         DataError: They cannot be trained on.
         SettingsError: The answers do not fit the labels.
     """
-    template = settings.parsed_template
-    labels = {} if settings.candidates else settings.labels
-    columns = map_columns(table.columns, template, settings.columns, (), answer_columns(labels or {}))
-    split = SplitOptions(settings.validation_fraction, settings.max_validation_rows, settings.seed)
-    examples = build_examples(table, template, columns=columns, labels=labels, split=split)
-    is_words = examples.verbalizer is not None and template.target.kind is not TargetKind.HEAD
-    answers: Mapping[str, str] = examples.verbalizer.answers if is_words and examples.verbalizer else {}
-    return Rows(len(examples.train), len(examples.validation), dict(examples.report.labels), dict(answers))
+    examples = examples_of(table, settings)
+    answers = answers_of(examples, settings)
+    return Rows(len(examples.train), len(examples.validation), dict(examples.report.labels), answers)
 
 
 def _question(token: str, settings: RunSettings) -> Hashable:
@@ -131,7 +123,7 @@ def _question(token: str, settings: RunSettings) -> Hashable:
     labels = None if settings.labels is None else tuple(settings.labels.items())
     return (
         token, template.columns, template.target, tuple(sorted(settings.columns.items())), labels,
-        settings.validation_fraction, settings.max_validation_rows, settings.seed,
+        settings.split,
     )  # fmt: skip
 
 
@@ -140,7 +132,7 @@ def _in_words(check: Check) -> Check:
     return Check(check.key, check.level, form.in_form_words(check.text), check.fix)
 
 
-def why_not(look: Look) -> str:
+def why_not(look: Review) -> str:
     """Why Start cannot be pressed; empty if it can."""
     stops = [check for check in look.checks if check.level is Level.STOP]
     if not stops:
