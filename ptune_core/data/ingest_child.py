@@ -11,6 +11,7 @@ import errno
 import json
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,8 +107,13 @@ def run(task: Task) -> None:
 def _open_source(task: Task, stack: contextlib.ExitStack) -> Source:
     with task.source.open("rb") as file:
         check_first_bytes(task.kind, task.name, file.read(HEAD_BYTES))
-    if task.kind in (Kind.PARQUET, Kind.XLSX):
-        return (read_parquet if task.kind is Kind.PARQUET else read_xlsx)(task.source, task.limits)
+    if task.kind is Kind.PARQUET:
+        return read_parquet(task.source, task.limits)
+    if task.kind is Kind.XLSX:
+        # openpyxl warns of charts, drop-down lists and the like, which it leaves out: no rows are lost by it.
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", category=UserWarning, module="openpyxl")
+        return read_xlsx(task.source, task.limits)
     encoding = detect_encoding(task.source, task.name)
     source = _open_text(task, stack, encoding.codec)
     if encoding.note:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -249,6 +250,20 @@ def test_xlsx_cells_are_text_as_a_spreadsheet_shows_it(read: Read, tmp_path: Pat
     assert numbers(table) == [3, 5]
     assert table.problems == ('Row 6: 4 columns found, 3 expected ("c", …)',)
     assert table.notes == ("Sheet 'Sheet' is read; the workbook has 2 sheets.",)
+
+
+def test_what_openpyxl_leaves_out_of_a_workbook_is_no_fault(read: Read, tmp_path: Path) -> None:
+    """Pins: a drop-down list or a chart beside the rows is warned of, and warnings are errors in tests."""
+    whole = tmp_path / "source.xlsx"
+    xlsx(whole, [["text"], ["fine film"]])
+    marked = tmp_path / "marked.xlsx"
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(marked, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name.startswith("xl/worksheets/"):
+                content = content.replace(b"</worksheet>", b'<extLst><ext uri="{1}"/></extLst></worksheet>')
+            target.writestr(name, content)
+    assert rows(read("a.xlsx", marked.read_bytes())) == [("fine film",)]
 
 
 def test_xlsx_without_names_or_rows(read: Read, tmp_path: Path) -> None:
