@@ -109,6 +109,8 @@ def numbers(metrics: Mapping[str, Any]) -> str:
         case [low, high]:
             spread = f" (95 % interval {_number(low)} to {_number(high)})"
     names = {
+        "baseline_few_shot": "The base model before training, with "
+        f"{_line(str(metrics.get('few_shot_examples')))} examples in its context",
         "baseline_zero_shot": "The base model before training, with the same template and no virtual tokens",
         "baseline_majority": "Always the most frequent label",
     }

@@ -20,7 +20,10 @@ from torch import Tensor
 from ptune_core.data.batching import Row
 
 MIN_SHARED = 2
-"""Fewest numbers worth a pass of their own."""
+"""Fewest numbers worth a pass of their own, where virtual tokens are among them."""
+
+MIN_SHARED_TEXT = 32
+"""The same of text alone, such as examples in the context of every row."""
 
 
 @dataclass(frozen=True)
@@ -224,8 +227,10 @@ def _parts(rows: Sequence[Row]) -> tuple[tuple[tuple[int, ...], ...], tuple[int,
     shared = start
     while shared < end and all(row.ids[shared] == first[shared] for row in rows):
         shared += 1
-    is_worth_it = len(rows) > 1 and shared - start >= MIN_SHARED and min(first[start:shared]) < 0
-    return contexts if start else (), first[start:shared] if is_worth_it else ()
+    numbers = first[start:shared]
+    at_least = MIN_SHARED if min(numbers, default=0) < 0 else MIN_SHARED_TEXT
+    is_worth_it = len(rows) > 1 and len(numbers) >= at_least
+    return contexts if start else (), numbers if is_worth_it else ()
 
 
 def _pad(sequences: Sequence[Sequence[int]], value: int) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ptune_core.data.affixes import special_affixes
 from ptune_core.data.batching import Row, RowMaker, all_rows
 from ptune_core.data.layout import Arrangement, Batch, make_batch
 from ptune_core.errors import SettingsError
@@ -62,6 +63,7 @@ class PromptedModel:
     Attributes:
         texts: Gives keys and values of contexts; None if the base model cannot be computed in parts.
         why_not_in_parts: The reason for that.
+        is_chat: Whether the template is a chat.
 
     Raises:
         SettingsError: The template, verbalizer or `max_length` does not fit this base model.
@@ -82,6 +84,7 @@ class PromptedModel:
         self.max_length = longest_row(max_length, base.max_positions)
         options = row_options(template, base.kind, verbalizer)
         self.rows = RowMaker(base.tokenizer, self.template, self.max_length, **options)
+        self.is_chat = bool(template.messages)
         without = replace(self.template, segments=self.template.without_virtual_tokens())
         self.base_rows = RowMaker(base.tokenizer, without, self.max_length, **options)
         self.why_not_in_parts = None if texts is not None else why_not_in_parts(base)
@@ -114,6 +117,25 @@ class PromptedModel:
         """
         maker = self.rows if prompted else self.base_rows
         return all_rows(maker.rows(examples))
+
+    def base_rows_after(self, num_tokens: int) -> RowMaker:
+        """Makes rows of the base model alone that go on after other text, with so many tokens less.
+
+        Raises:
+            SettingsError: Nothing is left for the columns.
+        """
+        return RowMaker(
+            self.base.tokenizer,
+            self.base_rows.template,
+            self.max_length - num_tokens,
+            special_tokens=False,
+            verbalizer=self.verbalizer,
+        )
+
+    @property
+    def base_prefix(self) -> tuple[int, ...]:
+        """Special tokens that a row of the base model alone begins with, beside those of the template."""
+        return () if self.is_chat else special_affixes(self.base.tokenizer, self.base_rows.template)[0]
 
     def label_batch(self, rows: Sequence[Row], labels: Sequence[int] | None = None, *, copies: int = 1) -> Batch:
         """A batch for `label_logits`; `labels` are class indices, one per row; `copies` is S."""

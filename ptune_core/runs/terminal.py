@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ptune_core.model.device import BaseWeights
+from ptune_core.runs.baselines import baselines
 from ptune_core.runs.live import duration
 
 
@@ -100,8 +101,8 @@ def summary(result: dict[str, Any], directory: Path) -> str:
     lines = [f"{result['state']} after {took}: {result['reason']}"]
     if result["value"] is None:
         return lines[0] + "\nIt ended before the first evaluation, so there is no adapter."
-    baselines = _numbers(majority=result["baseline_majority"], zero_shot=result["baseline_zero_shot"])
-    lines.append(f"{result['metric']} {result['value']:.3f} at step {result['best_step']}; baseline: {baselines}")
+    beside = _numbers(**baselines(result))
+    lines.append(f"{result['metric']} {result['value']:.3f} at step {result['best_step']}; baseline: {beside}")
     is_tuned = result.get("base_weights") == BaseWeights.TUNED
     lines.append(f"{'adapter with the tuned base model' if is_tuned else 'adapter'}: {directory / 'adapter.zip'}")
     if result.get("sweep"):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ptune_core.model.base import BaseModel
 from ptune_core.model.text_cache import Place, TextCache
+from ptune_core.training.in_context import reads_examples
 from ptune_core.training.loop import Schedule, Trainer, take_step
 from ptune_core.training.metrics import Evaluation
 from ptune_core.training.preparation import disk_bytes
@@ -24,6 +25,9 @@ from ptune_core.training.trial import has_own_weights
 
 LOOKED_AT = 64
 """Batches among which usual ones and the longest ones are chosen, unless a step alone takes many."""
+
+AS_LONG_AS = 2
+"""Evaluations that one with examples in the context takes as long as, about: its rows attend to more text."""
 
 _MIB = 2**20
 FP32_BYTES = 4
@@ -38,15 +42,17 @@ class Counts:
         later_steps: Steps after that, in which the text cache has them.
         evaluations: Of the prompt; one is of step 0, one of the last step.
         of_base: Evaluations of the base model alone; trials of one template share it.
+        in_context: Evaluations of the base model with examples in its context, shared as well.
     """
 
     first_steps: int
     later_steps: int
     evaluations: int
     of_base: int
+    in_context: int
 
     @classmethod
-    def of(cls, schedule: Schedule, *, has_head: bool) -> Counts:
+    def of(cls, schedule: Schedule, *, has_head: bool, in_context: bool) -> Counts:
         """Those of a schedule; a new classification head knows nothing, so the base model alone is not asked."""
         first = min(schedule.steps, -(-schedule.batches_per_epoch // schedule.batches_per_step))
         return cls(
@@ -54,6 +60,7 @@ class Counts:
             later_steps=schedule.steps - first,
             evaluations=1 + -(-schedule.steps // schedule.eval_every),
             of_base=0 if has_head else 1,
+            in_context=int(in_context),
         )
 
 
@@ -97,7 +104,7 @@ class Estimate:
         """All of it, if training does not stop early and every trial and template is like the one measured."""
         counts = self.counts
         steps = counts.first_steps * self.first_step + counts.later_steps * self.later_step
-        once = self.preparing + counts.of_base * self.evaluation
+        once = self.preparing + (counts.of_base + AS_LONG_AS * counts.in_context) * self.evaluation
         return templates * once + trials * (steps + counts.evaluations * self.evaluation)
 
     def __str__(self) -> str:
@@ -192,7 +199,7 @@ def measure(trainer: Trainer, task: AnyTask, part: AnyTask, base: BaseModel, beg
         first_step=fmean(first),
         later_step=fmean(later),
         evaluation=evaluation,
-        counts=Counts.of(trainer.schedule, has_head=base.head is not None),
+        counts=Counts.of(trainer.schedule, has_head=base.head is not None, in_context=reads_examples(task.model)),
         share_batches=not has_own_weights(base),
         peak_mib=_peak_bytes() / _MIB + (0.0 if texts is None else _untouched_mib(texts)),
         gpu_peak_mib=torch.cuda.max_memory_allocated() / _MIB if on_gpu else None,

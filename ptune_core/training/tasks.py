@@ -75,11 +75,16 @@ class _Task(ABC):
 
     def evaluate(self, prompt_embeddings: Tensor) -> Evaluation:
         """See `loop.Task`."""
-        return self._evaluate(self.validation_rows, prompt_embeddings)
+        return self.evaluate_rows(self.validation_rows, prompt_embeddings)
 
     @abstractmethod
-    def _evaluate(self, rows: TokenRows, prompt_embeddings: Tensor | None) -> Evaluation:
-        """Evaluate the validation split as these rows; None: the base model alone."""
+    def evaluate_rows(self, rows: TokenRows, prompt_embeddings: Tensor | None) -> Evaluation:
+        """Evaluate the validation split as these rows.
+
+        Args:
+            rows: The examples of the validation split, one row each.
+            prompt_embeddings: `[P, H]`; None: the base model alone, for rows without virtual tokens.
+        """
 
     def contexts(self, num_batches: int) -> Iterator[list[Context]]:
         """The contexts that are worth a place in the text cache, batch by batch as they first come.
@@ -166,14 +171,15 @@ class LabelTask(_Task):
     @cached_property
     def zero_shot(self) -> Evaluation | None:
         """The base model alone, same template; None with a classification head, which is new and knows nothing."""
-        return None if self.model.base.head is not None else self._evaluate(self._zero_shot_rows(), None)
+        return None if self.model.base.head is not None else self.evaluate_rows(self._zero_shot_rows(), None)
 
     def samples(self, evaluation: Evaluation, prompt_embeddings: Tensor) -> list[dict[str, Any]]:
         """Some validation rows with what was predicted, wrong ones first."""
         return self._wrong_first(evaluation, self.validation_gold, self.labels)
 
     @torch.no_grad()
-    def _evaluate(self, rows: TokenRows, prompt_embeddings: Tensor | None) -> Evaluation:
+    def evaluate_rows(self, rows: TokenRows, prompt_embeddings: Tensor | None) -> Evaluation:
+        """See `_Task`."""
         probabilities = torch.empty(len(rows), len(self.labels))
         for chosen in self._batches(rows):
             logits = self.model.label_logits(self.model.label_batch(rows.rows(chosen)), prompt_embeddings)
@@ -219,7 +225,7 @@ class TextTask(_Task):
     @cached_property
     def zero_shot(self) -> Evaluation:
         """The base model alone, same template."""
-        return self._evaluate(self._zero_shot_rows(), None)
+        return self.evaluate_rows(self._zero_shot_rows(), None)
 
     def samples(self, evaluation: Evaluation, prompt_embeddings: Tensor) -> list[dict[str, Any]]:
         """The first validation rows with the text generated for them."""
@@ -252,7 +258,8 @@ class TextTask(_Task):
         return examples.select(fits)
 
     @torch.no_grad()
-    def _evaluate(self, rows: TokenRows, prompt_embeddings: Tensor | None) -> Evaluation:
+    def evaluate_rows(self, rows: TokenRows, prompt_embeddings: Tensor | None) -> Evaluation:
+        """See `_Task`."""
         total, targets = 0.0, 0
         for chosen in self._batches(rows):
             losses = self._losses(rows, chosen, prompt_embeddings)
@@ -329,7 +336,7 @@ class CandidateTask(_Task):
     @cached_property
     def zero_shot(self) -> Evaluation:
         """The base model alone, same template."""
-        return self._evaluate(self._zero_shot_rows(), None)
+        return self.evaluate_rows(self._zero_shot_rows(), None)
 
     def samples(self, evaluation: Evaluation, prompt_embeddings: Tensor) -> list[dict[str, Any]]:
         """Some validation rows with what was predicted, wrong ones first."""
@@ -372,7 +379,8 @@ class CandidateTask(_Task):
         return [[int(self._token_ids[index])] for index in gold]
 
     @torch.no_grad()
-    def _evaluate(self, rows: TokenRows, prompt_embeddings: Tensor | None) -> Evaluation:
+    def evaluate_rows(self, rows: TokenRows, prompt_embeddings: Tensor | None) -> Evaluation:
+        """See `_Task`."""
         losses, predicted, confidence = (np.zeros(len(rows)) for _ in range(3))
         for chosen in self._batches(rows):
             losses[chosen], scores = self.scored(rows.rows(chosen), chosen.tolist(), prompt_embeddings)

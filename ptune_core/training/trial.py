@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ptune_core.model.trained import TrainedPrompt
 from ptune_core.model.tuned import save_base_model
 from ptune_core.prompt.init import Prompt
 from ptune_core.training.checkpoint import KEPT, load_checkpoint, save_checkpoint
+from ptune_core.training.in_context import InContext, in_context
 from ptune_core.training.loop import CheckpointDue, Ended, EndReason, Evaluated, Event, Stepped, Trainer
 from ptune_core.training.metrics import (
     Evaluation,
@@ -69,6 +71,11 @@ class Lesson:
     def metric(self) -> Metric:
         """What decides which evaluation is best."""
         return Metric.LOSS if isinstance(self.task, TextTask) else Metric.ACCURACY
+
+    @cached_property
+    def in_context(self) -> InContext | None:
+        """The base model with examples in its context, as it is when this is first asked."""
+        return in_context(self.task)
 
     def confusion(self, evaluation: Evaluation) -> list[list[int]]:
         """`[C][C]` counts of the validation split."""
@@ -180,6 +187,8 @@ class Trial:
         tensors, state = best
         self.trainer.put_back(tensors)
         write_predictions(self.directory, self.lesson.task, tensors, state)
+        if self.reason is not EndReason.STOPPED and not self.lesson.model.base.is_tuned:  # stopped, somebody waits
+            self._compare_in_context()
         result = self._result(Evaluation(**state["evaluation"]), int(state["step"]), seconds)
         return result, self._trained_prompt(result)
 
@@ -233,6 +242,8 @@ class Trial:
             self.baseline = {"majority": task.majority, "zero_shot": zero_shot.value}
             keep_base_answers(self.directory, task, task.zero_shot)
             self.report("baseline", **self.baseline)
+            if self.lesson.model.base.is_tuned:  # at the end it is another model
+                self._compare_in_context()
         self.report("eval", step=event.step, **line)
         with torch.no_grad():
             prompt_embeddings = self.trainer.prompt()
@@ -248,6 +259,11 @@ class Trial:
             "tokens", step=event.step, **asdict(movement(prompt_embeddings, self.start, self.lesson.model.base))
         )
 
+    def _compare_in_context(self) -> None:
+        found = self.lesson.in_context
+        if found is not None:
+            self.baseline |= {"few_shot": found.evaluation.value, "few_shot_examples": found.count}
+
     def _result(self, evaluation: Evaluation, best_step: int, seconds: float) -> dict[str, Any]:
         task = self.lesson.task
         result: dict[str, Any] = {
@@ -260,6 +276,8 @@ class Trial:
             "seconds": seconds,
             "baseline_majority": self.baseline["majority"],
             "baseline_zero_shot": self.baseline["zero_shot"],
+            "baseline_few_shot": self.baseline.get("few_shot"),
+            "few_shot_examples": self.baseline.get("few_shot_examples"),
             "data": self.lesson.examples.report.summary(),
             "base_weights": str(BaseWeights.TUNED if self.lesson.model.base.is_tuned else BaseWeights.FROZEN),
             "train_examples": task.num_examples,

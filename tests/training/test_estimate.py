@@ -23,7 +23,7 @@ IN_FRONT = TEMPLATES[1]
 
 MEASURED = Estimate(
     preparing=10.0, first_step=2.0, later_step=1.0, evaluation=3.0,
-    counts=Counts(first_steps=5, later_steps=8, evaluations=4, of_base=1), share_batches=True,
+    counts=Counts(first_steps=5, later_steps=8, evaluations=4, of_base=1, in_context=1), share_batches=True,
     peak_mib=900.0, gpu_peak_mib=None, text_cache_mib=0.0, text_cache_place=Place.NOWHERE,
 )  # fmt: skip
 
@@ -45,7 +45,7 @@ def table(tmp_path: Path) -> Table:
 def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     """What is done meanwhile: the step of every step, the batch of every loss, every evaluation."""
     found: dict[str, list[Any]] = {"steps": [], "batches": [], "evaluations": []}
-    begin_step, losses, evaluate = loop.Trainer.begin_step, LabelTask.losses, LabelTask._evaluate
+    begin_step, losses, evaluate = loop.Trainer.begin_step, LabelTask.losses, LabelTask.evaluate_rows
 
     def begins(trainer: loop.Trainer) -> Any:
         found["steps"].append(trainer.progress.step)
@@ -61,7 +61,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
 
     monkeypatch.setattr(loop.Trainer, "begin_step", begins)
     monkeypatch.setattr(LabelTask, "losses", loses)
-    monkeypatch.setattr(LabelTask, "_evaluate", evaluates)
+    monkeypatch.setattr(LabelTask, "evaluate_rows", evaluates)
     return found
 
 
@@ -82,7 +82,7 @@ def test_a_run_does_what_its_estimate_assumes(
         report=lambda line: None, export=lambda trained, directory: None,
     )  # fmt: skip
     trials, counts = len(settings.trials), found.counts
-    assert len(calls["evaluations"]) == trials * counts.evaluations + counts.of_base
+    assert len(calls["evaluations"]) == trials * counts.evaluations + counts.of_base + counts.in_context
     assert len(calls["steps"]) == trials * (counts.first_steps + counts.later_steps) == trials * 13
     assert counts.first_steps == 9, "68 training rows in batches of 8"
     assert min(found.preparing, found.first_step, found.later_step, found.evaluation) > 0
@@ -91,15 +91,15 @@ def test_a_run_does_what_its_estimate_assumes(
 
 
 def test_seconds_are_those_of_all_trials() -> None:
-    assert MEASURED.seconds() == 10 + 3 + (5 * 2 + 8 * 1 + 4 * 3)
-    assert MEASURED.seconds(6) == 10 + 3 + 6 * (5 * 2 + 8 * 1 + 4 * 3)
-    assert MEASURED.seconds(6, templates=2) == 2 * (10 + 3) + 6 * (5 * 2 + 8 * 1 + 4 * 3)
+    assert MEASURED.seconds() == 10 + 9 + (5 * 2 + 8 * 1 + 4 * 3)
+    assert MEASURED.seconds(6) == 10 + 9 + 6 * (5 * 2 + 8 * 1 + 4 * 3)
+    assert MEASURED.seconds(6, templates=2) == 2 * (10 + 9) + 6 * (5 * 2 + 8 * 1 + 4 * 3)
 
 
 def test_a_sweep_is_told_that_one_trial_was_measured() -> None:
     """Bug: the first trial's seconds were given as the whole sweep's."""
     text = MEASURED.of_sweep(6, 1)
-    assert "One of 6 trials, measured alone: at most 43 s" in text and "All 6 trials: at most 193 s" in text
+    assert "One of 6 trials, measured alone: at most 49 s" in text and "All 6 trials: at most 199 s" in text
     assert "at most N times" in text and "more memory" in text
     assert "texts of all 2 templates" in MEASURED.of_sweep(6, 2)
     assert "one after the other" in replace(MEASURED, share_batches=False).of_sweep(6, 1)

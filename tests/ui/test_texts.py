@@ -23,6 +23,16 @@ SENTENCE = re.compile(r"\w[\w,;:'’\"()-]* [\w,;:'’\"()-]+.*[.?!…]\s*$|\w \
         ({"metric": "accuracy", "value": 0.6, "baseline_majority": 0.5, "baseline_zero_shot": 0.7}, "zero-shot 0.700"),
         ({"metric": "loss", "value": 2.0, "baseline_majority": None, "baseline_zero_shot": 2.0}, "zero-shot 2.000"),
         ({"metric": "loss", "value": 1.0, "baseline_majority": None, "baseline_zero_shot": 2.0}, ""),
+        (
+            {
+                "metric": "accuracy",
+                "value": 0.8,
+                "baseline_zero_shot": 0.7,
+                "baseline_few_shot": 0.9,
+                "few_shot_examples": 8,
+            },
+            "with 8 examples before each text (0.900)",
+        ),
         ({"metric": "accuracy", "value": 0.8, "baseline_majority": 0.5, "baseline_zero_shot": None}, ""),
         ({"metric": None, "value": None, "baseline_majority": None, "baseline_zero_shot": None}, ""),
         ({}, ""),

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ptune_core.runs.baselines import baselines
 from ptune_core.runs.live import duration
 from ptune_core.runs.states import RunState
 
@@ -283,16 +284,25 @@ def adapter(name: str, value: float | None, created: float) -> str:
     return " · ".join(filter(None, [name, number(value), time.strftime("%d %b %H:%M", time.localtime(created))]))
 
 
+def beside(result: Mapping[str, Any]) -> list[str]:
+    """``majority 0.510``, ``zero-shot 0.640``: what a result stands beside."""
+    return [f"{name} {number(value)}" for name, value in baselines(result).items()]
+
+
 def no_better(result: Mapping[str, Any]) -> str:
     """That a run was in vain, and what to try, if its best result is no better than a baseline; else empty."""
-    value, zero_shot, majority = (result.get(key) for key in ("value", "baseline_zero_shot", "baseline_majority"))
+    value, majority = result.get("value"), result.get("baseline_majority")
     if value is None:
         return ""
-    lower_is_better = result.get("metric") == "loss"
     if majority is not None and value <= majority:
         return NO_BETTER.format(f"than always answering the most frequent label ({number(majority)})")
-    if zero_shot is not None and (value >= zero_shot if lower_is_better else value <= zero_shot):
-        return NO_BETTER.format(f"than the base model without it (zero-shot {number(zero_shot)})")
+    lower_is_better = result.get("metric") == "loss"
+    alone = "than the base model without it (zero-shot {})"
+    in_context = f"than the base model with {result.get('few_shot_examples')} examples before each text ({{}})"
+    for key, than in (("baseline_zero_shot", alone), ("baseline_few_shot", in_context)):
+        base = result.get(key)
+        if base is not None and (value >= base if lower_is_better else value <= base):
+            return NO_BETTER.format(than.format(number(base)))
     return ""
 
 
@@ -307,11 +317,7 @@ def headline(state: RunState, result: Mapping[str, Any]) -> str:
         return "Training"
     if result.get("value") is None:
         return _ENDED[state]
-    before = [
-        f"{name} {number(result[key])}"
-        for name, key in (("zero-shot", "baseline_zero_shot"), ("majority", "baseline_majority"))
-        if result.get(key) is not None
-    ]
+    before = beside(result)
     compared = f" (before: {', '.join(before)})" if before else ""
     value = f"{str(result['metric']).capitalize()} **{number(result['value'])}**{compared}"
     base = f" Base model {result['base_weights']}." if result.get("base_weights") else ""
@@ -363,12 +369,7 @@ def score(result: Mapping[str, Any]) -> str:
         return ""
     interval = result.get("interval")
     band = f" ({number(interval[0])} to {number(interval[1])})" if interval else ""
-    before = [
-        f"{name} {number(result[key])}"
-        for name, key in (("majority", "baseline_majority"), ("zero-shot", "baseline_zero_shot"))
-        if result.get(key) is not None
-    ]
-    return " · ".join([f"**{number(result['value'])} {result['metric']}**{band}", *before])
+    return " · ".join([f"**{number(result['value'])} {result['metric']}**{band}", *beside(result)])
 
 
 def changed(count: int, of: int) -> str:
