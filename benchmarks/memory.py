@@ -6,7 +6,8 @@ back to the system, and the process's resident memory is noted. Then the system'
 adds: prompt encoder, its gradients and the optimizer's moments, activations, texts, the libraries' scratch space.
 
 PTune's text cache may be as large as memory allows and is not needed to train, so it is measured both full (and then
-taken off and told beside) and turned off (`text_cache_mib: 0`).
+taken off and told beside) and turned off (`text_cache_mib: 0`). Where there is no text cache every row needs its
+activations, as PEFT's do; with `gradient_checkpointing` they are computed twice instead of kept, measured beside.
 """
 
 from __future__ import annotations
@@ -25,9 +26,15 @@ from benchmarks import machine, peft_side, ptune_side
 from benchmarks.peft_side import PeftSide, Setup
 from benchmarks.ptune_side import PTuneSide
 from benchmarks.workloads import Data, Workload, make_data
+from ptune_core.model.base import with_gradient_checkpointing
 
 BATCHES = 8
 """Of the epoch that is trained; the same texts on both sides."""
+
+Variant = tuple[str, ...]
+PLAIN: Variant = ()
+NO_CACHE: Variant = ("no text cache",)
+CHECKPOINTED: Variant = ("gradient checkpointing",)
 
 
 def memory(workload: Workload, directory: Path | None) -> dict[str, Any]:
@@ -44,19 +51,21 @@ def memory(workload: Workload, directory: Path | None) -> dict[str, Any]:
         threads = torch.get_num_threads()
         with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
             for precision in ("fp32", "bf16"):
-                for cache_mib in (None, 0) if workload.is_cached else (None,):
-                    name = f"PTune {precision}" + (", no text cache" if cache_mib == 0 else "")
-                    found[name] = pool.submit(_ours, workload, data, precision, cache_mib, threads).result()
+                for variant in (PLAIN, NO_CACHE) if workload.is_cached else (PLAIN, CHECKPOINTED):
+                    name = ", ".join([f"PTune {precision}", *variant])
+                    found[name] = pool.submit(_ours, workload, data, precision, variant, threads).result()
             for name, setup in peft_side.SETUPS.items():
                 found[name] = pool.submit(_theirs, workload, data, setup, threads).result()
     return {"name": workload.name, "mib": found}
 
 
-def _ours(workload: Workload, data: Data, precision: str, cache_mib: int | None, threads: int) -> dict[str, float]:
+def _ours(workload: Workload, data: Data, precision: str, variant: Variant, threads: int) -> dict[str, float]:
     torch.set_num_threads(threads)
     base = ptune_side.load(workload, data, precision)
+    if variant == CHECKPOINTED:
+        base = with_gradient_checkpointing(base)
     before = _begin(base.model)
-    side = PTuneSide(base, workload, data, cache_mib=cache_mib)
+    side = PTuneSide(base, workload, data, cache_mib=0 if variant == NO_CACHE else None)
     side.round()
     cache = side.cache_mib
     return {"above weights": machine.peak_mib() - before - cache, "text cache": cache}
