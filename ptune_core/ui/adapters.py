@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ptune_core.adapters.archive import refuse_pickle
-from ptune_core.adapters.hub import pull
+from ptune_core.adapters.hub import pull, push
 from ptune_core.adapters.names import READ
 from ptune_core.data.table import open_table
 from ptune_core.demo import DEMO
@@ -204,6 +204,22 @@ class Adapters:
         """
         self._about(id, viewer)
         shutil.rmtree(self._directory / id, ignore_errors=True)
+
+    def push(self, id: str, viewer: str, name: str, *, token: str, private: bool) -> str:
+        """Push an adapter to the Hub as `name`, `OWNER/NAME`; its address.
+
+        Args:
+            token: With write access; empty: this machine's own, which strangers on a shared page do not get.
+
+        Raises:
+            PTuneError: There is no such adapter, a token is needed, or the Hub refused.
+        """
+        folder = self.locate(id, viewer)
+        if not token.strip() and self._owners.is_shared:
+            raise SettingsError(
+                "A token is needed", needed="one with write access, from huggingface.co/settings/tokens"
+            )
+        return push(folder, name.strip(), token=token.strip() or None, private=private)
 
     def label(
         self, id: str, viewer: str, source: Path, output: Path

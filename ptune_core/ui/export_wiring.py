@@ -14,8 +14,8 @@ from typing import Any
 
 import gradio as gr
 
-from ptune_core.adapters import hub
-from ptune_core.errors import AdapterError, PTuneError, SettingsError
+import ptune_core
+from ptune_core.errors import AdapterError, PTuneError
 from ptune_core.ui import texts
 from ptune_core.ui.parts import Page, show_chosen
 from ptune_core.ui.service import Service
@@ -26,24 +26,15 @@ CONVERT_SECONDS = 600.0
 
 
 class ExportHandlers:
-    """Handlers over one service.
+    """Handlers over one service."""
 
-    Args:
-        push: Stands in for `hub.push` in tests.
-    """
-
-    def __init__(self, service: Service, push: Any = hub.push) -> None:
-        self._service, self._push = service, push
+    def __init__(self, service: Service) -> None:
+        self._service = service
 
     def push(self, adapter: str, viewer: str, name: str, token: str, private: bool) -> tuple[str, str]:
         """What became of a push, and an empty box in place of the token."""
         try:
-            folder = self._service.adapters.locate(adapter, viewer)
-            if not token.strip() and self._service.is_shared:
-                raise SettingsError(
-                    "A token is needed", needed="one with write access, from huggingface.co/settings/tokens"
-                )
-            address = self._push(folder, name.strip(), token=token.strip() or None, private=bool(private))
+            address = self._service.adapters.push(adapter, viewer, name, token=token, private=bool(private))
         except PTuneError as error:
             return inline_error(error), ""
         shown_address = html.escape(address)
@@ -71,7 +62,7 @@ def convert(adapter: Path, form: str, out: Path) -> None:
     """
     if form not in trying.FORMS:
         raise AdapterError("There is no such form", got=form[:40], needed=", ".join(trying.FORMS))
-    root = str(Path(hub.__file__).resolve().parents[2])
+    root = str(Path(ptune_core.__file__).resolve().parents[1])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
     command = [sys.executable, "-P", "-m", "ptune_core", "export", str(adapter), "--format", form, "--out", str(out)]
     try:

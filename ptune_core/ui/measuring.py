@@ -90,8 +90,8 @@ class Measures:
         self._of: dict[str, Measurement] = {}
         self._threads: set[threading.Thread] = set()
 
-    def start(self, viewer: str, settings: RunSettings, rows: Path) -> None:
-        """Begin to measure; what this viewer was measuring is called off.
+    def start(self, viewer: str, settings: RunSettings, rows: Path) -> Measurement:
+        """Begin to measure; what this viewer was measuring is called off. It goes on in a thread.
 
         Args:
             viewer: Who asks.
@@ -118,6 +118,7 @@ class Measures:
             )
             self._threads.add(thread)
         thread.start()
+        return found
 
     def of(self, viewer: str) -> Measurement | None:
         """The newest measurement of a viewer."""

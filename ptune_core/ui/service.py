@@ -31,7 +31,7 @@ from ptune_core.ui.adapters import Adapters, Owners, is_brought
 from ptune_core.ui.alarms import fix_named, name_of_retry
 from ptune_core.ui.comparison import compare
 from ptune_core.ui.downloads import content_of
-from ptune_core.ui.measuring import Measures
+from ptune_core.ui.measuring import Measurement, Measures
 from ptune_core.ui.results import alarms_answer, alarms_of, results_answer
 from ptune_core.ui.run_view import RunView, view_of
 from ptune_core.ui.strip import overview
@@ -72,14 +72,14 @@ class Service:
         """How many runs come before one that is started now, whoever's they are."""
         return sum(run.state.is_active for run in self._store.list(None))
 
-    def measure_run(self, viewer: str, settings: RunSettings, table: Table) -> None:
-        """Begin to measure what a run would take.
+    def measure_run(self, viewer: str, settings: RunSettings, table: Table) -> Measurement:
+        """Begin to measure what a run would take; its thread goes on with it.
 
         Raises:
             PTuneError: A run trains, somebody else measures, or a shared page is asked for a local folder.
         """
         self._check_places(settings)
-        self.measures.start(viewer, settings, table.path.parent)
+        return self.measures.start(viewer, settings, table.path.parent)
 
     def start(self, settings: RunSettings, token: str, *, viewer: str, key: str) -> str:
         """Put a run into the queue; its id. The same `key` again gives the same run, however often Start was pressed.

@@ -310,6 +310,12 @@ class FakeAdapters:
             downloads=() if run is None else (("Settings (YAML)", f"downloads/{id}/settings.yaml?key=k"),),
         )  # fmt: skip
 
+    def choices(self, viewer: str) -> list[tuple[str, str]]:
+        return self._service.choices(viewer)
+
+    def push(self, id: str, viewer: str, name: str, *, token: str, private: bool) -> str:
+        return f"https://hub.test/{name}?private={private}"
+
     def locate(self, id: str, viewer: str) -> Path:
         return Path(self.view(id, viewer).id)
 

@@ -16,12 +16,14 @@ from ptune_core.demo import DEMO_LABELS
 from ptune_core.errors import DataError, PTuneError, SettingsError
 from ptune_core.runs.states import RunState
 from ptune_core.ui.api import Api
+from ptune_core.ui.measuring import Measurement, Stage
 
 pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")
 
 ENDPOINTS = {
-    "list_runs", "preview", "start_run", "run_status", "run_metrics", "stop_run", "resume_run", "move_run_up",
-    "delete_run", "classify", "generate", "adapter_link",
+    "list_runs", "preview", "measure", "start_run", "run_status", "run_metrics", "run_results", "stop_run",
+    "resume_run", "move_run_up", "use_trial", "delete_run", "list_adapters", "bring_adapter", "remove_adapter",
+    "classify", "generate", "label_rows", "adapter_link", "push_adapter",
 }  # fmt: skip
 ROWS = "text,label\ngood,yes\nbad,no\nfine,yes\npoor,no\n"
 
@@ -68,13 +70,69 @@ def test_a_run_from_start_to_download(client: Client, service: Any) -> None:
     assert client.predict(run_id=run_id, api_name="/stop_run")["state"] == RunState.STOPPED
     status = client.predict(run_id=run_id, api_name="/run_status")
     assert status["has_adapter"] and status["step"] == 62 and "**" not in status["headline"]
-    answer = client.predict(run_id=run_id, values={"text": "a fine film"}, api_name="/classify")
+    answer = client.predict(adapter=run_id, values={"text": "a fine film"}, api_name="/classify")
     assert answer["tuned"] == {"negative": 0.03, "positive": 0.97} and answer["base"]["positive"] == 0.51
-    text = client.predict(run_id=run_id, values={"text": "Once"}, max_new_tokens=5, api_name="/generate")
+    text = client.predict(adapter=run_id, values={"text": "Once"}, max_new_tokens=5, api_name="/generate")
     assert text["tuned"].startswith("once once")
-    assert client.predict(run_id=run_id, api_name="/adapter_link")["link"] == f"adapters/{run_id}.zip"
+    assert client.predict(adapter=run_id, api_name="/adapter_link")["link"] == f"adapters/{run_id}.zip"
     assert client.predict(run_id=run_id, api_name="/delete_run") == {"deleted": run_id}
     assert not service.runs
+
+
+def test_an_adapter_from_elsewhere_labels_rows(client: Client, service: Any, tmp_path: Path) -> None:
+    zipped = tmp_path / "theirs.zip"
+    zipped.write_bytes(b"PK")
+    brought = client.predict(file=handle_file(str(zipped)), api_name="/bring_adapter")["adapter"]
+    assert [each["id"] for each in client.predict(api_name="/list_adapters")] == [brought]
+    found = client.predict(adapter=brought, rows="text\na\nb\n", api_name="/label_rows")
+    assert found["csv"] == "text,label\na,positive\nb,positive\n" and found["labels"] == {"positive": 2}
+    pushed = client.predict(adapter=brought, name="me/mine", api_name="/push_adapter")
+    assert pushed == {"address": "https://hub.test/me/mine?private=True"}, "private unless said otherwise"
+    assert client.predict(adapter=brought, api_name="/remove_adapter") == {"removed": brought}
+    assert client.predict(api_name="/list_adapters") == []
+
+
+@pytest.mark.parametrize("arguments", [{}, {"name": "a/b", "file": {"path": "/etc/hostname"}}, {"name": "  "}])
+def test_one_adapter_is_brought_at_a_time(service: Any, arguments: Any) -> None:
+    with pytest.raises(PTuneError, match="One adapter is needed"):
+        Api(service).bring_adapter(**arguments)
+    with pytest.raises(DataError, match="was not uploaded"):
+        Api(service).bring_adapter(file={"path": "/etc/hostname"})  # type: ignore[arg-type]
+
+
+def test_rows_to_label_come_one_way(service: Any) -> None:
+    run = service.add(state=RunState.FINISHED)
+    with pytest.raises(DataError, match="Rows are needed once"):
+        Api(service).label_rows(run.id)
+    with pytest.raises(DataError, match="was not uploaded"):
+        Api(service).label_rows(run.id, file={"path": "/etc/hostname"})  # type: ignore[arg-type]
+
+
+def test_a_run_is_measured_before_it_starts(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int]] = []
+    done, failed = Measurement("f", stage=Stage.DONE, numbers={"seconds": 4.5}), Measurement("f", stage=Stage.FAILED)
+    failed.error = "Memory ran out."
+    for each in (done, failed):
+        each.ended.set()
+    answers = iter([done, failed])
+
+    def measure_run(viewer: str, settings: Any, table: Any) -> Measurement:
+        asked.append((viewer, settings.max_steps))
+        return next(answers)
+
+    monkeypatch.setattr(service, "measure_run", measure_run)
+    assert Api(service).measure("max_steps: 60", viewer="me") == {"seconds": 4.5}
+    with pytest.raises(PTuneError, match="Memory ran out"):
+        Api(service).measure("max_steps: 60", viewer="me")
+    assert asked == [("me by program", 60)] * 2, "the page's form of the same viewer goes on with its own"
+
+
+def test_results_of_a_run_come_in_parts(client: Client, service: Any) -> None:
+    run = service.add(state=RunState.FINISHED)
+    asked: list[dict[str, Any]] = []
+    service.results = lambda question: asked.append(question) or {"total": 0}
+    assert client.predict(run_id=run.id, part="samples", api_name="/run_results") == {"total": 0}
+    assert asked == [{"run": run.id, "part": "samples", "offset": 0, "order": "wrong", "viewer": ""}]
 
 
 def test_an_uploaded_file_is_read_and_another_one_is_not(client: Client, service: Any, tmp_path: Path) -> None:
