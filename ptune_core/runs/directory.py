@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 
 from ptune_core import __version__
-from ptune_core.errors import RunError
+from ptune_core.errors import RunError, TrainingDiverged
 from ptune_core.files import NO_ROOM, Ballast, Lock, atomic_write, json_line, read_lines, sync, write_all
 from ptune_core.runs.states import RunState
 from ptune_core.training.settings import DEMO, RunSettings
@@ -269,6 +269,11 @@ class RunDirectory:
                 with (folder / "table.parquet").open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()
+
+
+def has_diverged(result: Mapping[str, Any]) -> bool:
+    """Whether a run's result says that it diverged; going on from its last checkpoint, it would do so again."""
+    return (result.get("error") or {}).get("kind") == TrainingDiverged.__name__
 
 
 def _versions() -> dict[str, str]:

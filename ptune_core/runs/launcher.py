@@ -25,7 +25,7 @@ import ptune_core
 from ptune_core.errors import PTuneError, RunError
 from ptune_core.files import Lock
 from ptune_core.runs.causes import why_it_died
-from ptune_core.runs.directory import LOCK_VARIABLE, RunDirectory
+from ptune_core.runs.directory import LOCK_VARIABLE, RunDirectory, has_diverged
 from ptune_core.runs.metrics_log import last_phase
 from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Run, Store
@@ -133,12 +133,17 @@ class Launcher:
         """Queue a run that was stopped, failed or interrupted again; it goes on from its last checkpoint.
 
         Raises:
-            RunError: It was not found, or it is in another state.
+            RunError: It was not found, it is in another state, or it diverged.
         """
         run = self.store.get(run_id, owner)
         if not run.state.can_resume:
             needed = "one that is stopped, failed or interrupted"
             raise RunError("The run cannot be resumed", got=f"it is {run.state}", needed=needed)
+        if has_diverged(RunDirectory(run.directory).result() or {}):
+            raise RunError(
+                "The run diverged, and would do so again at the same step",
+                remedy="Start it anew with a lower learning rate",
+            )
         with suppress(RunError):  # settled already, unless its worker wrote the result only just now
             self.store.set_state(run_id, run.state, run.reason, attempt=run.attempt)
         with self.store.moving(run_id, RunState.QUEUED) as queued:

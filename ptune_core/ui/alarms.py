@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from ptune_core.model.device import BaseWeights
+from ptune_core.runs.directory import has_diverged
 from ptune_core.runs.evaluations import Evaluated
 from ptune_core.runs.states import RunState
 from ptune_core.training.settings import RunSettings
@@ -130,7 +131,7 @@ def key_of(alarm: Alarm, index: int) -> str:
 def _ended_badly(facts: Facts) -> Alarm:
     error = facts.result.get("error") or {}
     text = str(error.get("text") or facts.reason or texts.ENDED_SILENTLY)
-    if error.get("kind") == "TrainingDiverged":
+    if has_diverged(facts.result):
         return Alarm(Kind.DIVERGED, text, fixes=_gentler(facts.settings))
     is_memory = error.get("kind") == "OutOfMemory" or _MEMORY in facts.reason
     if is_memory and facts.phase in ("preparing", "training", ""):

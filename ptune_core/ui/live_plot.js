@@ -123,7 +123,7 @@ function drawTokens() {
     traces.push({...marked(`mean of ${newest.num_virtual_tokens}`, 'tokens', x, tokens.map(m => m.moved_mean), 'circle'), ...said,
       customdata: tokens.map(m => `mean ${short(m.moved_mean)}<br>${farthest(m)}`)});
   }
-  const layout = layoutOfRun({hovermode: 'closest', yaxis: axisOf({rangemode: 'tozero'}), annotations});
+  const layout = layoutOfRun({hovermode: 'closest', yaxis: axisOf({rangemode: 'tozero'}), annotations, margin: {l: 44, r: 32, t: 6, b: 36}});
   layout.hoverlabel.align = 'left';
   draw('lp-tokens', traces, layout);
 }

@@ -11,7 +11,7 @@ import yaml
 
 from ptune_core.model.device import BaseWeights
 from ptune_core.runs import live
-from ptune_core.runs.directory import RunDirectory
+from ptune_core.runs.directory import RunDirectory, has_diverged
 from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Run
 from ptune_core.ui import texts
@@ -35,6 +35,7 @@ class RunView:
         score: The result beside its baselines, with Markdown; empty without one.
         num_trials: Of a sweep; 0 without one.
         trial: The one of them whose adapter it is.
+        can_resume: Whether it ended early and would do something else if it went on.
     """
 
     id: str
@@ -52,6 +53,7 @@ class RunView:
     score: str = ""
     num_trials: int = 0
     trial: int | None = None
+    can_resume: bool = False
 
 
 def view_of(run: Run, position: int) -> RunView:
@@ -79,6 +81,7 @@ def view_of(run: Run, position: int) -> RunView:
         score=texts.score(result),
         num_trials=len(run.settings.trials) if run.settings.sweep else 0,
         trial=result.get("trial"),
+        can_resume=state.can_resume and not has_diverged(result),
     )
 
 

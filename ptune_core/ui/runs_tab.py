@@ -114,7 +114,7 @@ def show_run(view: RunView | None, viewer: str) -> list[Any]:
         _try_button(view),
         download_button(view),
         gr.update(visible=view.state.is_active),
-        gr.update(visible=view.state.can_resume),
+        gr.update(visible=view.can_resume),
         gr.update(visible=not view.state.is_active),
         gr.update(**asking, trials=view.num_trials, turn=f"{view.trial} {view.score}"),
     ]

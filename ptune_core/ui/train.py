@@ -84,7 +84,7 @@ def build_train(look: Answer) -> TrainTab:
 def wire_train(tab: TrainTab, handlers: TrainHandlers) -> None:
     """Connect the tab's own controls; `page` connects Start and the first load."""
     data, prompt = tab.data, tab.prompt
-    of_template = [prompt.message, prompt.num_virtual_tokens, prompt.preview]
+    of_template = [prompt.message, prompt.num_virtual_tokens, prompt.preview, prompt.placement]
     of_row = [prompt.template, data.token, data.answers, data.roles, *tab.decides_reading]
 
     def follow(event: gr.events.Dependency) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ptune_core.data.table import Table
 from ptune_core.demo import DEMO_LABELS, DEMO_TEMPLATE
 from ptune_core.errors import DataError, PTuneError, SettingsError, TemplateError
 from ptune_core.model.catalogue import CATALOGUE
-from ptune_core.prompt.segments import TargetKind
+from ptune_core.prompt.segments import Column, TargetKind, VirtualTokens
 from ptune_core.prompt.template import Template, parse_template, with_num_virtual_tokens
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import form, texts
@@ -112,15 +113,17 @@ class TrainHandlers:
 
     def check_template(
         self, template_text: str, token: str, answers: Answers, roles: Roles, *model: Any
-    ) -> tuple[Any, Any, Any]:
-        """The message at the template, the slider's value, and the row in the template."""
+    ) -> tuple[Any, Any, Any, Any]:
+        """The message at the template, the slider's value, the row in the template, and its placement."""
         try:
             template = parse_template(template_text)
         except TemplateError as error:
-            return gr.update(value=inline_error(error), visible=True), gr.update(interactive=False), gr.skip()
+            said = gr.update(value=inline_error(error), visible=True)
+            return said, gr.update(interactive=False), gr.skip(), gr.skip()
         warnings = inline_problems("Please note", template.warnings(None))
         shown = gr.update(value=warnings, visible=bool(warnings))
-        return shown, _slider(template), self.ask_again(template_text, token, answers, roles, *model)
+        row = self.ask_again(template_text, token, answers, roles, *model)
+        return shown, _slider(template), row, placement_of(template)
 
     def ask_again(self, template_text: str, token: str, answers: Answers, roles: Roles, *model: Any) -> Any:
         """The row in the template, after something else than the data changed."""
@@ -234,6 +237,21 @@ def _answer_words(report: DataReport, current: Mapping[str, str]) -> dict[str, s
     """What the answer words are now: what was typed for a label stays, the demo's labels have their own words."""
     known = DEMO_LABELS if set(report.verbalizer) == set(DEMO_LABELS) else {}
     return {label: current.get(label, known.get(label, answer)) for label, answer in report.verbalizer.items()}
+
+
+def placement_of(template: Template) -> str | None:
+    """Which of `PLACEMENTS` a template is like; None if none."""
+    if template.target.kind is TargetKind.HEAD:
+        return _HEAD
+    if template.target.kind is not TargetKind.ANSWER or template.messages:
+        return None
+    kinds = [type(segment) for segment in template.segments if isinstance(segment, VirtualTokens | Column)]
+    orders = {
+        (VirtualTokens, Column): "In front",
+        (Column, VirtualTokens): "After the text",
+        (VirtualTokens, Column, VirtualTokens): "Around the text",
+    }
+    return orders.get(tuple(kind for kind, _ in groupby(kinds)))
 
 
 def _slider(template: Template) -> Any:

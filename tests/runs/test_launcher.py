@@ -23,6 +23,7 @@ from ptune_core.runs.directory import RunDirectory
 from ptune_core.runs.launcher import Launcher, Patience
 from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Store
+from ptune_core.ui.run_view import view_of
 
 FAKE = Path(__file__).with_name("fake_training.py")
 Wait = Callable[..., None]
@@ -256,6 +257,20 @@ def test_a_run_can_be_resumed_the_moment_its_result_is_there(store: Store, submi
     Launcher(store).resume(run_id)
     run = store.get(run_id, None)
     assert (run.state, run.attempt, run.reason) == (RunState.QUEUED, 2, "")
+
+
+def test_a_run_that_diverged_is_not_resumed(store: Store, submit: Submit, files) -> None:
+    """Pins: Resume was offered for it and came to the same end, bit by bit."""
+    run_id = submit()
+    store.claim_next()
+    files(run_id).write_result(
+        {"state": "failed", "error": {"kind": "TrainingDiverged", "text": "The loss became nan"}}
+    )
+    launcher = Launcher(store)
+    launcher.reconcile()
+    assert not view_of(store.get(run_id, None), 0).can_resume
+    with pytest.raises(RunError, match="lower learning rate"):
+        launcher.resume(run_id)
 
 
 def test_an_app_killed_between_claim_and_start_leaves_a_run_to_resume(store: Store, submit: Submit) -> None:

@@ -223,6 +223,7 @@ class FakeService:
             files=(("adapter_config.json", 512), ("adapter_model.safetensors", 8300)) if ended else (),
             zip_bytes=8812 if ended else 0,
             num_trials=len(run.settings.trials) if run.settings.sweep else 0,
+            can_resume=run.state.can_resume,
         )
 
     def alarms(self, question: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from ptune_core.data.hub import HubSplit
+from ptune_core.prompt.template import parse_template
 from ptune_core.ui.held import Held, answers_of, chosen_columns
-from ptune_core.ui.train_handlers import PLACEMENTS, TrainHandlers
+from ptune_core.ui.train_handlers import PLACEMENTS, TrainHandlers, placement_of
 
 TEMPLATE = "{text~} [P*8][ANSWER:label]"
 MODEL = ("demo", "", "")
@@ -192,12 +193,29 @@ def test_template_message_and_slider_follow_the_template(handlers: TrainHandlers
     def check(template: str) -> Any:
         return handlers.check_template(template, reviews, None, None, *MODEL)
 
-    message, slider, preview = check("{text} [P*2")
+    message, slider, preview, placement = check("{text} [P*2")
+    assert "value" not in placement, "what is half typed is no other placement"
     assert message["visible"] and "^" in message["value"] and not slider["interactive"] and "value" not in preview
-    message, slider, preview = check("[P*5] {text}[ANSWER:label]")
+    message, slider, preview, placement = check("[P*5] {text}[ANSWER:label]")
+    assert placement == "In front"
     assert not message["visible"] and slider["value"] == 5 and ["P×5", "virtual"] in preview["plain"]
-    _, slider, _ = check("[P*5] {text} [P*5][ANSWER:label]")
+    _, slider, _, placement = check("[P*5] {text} [P*5][ANSWER:label]")
+    assert placement == "Around the text"
     assert not slider["interactive"], "one number cannot say the counts of two groups"
+
+
+@pytest.mark.parametrize(
+    ("template", "placement"),
+    [
+        *((template, name) for name, template in PLACEMENTS.items()),
+        ("It is about {text}. [P*3][P*3] Answer:[ANSWER:label]", "After the text"),
+        ("{text} [P*3] {other} [P*3][ANSWER:label]", None),
+        ("{text} [P*3] [MASK:label]", None),
+        ("user: [P*3] {text}\nassistant: [ANSWER:label]", None),
+    ],
+)
+def test_a_template_is_called_by_its_placement(template: str, placement: str | None) -> None:
+    assert placement_of(parse_template(template)) == placement
 
 
 def test_slider_rewrites_the_only_group(handlers: TrainHandlers) -> None:
