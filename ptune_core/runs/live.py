@@ -12,7 +12,7 @@ import os
 import threading
 from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import nan
 from pathlib import Path
@@ -85,6 +85,7 @@ class Curve:
         self.samples: dict[str, Any] | None = None
         self.samples_line = 0
         self.phase = ""
+        self.fetched = ""  # of a base model that is being downloaded
 
     def read_on(self) -> None:
         """Take in what was written since the last call; a last line without its end is left for the next."""
@@ -128,7 +129,7 @@ class Curve:
             case "baseline":
                 self.baseline = {"majority": line.get("majority"), "zero_shot": line.get("zero_shot")}
             case "phase":
-                self.phase = str(line["phase"])
+                self.phase, self.fetched = str(line["phase"]), _fetched(line)
             case "resume":
                 self.attempt_start = len(self.steps.x)
                 self._seconds_before = self._seconds
@@ -298,6 +299,14 @@ def _progress(curve: Curve, state: RunState) -> dict[str, Any]:
     return {"step": step, "steps": steps, "rate": rate and _short(rate), "seconds_left": left and _short(left)}
 
 
+def _fetched(line: Mapping[str, Any]) -> str:
+    """``, 43% of 548 MB``: how much of a base model has come."""
+    here, total = line.get("bytes"), line.get("of")
+    if not isinstance(here, int) or not isinstance(total, int) or here >= total:
+        return ""
+    return f", {100 * here // total}% of {total / 1e6:,.0f} MB"
+
+
 def _status(files: RunDirectory, curve: Curve, state: RunState, reason: str) -> str:
     """One line that says where the run stands."""
     progress = _progress(curve, state)
@@ -307,7 +316,7 @@ def _status(files: RunDirectory, curve: Curve, state: RunState, reason: str) -> 
     if state is RunState.RUNNING and files.stop_requested():
         parts.append("Stopping; the best result so far is kept")
     elif state is RunState.RUNNING and curve.phase != "training":
-        parts.append((curve.phase or "starting").capitalize() + "…")
+        parts.append(f"{(curve.phase or 'starting').capitalize()}{curve.fetched}…")
     elif state is RunState.RUNNING and not progress["step"]:
         parts.append("First evaluation…")
     if progress["step"]:

@@ -27,6 +27,8 @@ class Progress:
     def show(self, line: dict[str, Any]) -> None:
         """Show one line of `metrics.jsonl`."""
         match line["kind"]:
+            case "phase" if line.get("bytes", 0) < line.get("of", 0):
+                self._change(f"{line['phase']}: {line['bytes'] / 1e6:,.0f} of {line['of'] / 1e6:,.0f} MB")
             case "phase":
                 self._keep(line["phase"] + self._which(line.get("trials", [])))
             case "plan":
@@ -68,8 +70,13 @@ class Progress:
         elapsed = time.monotonic() - started
         rate = (step - first_step) / elapsed if elapsed else 0.0
         left = f" · {rate:.1f} steps/s · {duration((self._steps - step) / rate)} left" if rate else ""
-        self._write(f"step {step}/{self._steps} · loss {loss:.3f}{left}")
-        self._line_open = True
+        self._change(f"step {step}/{self._steps} · loss {loss:.3f}{left}")
+
+    def _change(self, text: str) -> None:
+        """Show a line that the next one takes the place of, where that can be."""
+        if self._is_terminal:
+            self._write(text)
+            self._line_open = True
 
     def _keep(self, text: str) -> None:
         self._write(text)

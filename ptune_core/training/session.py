@@ -23,6 +23,7 @@ from ptune_core.errors import PTuneError, SettingsError
 from ptune_core.model.base import BaseModel, load_base_model, with_gradient_checkpointing
 from ptune_core.model.compiled import compile_layers
 from ptune_core.model.device import BaseWeights, Device, Precision
+from ptune_core.model.fetching import fetch_weights
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.text_cache import Budget, TextCache
 from ptune_core.model.trained import TrainedPrompt
@@ -166,6 +167,7 @@ class _Session:
 
     def load_base(self, examples: Examples) -> BaseModel:
         settings = self.settings
+        fetch_weights(settings.base_model, settings.revision, self.fetching)
         # Decides the start of a new classification head.
         torch.manual_seed(settings.seed)
         base = load_base_model(
@@ -179,6 +181,10 @@ class _Session:
         if settings.base_weights is BaseWeights.TUNED:
             base = tunable(base)
         return with_gradient_checkpointing(base) if settings.gradient_checkpointing else base
+
+    def fetching(self, here: int, total: int) -> None:
+        """Tell how much of the base model has come from the Hub."""
+        self.phase("downloading base model" if here < total else "loading base model", bytes=here, of=total)
 
     def lessons(self, base: BaseModel, examples: Mapping[str, Examples]) -> Lessons:
         """What each template's trials learn from, all with one text cache."""

@@ -275,6 +275,13 @@ def test_a_run_that_has_ended_says_how(files: RunDirectory, write: Write, end: d
     assert reply["progress"]["seconds_left"] is None
 
 
+def test_the_status_says_how_much_of_a_base_model_has_come(files: RunDirectory, write: Write, append: Write) -> None:
+    write({"kind": "phase", "phase": "downloading base model", "bytes": 240_000_000, "of": 548_000_000})
+    assert since(files.path, 0, 0)["status"] == "Downloading base model, 43% of 548 MB…"
+    append({"kind": "phase", "phase": "loading base model", "bytes": 548_000_000, "of": 548_000_000})
+    assert since(files.path, 0, 0)["status"] == "Loading base model…"
+
+
 def test_the_status_names_the_phase_and_a_stop_under_way(files: RunDirectory, write: Write, append: Write) -> None:
     write({"kind": "phase", "phase": "loading base model"})
     assert since(files.path, 0, 0)["status"] == "Loading base model…"

@@ -34,6 +34,14 @@ def test_progress_is_one_changing_line_on_a_terminal() -> None:
     assert stream.getvalue().endswith("\rstep 2/3: validation loss 0.250, accuracy 0.900, best so far\x1b[K\n")
 
 
+def test_a_download_is_one_changing_line_on_a_terminal_and_none_in_a_log() -> None:
+    line = {"kind": "phase", "phase": "downloading base model", "bytes": 240_000_000, "of": 548_000_000}
+    log, terminal = io.StringIO(), Terminal()
+    for stream in (log, terminal):
+        Progress(stream).show(line)
+    assert log.getvalue() == "" and terminal.getvalue() == "\rdownloading base model: 240 of 548 MB\x1b[K"
+
+
 def test_the_plan_says_whether_the_base_model_learns() -> None:
     stream = io.StringIO()
     base = {"weights": "tuned", "parameters": 4_000_000, "disk_mib": 152.0, "download_mib": 15.2}
