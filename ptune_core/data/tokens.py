@@ -67,7 +67,12 @@ class TokenRows:
         maker: Makes the rows. Free text is stored as an answer beside its row, with room kept for it; so are choices.
         directory: Where the files are; made if it is not there.
         order: In which order they will be needed, `[N]` indices; None: as they come.
+
+    Attributes:
+        batch_divisor: How many times smaller than usual a batch for an evaluation is.
     """
+
+    batch_divisor = 1
 
     def __init__(self, examples: ExampleSet, maker: RowMaker, directory: Path, order: np.ndarray | None = None) -> None:
         self.examples, self.maker, self.directory = examples, maker, directory

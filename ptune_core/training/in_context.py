@@ -51,6 +51,8 @@ class RowsAfter(TokenRows):
         directory: Where the files are.
     """
 
+    batch_divisor = 8  # every row keeps keys and values of all of `lead` while its batch is computed
+
     def __init__(self, lead: Sequence[int], examples: ExampleSet, maker: RowMaker, directory: Path) -> None:
         super().__init__(examples, maker, directory)
         self._lead = tuple(lead)

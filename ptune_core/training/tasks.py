@@ -112,7 +112,8 @@ class _Task(ABC):
 
     def _batches(self, rows: TokenRows) -> list[np.ndarray]:
         """All rows of a split for an evaluation."""
-        return by_length(rows.lengths_of(np.arange(len(rows))), self.batching.eval_batch_size)
+        size = max(1, self.batching.eval_batch_size // rows.batch_divisor)
+        return by_length(rows.lengths_of(np.arange(len(rows))), size)
 
     def _wrong_first(self, evaluation: Evaluation, gold: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
         is_right = np.array(evaluation.predicted) == np.array(gold)

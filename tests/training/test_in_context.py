@@ -96,6 +96,15 @@ def test_labels_take_turns_and_half_of_the_row_is_left_to_the_text(
     assert 16 < leads[0] <= 32, "of 64 positions"
 
 
+def test_fewer_rows_at_once_keep_the_examples(tiny_gpt2: Path, examples: ExampleSet, tmp_path: Path) -> None:
+    """Each row of a batch has keys and values of all examples: as many rows as usual could take all memory."""
+    task = task_of(tiny_gpt2, examples, tmp_path)
+    rows = module.RowsAfter([1, 2], task.validation, task.model.base_rows_after(32), tmp_path)
+    task.batching = Batching(4, 16, 0)
+    assert [len(chosen) for chosen in task._batches(task.validation_rows)] == [6]
+    assert [len(chosen) for chosen in task._batches(rows)] == [2, 2, 2]
+
+
 def test_no_room_for_an_example(tiny_gpt2: Path, examples: ExampleSet, tmp_path: Path) -> None:
     assert in_context(task_of(tiny_gpt2, examples, tmp_path, max_length=10)) is None
     assert (
