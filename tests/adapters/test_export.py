@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -34,9 +35,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated and will be remo
 ROW = {"text": 'the film wasn\'t "great"'}
 
 
-def run_snippet(directory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+def run_snippet(
+    directory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, row: str = json.dumps(ROW)
+) -> str:
     """Run `snippet.py` as a script and return what it prints."""
-    monkeypatch.setattr(sys, "argv", ["snippet.py", json.dumps(ROW)])
+    monkeypatch.setattr(sys, "argv", ["snippet.py", row])
     monkeypatch.syspath_prepend(str(directory))
     monkeypatch.delitem(sys.modules, "ptune_loader", raising=False)
     capsys.readouterr()
@@ -182,13 +185,13 @@ def test_the_script_finds_the_demo_model_from_the_unzipped_folder(template, make
     folder = unzipped(make_trained(DEMO, template, hidden=256), tmp_path)
     clone = Path(ptune_core.__file__).parents[1]
     expected = ptune_loader.Adapter(folder, DEMO_MODEL).classify(ROW)
-    for found in (
-        run_alone(folder, cwd=folder, PYTHONPATH=clone),
-        run_alone(folder, cwd=clone),
-        run_alone(folder, DEMO_MODEL, cwd=tmp_path),
-    ):
-        assert found[0] == 0, found[2]
-        assert probabilities(found[1]) == pytest.approx(expected, abs=2e-6)
+    ways: list[dict[str, Path]] = [{"cwd": folder, "PYTHONPATH": clone}, {"cwd": clone}]
+    for way in ways if template.startswith("[P") else ways[:1]:  # the loader looks where the script does
+        code, printed, errors = run_alone(folder, **way)
+        assert code == 0, errors
+        assert probabilities(printed) == pytest.approx(expected, abs=2e-6)
+    code, printed, errors = run_alone(folder, DEMO_MODEL, cwd=tmp_path)
+    assert code == 0 and probabilities(printed) == pytest.approx(expected, abs=2e-6), errors
 
 
 def test_the_script_says_which_base_model_it_lacks(tiny_gpt2, make_trained, tmp_path) -> None:
@@ -201,20 +204,21 @@ def test_the_script_says_which_base_model_it_lacks(tiny_gpt2, make_trained, tmp_
             assert "Traceback" not in errors and (not arguments or str(arguments[0]) in errors)
 
 
-def test_the_script_takes_a_text_or_says_which_row_it_needs(tiny_gpt2, make_trained, tmp_path) -> None:
+def test_the_script_takes_a_text_or_says_which_row_it_needs(
+    tiny_gpt2, make_trained, tmp_path, capsys, monkeypatch
+) -> None:
     """Bug: a text that was no JSON object ended in a traceback of the JSON parser."""
     folder = unzipped(make_trained(tiny_gpt2, "{text} [P*4][ANSWER:label]"), tmp_path / "one")
     for row, text in (("a fine film", "a fine film"), ("1984", "1984"), ('{"text": "{"}', "{")):
-        code, printed, errors = run_alone(folder, cwd=tmp_path, row=row)
-        assert code == 0, errors
+        printed = run_snippet(folder, capsys, monkeypatch, row)
         assert probabilities(printed) == pytest.approx(ptune_loader.Adapter(folder).classify({"text": text}), abs=2e-6)
-    code, _, errors = run_alone(folder, cwd=tmp_path, row='{"title": "a fine film"}')
-    assert code == 1 and "a JSON object with text." in errors and "Traceback" not in errors
+    with pytest.raises(SystemExit, match="a JSON object with text."):
+        run_snippet(folder, capsys, monkeypatch, '{"title": "a fine film"}')
 
     folder = unzipped(make_trained(tiny_gpt2, "{title} {body} [P*4][ANSWER:label]"), tmp_path / "two")
     for row in ("a fine film", '["a", "b"]', '{"title": "a"}'):
-        code, _, errors = run_alone(folder, cwd=tmp_path, row=row)
-        assert code == 1 and f"Got: {row}. Needed: a JSON object with title, body." in errors
+        with pytest.raises(SystemExit, match=f"Got: {re.escape(row)}. Needed: a JSON object with title, body."):
+            run_snippet(folder, capsys, monkeypatch, row)
 
 
 def test_a_base_model_in_a_relative_folder_is_found_from_elsewhere(

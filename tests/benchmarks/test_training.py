@@ -25,7 +25,7 @@ def test_one_round_of_text_before_the_prompt() -> None:
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 def test_compiled_is_timed_beside_what_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ptune_side, "compile_layers", lambda base: compile_layers(base, "aot_eager"))
+    monkeypatch.setattr(ptune_side, "compile_layers", lambda base: compile_layers(base, "eager"))
     workload = replace(next(each for each in WORKLOADS if each.name == "gpt2-front-20").small, batches=2, ptune_steps=1)
     found = speed(replace(workload, peft_steps=1, batch_size=2, compiled=True), None, 1)
     assert {"fp32, compiled against PTune without", "bf16, compiled against PTune without"} <= set(found["ratios"])

@@ -113,7 +113,7 @@ def test_a_waiting_run_says_its_place(service: Service, run_id: str) -> None:
 def test_a_finished_run_shows_its_result_beside_the_baselines(service: Service, store: Store, run_id: str) -> None:
     directory = finish(store, run_id)
     view = service.view(run_id, "anna")
-    assert view.headline == "Done after 1 min 12 s. Accuracy **0.800** (before: zero-shot 0.600, majority 0.500)."
+    assert view.headline == "Done after 1 min 12 s. Accuracy **0.800** (before: majority 0.500, zero-shot 0.600)."
     assert view.state is RunState.FINISHED and view.columns == ("text",)
     assert view.files == (("snippet.py", 8),)
     ((called, chosen),) = service.choices("anna")
