@@ -18,6 +18,7 @@ from ptune_core.errors import PTuneError, SettingsError
 from ptune_core.inference.client import InferenceClient
 from ptune_core.runs.directory import data_directory, is_ephemeral
 from ptune_core.runs.launcher import Launcher
+from ptune_core.runs.standby import Standby
 from ptune_core.runs.store import Store
 from ptune_core.ui.page import build_page, launch
 from ptune_core.ui.service import Service
@@ -85,7 +86,7 @@ def serve(options: argparse.Namespace) -> None:
     auth = login(options.auth, os.environ)
     directory = data_directory()
     store = Store(directory)
-    launcher = Launcher(store)
+    launcher = Launcher(store, standby=Standby)
     on_space = bool(os.environ.get("SPACE_ID"))
     with InferenceClient(directory / "inference.log", directory) as inference:
         service = Service(store, launcher, inference, Uploads(directory / "uploads"), shared=on_space)

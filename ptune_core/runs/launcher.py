@@ -7,6 +7,7 @@ another takes over. Asking for a stop or a resume works from any app: both only 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import sqlite3
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from ptune_core.files import Lock
 from ptune_core.runs.causes import why_it_died
 from ptune_core.runs.directory import LOCK_VARIABLE, RunDirectory, has_diverged
 from ptune_core.runs.metrics_log import last_phase
+from ptune_core.runs.standby import Standby, has_room
 from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Run, Store
 
@@ -43,6 +45,12 @@ PASSED_ON_PREFIXES = (
     "NVIDIA_", "NCCL_", "OMP_", "GOMP_", "MKL_", "OPENBLAS_", "KMP_", "MALLOC_",
 )  # fmt: skip
 LOG_LIMIT = 10 << 20
+EXPECTED_SECONDS = 600.0
+"""How long a worker waits after somebody looked, and how long none does after one that could not begin."""
+
+SAME_START_SECONDS = 1.0
+"""Between two readings of when a process began: the system reckons it from when the machine was started."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -74,6 +82,7 @@ class Launcher:
         worker_argv: Command of a worker; the run directory is appended.
         patience: How long a stop may take.
         interval: Seconds between two looks of the scheduler; the end of a worker wakes it at once.
+        standby: Starts a worker in waiting, given its environment; None: there is never one.
     """
 
     def __init__(
@@ -83,6 +92,7 @@ class Launcher:
         worker_argv: Sequence[str] = WORKER,
         patience: Patience = Patience(),
         interval: float = 0.5,
+        standby: Callable[[dict[str, str]], Standby] | None = None,
     ) -> None:
         self.store = store
         self._argv = tuple(worker_argv)
@@ -94,6 +104,9 @@ class Launcher:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._exit_codes: dict[str, int] = {}
         self._stop_seen: dict[str, _Stop] = {}
+        self._make_standby = standby
+        self._standby: Standby | None = None
+        self._expected_until = self._no_standby_until = -math.inf  # monotonic seconds
 
     def start_scheduler(self) -> None:
         """Start runs as the queue allows, from now until `close`, in a thread."""
@@ -107,6 +120,11 @@ class Launcher:
         self._wake.set()
         if self._thread is not None:
             self._thread.join()
+        self._forget_standby()
+
+    def expect(self) -> None:
+        """Say that somebody may start a run soon: for some minutes, a worker waits for it while none works."""
+        self._expected_until = time.monotonic() + EXPECTED_SECONDS
 
     def wake(self) -> None:
         """Look at the queue now instead of at the next look."""
@@ -166,7 +184,24 @@ class Launcher:
         self.reconcile()
         while run := self.store.claim_next():
             self._start(run)
+        self._keep_standby()
         self.store.ballast.hold()
+
+    def _keep_standby(self) -> None:
+        now = time.monotonic()
+        if self._standby is not None and not self._standby.is_alive:  # it could not be had: a run will say why
+            self._forget_standby()
+            self._no_standby_until = now + EXPECTED_SECONDS
+        is_wanted = self._no_standby_until < now < self._expected_until
+        if self._standby is not None and not is_wanted:
+            self._forget_standby()
+        if self._make_standby and self._standby is None and is_wanted and not self.store.running() and has_room():
+            self._standby = self._make_standby(worker_environment())
+
+    def _forget_standby(self) -> None:
+        if self._standby is not None:
+            self._standby.end()
+            self._standby = None
 
     def _schedule(self) -> None:
         lock = None
@@ -201,6 +236,9 @@ class Launcher:
     def _spawn(self, directory: RunDirectory, lock: Lock) -> subprocess.Popen[bytes]:
         """The worker inherits the lock, so there is no instant in which it is alive but does not look so."""
         with directory.log.open("ab") as log:
+            waiting, self._standby = self._standby, None
+            if waiting and (process := waiting.order(directory.path, lock.descriptor, log.fileno())):
+                return process
             return subprocess.Popen(
                 [*self._argv, str(directory.path)],
                 start_new_session=True,
@@ -274,14 +312,14 @@ def worker_environment() -> dict[str, str]:
 def _signal_worker(directory: RunDirectory, number: signal.Signals) -> None:
     """Signal the worker of this run and all it started, if the process is beyond doubt that worker.
 
-    A recorded process number may belong to a stranger by now, so its command line must end with the run's directory.
+    A recorded process number may belong to a stranger by now, who began at another time.
     """
     started = [line for line in directory.history() if line.get("event") == "started"]
     if not started:
         return
     try:
         process = psutil.Process(started[-1]["pid"])
-        if str(directory.path) not in process.cmdline():
+        if abs(process.create_time() - started[-1].get("process_start", 0.0)) > SAME_START_SECONDS:
             return
         leads_group = os.getpgid(process.pid) == process.pid
         logger.warning("Sending %s to the worker %s of run %s", number.name, process.pid, directory.path.name)

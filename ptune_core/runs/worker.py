@@ -18,6 +18,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from ptune_core.errors import DataError, DiskFull, OutOfMemory, PTuneError, RunError
 from ptune_core.files import NO_ROOM, Lock
 from ptune_core.model.device import Device
@@ -146,7 +148,12 @@ def _attempt(files: RunDirectory, train: Train, *, report: Report, should_stop: 
     began = time.monotonic()
     files.ballast.hold()
     files.record(
-        "started", attempt=files.attempt(), pid=os.getpid(), machine_start=machine_start(), memory_kills=memory_kills()
+        "started",
+        attempt=files.attempt(),
+        pid=os.getpid(),
+        process_start=psutil.Process().create_time(),
+        machine_start=machine_start(),
+        memory_kills=memory_kills(),
     )
     phase = ""
     with ExitStack() as stack:

@@ -184,7 +184,8 @@ class Service:
         return compare(question.get("runs"), lambda run_id: self._get(run_id, scope))
 
     def overview(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        """What the strip and the list of runs show."""
+        """What the strip and the list of runs show. Whoever looks may start a run soon."""
+        self._launcher.expect()
         return overview(self._list(_text(question, "viewer")), self._store.queue_position, self._device)
 
     def status(self, run_id: str, viewer: str) -> dict[str, Any]:
