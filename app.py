@@ -92,6 +92,7 @@ def serve(options: argparse.Namespace) -> None:
         service = Service(store, launcher, inference, Uploads(directory / "uploads"), shared=on_space)
         threading.Thread(target=service.uploads.demo, name="example data", daemon=True).start()
         launcher.start_scheduler()
+        launcher.expect()  # whoever starts the app is about to open the page
         page = build_page(service, ephemeral=is_ephemeral(), period=2500 if on_space else 1000)
         try:
             where = {"server_name": options.host, "server_port": options.port, "inbrowser": options.open}
