@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,31 @@ METRICS = {
 }  # fmt: skip
 
 MakeTrained = Callable[..., TrainedPrompt]
+Alone = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="session")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
+    """Runs code in a process that has never heard of PTune; exit code, output, errors. See `fork_server`."""
+    out = tmp_path_factory.mktemp("alone")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    server = subprocess.Popen(
+        [sys.executable, "-P", str(Path(__file__).with_name("fork_server.py"))], cwd=out, env=environment, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert server.stdin is not None and server.stdout is not None
+
+    def run(code: str, cwd: Path, *path: Path) -> tuple[int, str, str]:
+        order = {"code": code, "cwd": str(cwd), "path": [str(each) for each in path], "out": str(out)}
+        server.stdin.write(json.dumps(order) + "\n")
+        server.stdin.flush()
+        exit_code = int(server.stdout.readline())
+        return exit_code, (out / "out").read_text(), (out / "err").read_text()
+
+    with server.stdin, server.stdout:
+        yield run
+        server.stdin.close()
+        server.wait()
 
 
 @pytest.fixture

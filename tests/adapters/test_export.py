@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,15 +162,17 @@ def test_the_script_of_another_placement_runs_in_a_fresh_process_without_ptune(
     assert probabilities(done.stdout) == pytest.approx(expected, abs=2e-6)
 
 
-def run_alone(
-    folder: Path, *arguments: object, cwd: Path, row: str = json.dumps(ROW), **variables: object
-) -> tuple[int, str, str]:
-    """Run the script of an unzipped adapter in a process of its own; exit code, output, errors."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {name: str(value) for name, value in variables.items()}
-    command = [sys.executable, str(folder / "snippet.py"), row, *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
-    return done.returncode, done.stdout, done.stderr
+@pytest.fixture
+def run_alone(alone: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, str, str]]:
+    """Runs the script of an unzipped adapter as its reader would; exit code, output, errors."""
+
+    def run(folder: Path, *arguments: object, cwd: Path, path: Sequence[Path] = ()) -> tuple[int, str, str]:
+        argv = [str(folder / "snippet.py"), json.dumps(ROW), *map(str, arguments)]
+        start = f"import runpy, sys\nsys.argv = {argv!r}\nsys.path[0] = {str(folder)!r}"
+        code = f"{start}\nrunpy.run_path({argv[0]!r}, run_name='__main__')"
+        return alone(code, cwd, *path)
+
+    return run
 
 
 def unzipped(trained: TrainedPrompt, place: Path) -> Path:
@@ -180,21 +183,21 @@ def unzipped(trained: TrainedPrompt, place: Path) -> Path:
 
 
 @pytest.mark.parametrize("template", ["[P*4] {text} [ANSWER:label]", "{text} [P*4][ANSWER:label]"])
-def test_the_script_finds_the_demo_model_from_the_unzipped_folder(template, make_trained, tmp_path) -> None:
+def test_the_script_finds_the_demo_model_from_the_unzipped_folder(template, make_trained, tmp_path, run_alone) -> None:
     """Bug: the script named the demo model by a folder of PTune's clone, and ran nowhere else."""
     folder = unzipped(make_trained(DEMO, template, hidden=256), tmp_path)
     clone = Path(ptune_core.__file__).parents[1]
     expected = ptune_loader.Adapter(folder, DEMO_MODEL).classify(ROW)
-    ways: list[dict[str, Path]] = [{"cwd": folder, "PYTHONPATH": clone}, {"cwd": clone}]
-    for way in ways if template.startswith("[P") else ways[:1]:  # the loader looks where the script does
-        code, printed, errors = run_alone(folder, **way)
-        assert code == 0, errors
-        assert probabilities(printed) == pytest.approx(expected, abs=2e-6)
-    code, printed, errors = run_alone(folder, DEMO_MODEL, cwd=tmp_path)
-    assert code == 0 and probabilities(printed) == pytest.approx(expected, abs=2e-6), errors
+    for found in (
+        run_alone(folder, cwd=folder, path=[clone]),
+        run_alone(folder, cwd=clone),
+        run_alone(folder, DEMO_MODEL, cwd=tmp_path),
+    ):
+        assert found[0] == 0, found[2]
+        assert probabilities(found[1]) == pytest.approx(expected, abs=2e-6)
 
 
-def test_the_script_says_which_base_model_it_lacks(tiny_gpt2, make_trained, tmp_path) -> None:
+def test_the_script_says_which_base_model_it_lacks(make_trained, tmp_path, run_alone) -> None:
     cases = [(DEMO, "ptune_core/demo/model in a clone"), ("./models/mine", "the model it was trained on, mine")]
     for number, (base, needed) in enumerate(cases):
         folder = unzipped(make_trained(base, "{text} [P*4][ANSWER:label]"), tmp_path / str(number))
@@ -246,9 +249,12 @@ def test_the_script_loads_a_base_model_of_the_hub_at_its_revision(template, tiny
     snapshots.mkdir(parents=True)
     (snapshots / commit).symlink_to(tiny_gpt2)
     folder = unzipped(make_trained("some/model", template, revision=commit), tmp_path)
-    code, output, errors = run_alone(folder, cwd=tmp_path, HF_HUB_CACHE=tmp_path / "hub", HF_HUB_OFFLINE=1)
-    assert code == 0, errors
-    assert probabilities(output) == pytest.approx(ptune_loader.Adapter(folder, tiny_gpt2).classify(ROW), abs=2e-6)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, str(folder / "snippet.py"), json.dumps(ROW)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert probabilities(done.stdout) == pytest.approx(ptune_loader.Adapter(folder, tiny_gpt2).classify(ROW), abs=2e-6)
 
 
 def test_a_base_model_of_the_hub_is_not_mistaken_for_a_folder(make_trained, tmp_path, monkeypatch) -> None:

