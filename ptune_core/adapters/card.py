@@ -139,7 +139,8 @@ def _labels(trained: TrainedPrompt) -> str:
 
 def _usage(trained: TrainedPrompt, template: Template) -> str:
     row = example_row(inputs_of(template, answer_columns(trained.verbalizer or {})))
-    run = block(f"python snippet.py '{row}'", "bash")
+    packages = "torch transformers peft" if is_peft_compatible(template) else "torch transformers safetensors"
+    run = block(f"pip install {packages}\npython snippet.py '{row}'", "bash")
     if trained.tuned_base is not None:
         run += f"\nIt takes the base model from `{BASE_FOLDER}/`, a plain folder of transformers.\n"
     elif trained.base_model == DEMO:

@@ -12,10 +12,12 @@ MAX_GUESSED_LABELS = 50
 """A column with more different values is text to generate, unless labels were given or the target is a head."""
 
 _SYNONYMS = (
-    ("text", "sentence", "review", "content", "comment", "document", "passage", "tweet", "message", "body", "input"),
+    ("text", "sentence", "review", "content", "comment", "document", "passage", "tweet", "message", "body"),
     ("label", "labels", "category", "class", "sentiment", "target", "intent", "topic", "gold", "labeltext"),
     ("answer", "answers", "output", "response", "completion", "reply", "target", "summary", "highlights"),
-    ("question", "query", "prompt", "instruction"),
+    ("question", "query", "prompt", "instruction", "input"),
+    ("text", "question", "query", "prompt", "instruction", "input"),
+    ("label", "answer", "answers", "output", "response", "completion", "reply", "summary"),
     ("context", "passage", "document", "article", "dialogue", "text"),
     ("premise", "sentence1", "text1", "texta"),
     ("hypothesis", "sentence2", "text2", "textb"),

@@ -76,7 +76,7 @@ def token_text(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
 
 def _piece(rows: RowMaker, number: int) -> Piece:
     if number < 0:
-        return {"text": f"v{-number}", "kind": "virtual"}
+        return {"text": f"P{-number}", "kind": "virtual"}
     text = token_text(rows.tokenizer, number)
     if number == rows.mask_id:
         return {"text": text, "kind": "target"}

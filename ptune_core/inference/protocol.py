@@ -203,7 +203,7 @@ class Generated(TypedDict):
 class Piece(TypedDict):
     """One token as the model sees it.
 
-    `kind` is `text`, `special`, `virtual` (`v1`, `v2`, ...), `target`, or `cut` (left out: the input is too long).
+    `kind` is `text`, `special`, `virtual` (`P1`, `P2`, ...), `target`, or `cut` (left out: the input is too long).
     """
 
     text: str

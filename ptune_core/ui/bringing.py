@@ -98,8 +98,9 @@ class BringHandlers:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def bring(self, files: Sequence[str] | None, name: str, viewer: str, *said: str) -> tuple[Any, Any, Any]:
-        """The id of the adapter that was brought, or what is wrong with it, and whether to ask how it is used.
+    def bring(self, files: Sequence[str] | None, name: str, viewer: str, *said: str) -> tuple[Any, ...]:
+        """The id of the adapter that was brought, or what is wrong with it, whether to ask how it is used, and what was
+        said of that: not what another adapter says of itself.
 
         Args:
             files: What was uploaded; nothing: the adapter `name` is fetched from the Hub.
@@ -109,14 +110,13 @@ class BringHandlers:
             usage = usage_of(*said)
             paths = [Path(file) for file in (files or [])[:MOST_FILES]]
             id = adapters.bring(paths, viewer, usage) if paths else adapters.fetch(name.strip(), viewer, usage)
-            return id, "", gr.skip()
+            return id, "", gr.skip(), *[gr.skip()] * len(said)
         except PTuneError as error:
-            asks = gr.update(visible=True, open=True) if error.what == UNCLEAR else gr.skip()
-            return gr.skip(), inline_error(error), asks
+            if error.what != UNCLEAR:
+                return gr.skip(), inline_error(error), gr.skip(), *[gr.skip()] * len(said)
+            return gr.skip(), inline_error(error), gr.update(visible=True, open=True), *said
 
-    def apply(
-        self, files: Sequence[str] | None, name: str, adapter: str, viewer: str, *said: str
-    ) -> tuple[Any, Any, Any]:
+    def apply(self, files: Sequence[str] | None, name: str, adapter: str, viewer: str, *said: str) -> tuple[Any, ...]:
         """The same with what a person says: of what was refused before, else of the adapter that is shown."""
         if files or name.strip():
             return self.bring(files, name, viewer, *said)
@@ -124,9 +124,9 @@ class BringHandlers:
             if not is_brought(adapter):
                 raise RunError("There is no adapter from elsewhere here", remedy="Bring one first")
             self._service.adapters.use_as(adapter, viewer, usage_of(*said))
-            return adapter, "", gr.skip()
+            return adapter, "", gr.skip(), *[gr.skip()] * len(said)
         except PTuneError as error:
-            return gr.skip(), inline_error(error), gr.skip()
+            return gr.skip(), inline_error(error), gr.skip(), *[gr.skip()] * len(said)
 
 
 def usage_of(base_model: str, template: str, answers: str) -> Usage:

@@ -93,8 +93,10 @@ def wire_export(parts: Page) -> None:
     pushed = asked.then(shown(handlers.push), [*this, box.name, box.token, box.private], [box.said, box.token], **EVENT)
     pushed.failure(None, None, box.said, js="() => ''", **EVENT)
     forms = export.forms
-    asked = forms.make.click(None, None, forms.said, js=f"() => {json.dumps(trying.CONVERTING)}", **EVENT)
-    one = EVENT | {"concurrency_id": "convert", "concurrency_limit": 1}
+    # A press while another form is being made counts: its turn comes after that.
+    again = EVENT | {"trigger_mode": "multiple"}
+    asked = forms.make.click(None, None, forms.said, js=f"() => {json.dumps(trying.CONVERTING)}", **again)
+    one = again | {"concurrency_id": "convert", "concurrency_limit": 1}
     made = asked.then(shown(handlers.convert), [*this, forms.form], [forms.said, forms.download], **one)
     made.failure(None, None, forms.said, js="() => ''", **EVENT)
     confirm = "(id, viewer) => confirm('Remove this adapter from the page?') ? [id, viewer] : ['', viewer]"

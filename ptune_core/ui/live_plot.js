@@ -170,8 +170,8 @@ function showProgress(d) {
   q('.lp-progress').dataset.state = d.state;
   q('.lp-progress').classList.toggle('lp-waiting', !d.done && d.state === 'running' && !share);
   if (q('.lp-state').textContent !== d.state) q('.lp-state').textContent = d.state;
-  q('.lp-status').textContent = d.status;
-  q('.lp-empty').hidden = points.steps.x.length + points.evals.x.length > 0;
+  q('.lp-status').textContent = ['failed', 'interrupted'].includes(d.state) ? '' : d.status;      // the alarm above says why
+  q('.lp-empty').hidden = !isEmpty();
   q('.lp-empty').textContent = d.done ? 'This run ended before its first step.' : d.state === 'queued' ? 'It starts when the runs before it are done.' : 'The first points appear within seconds.';
 }
 
@@ -185,22 +185,28 @@ function showSamples(samples, done) {
   q('.lp-samples').hidden = false;
   q('.lp-samples-step').textContent = newest.step;
   body.replaceChildren();
+  const writes = newest.rows.every(sample => sample.p === undefined || sample.p === null);       // text has no probability, and is not right or wrong
+  const heads = writes ? ['Text', 'Target', 'Output'] : ['Text', 'Label', 'Predicted', 'p'];
+  q('.lp-samples thead tr').replaceChildren(...heads.map(head => Object.assign(document.createElement('th'), {textContent: head})));
   for (const sample of newest.rows.slice(0, done ? MOST_SAMPLES : SAMPLES_WHILE_ACTIVE)) {
     const row = body.insertRow(), right = sample.predicted === sample.label;
     cell(row, sample.text, 'lp-text'); cell(row, sample.label);
-    cell(row, sample.predicted, right ? 'lp-right' : 'lp-wrong');
-    cell(row, sample.p === undefined || sample.p === null ? '' : sample.p.toFixed(2));
+    cell(row, sample.predicted, writes ? '' : right ? 'lp-right' : 'lp-wrong');
+    if (!writes) cell(row, sample.p.toFixed(2));
   }
 }
 
+const isEmpty = () => points.steps.x.length + points.evals.x.length === 0;
+
 function apply(d) {
-  const before = points && JSON.stringify([points.plan?.steps, points.baseline, ended]);
+  const before = points && !isEmpty() && JSON.stringify([points.plan?.steps, points.baseline, ended]);
   if (!points) points = nothing();
   take(d);
   cursor = points.steps.x.length > MOST_POINTS ? 0 : d.cursor; epoch = d.epoch;         // 0: thinned again
   ended = d.done && cursor === d.cursor;
   const after = JSON.stringify([points.plan?.steps, points.baseline, ended]);
-  if (d.reset || d.evals.x.length || d.tokens.length || before !== after) drawAll();
+  element.classList.toggle('lp-nothing', isEmpty());                                   // a plot drawn while it is hidden has no width
+  if (!isEmpty() && (d.reset || d.evals.x.length || d.tokens.length || before !== after)) drawAll();
   else if (d.steps.x.length) { drawLoss(); drawRate(); }
   showProgress(d); showSamples(d.samples, d.done);
   if (d.state !== state) { state = d.state; if (state !== props.state) moved(); }

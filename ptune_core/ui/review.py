@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from string import ascii_uppercase
 from typing import Any
 
+from ptune_core.data.columns import inputs_of
 from ptune_core.data.table import Table
-from ptune_core.errors import DataError, PTuneError, TemplateError
+from ptune_core.demo import DEMO, DEMO_LABELS, DEMO_TEMPLATE
+from ptune_core.errors import BaseModelError, DataError, NotOnThisMachine, PTuneError, SettingsError, TemplateError
 from ptune_core.model.facts import BaseFacts, base_facts
-from ptune_core.training.checks import Check, Level, Machine, Rows, checks, value_checks
+from ptune_core.prompt.verbalizer import answer_columns
+from ptune_core.training.checks import Check, Fix, Level, Machine, Rows, checks, value_checks
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import form, texts
 from ptune_core.ui.held import Held
+from ptune_core.ui.looking import Looker
 from ptune_core.ui.machine import look_at_machine
 from ptune_core.ui.preview import answers_of, examples_of
 from ptune_core.ui.recent import Recent
-from ptune_core.ui.uploads import Uploads
 
 
 @dataclass(frozen=True)
@@ -42,21 +46,25 @@ class Watch:
     """Looks at what the controls hold; remembers for a while what takes long to see.
 
     Args:
-        uploads: The rows people brought.
+        looker: Has the rows people brought, and knows what tokens a base model makes of words.
         shared: Whether strangers share this page.
     """
 
-    def __init__(self, uploads: Uploads, *, shared: bool) -> None:
-        self._uploads, self._shared = uploads, shared
+    def __init__(self, looker: Looker, *, shared: bool) -> None:
+        self._looker, self._uploads, self._shared = looker, looker.uploads, shared
         self._rows: Recent[Rows] = Recent(3600.0)
+        self._tokens: Recent[str | None] = Recent(600.0)
         self._facts: Recent[BaseFacts | None] = Recent(20.0)
         self._machine: Recent[Machine] = Recent(10.0, most=1)
 
     def look(self, held: Held) -> Review:
         """Everything there is to be said of what the controls hold, all of it at once."""
         machine = self._machine.get("", look_at_machine)
-        base = self.facts(str(held.values.get("base_model") or ""))
+        base_model = str(held.values.get("base_model") or "")
+        base = self.facts(base_model)
         found, table = [], None
+        if base is None and is_path(base_model):
+            found.append(Check("base model", Level.STOP, texts.NO_SUCH_FOLDER))
         try:
             table = self._uploads.open(held.token)
         except DataError as error:
@@ -73,6 +81,9 @@ class Watch:
                 found.append(Check("rows", Level.STOP, str(error)))
         if settings is not None:
             found += [check for check in checks(settings, rows, base, machine) if check.key not in _keys(found)]
+            if all(check.level is not Level.STOP for check in found):
+                by_tokens = list(self._by_tokens(settings, rows))
+                found = [check for check in found if check.key not in _keys(by_tokens)] + by_tokens
         found.sort(key=lambda check: _ORDER[check.level])
         can_start = all(check.level is not Level.STOP for check in found)
         return Review(tuple(found), settings if can_start else None, table, base, machine)
@@ -82,6 +93,40 @@ class Watch:
         if not base_model or len(base_model) > 400:
             return None
         return self._facts.get(base_model, lambda: base_facts(base_model, may_read_folders=not self._shared))
+
+    def _by_tokens(self, settings: RunSettings, rows: Rows | None) -> Iterator[Check]:
+        """What the base model's tokenizer says of template and answers, if it is on this machine.
+
+        Not of the example as it comes: that works, and a fresh page would wait for the inference process to start.
+        """
+        answers = {} if rows is None else dict(rows.answers)
+        is_example = settings.base_model == DEMO and settings.template == DEMO_TEMPLATE and answers == DEMO_LABELS
+        if rows is None or is_example or (problem := self._problem_of(settings, answers)) is None:
+            return
+        key = "answers" if problem.startswith(texts.SAME_TOKENS.split("{")[0]) else "template"
+        if key == "answers":
+            for name, others in other_answers(list(answers)):
+                if self._problem_of(settings, others) is None:
+                    yield Check(key, Level.STOP, problem, Fix(f"Use {name}", {"labels": others}))
+                    return
+        yield Check(key, Level.STOP, problem)
+
+    def _problem_of(self, settings: RunSettings, answers: Mapping[str, str]) -> str | None:
+        """Why the base model cannot use template and answers; None if it can, or cannot be asked here."""
+        template = settings.parsed_template
+        fields = {
+            "base_model": settings.base_model, "revision": settings.revision, "template": settings.template,
+            "labels": dict(answers) or None, "max_length": settings.max_length, "fetch": False,
+            "values": dict.fromkeys(inputs_of(template, answer_columns(answers)), "a")
+            | {template.target.column: next(iter(answers), "a")},
+        }  # fmt: skip
+        question = (
+            settings.base_model, settings.revision, settings.template, settings.max_length, tuple(answers.items()),
+        )  # fmt: skip
+        try:
+            return self._tokens.get(question, lambda: _told(self._looker, fields))
+        except PTuneError:
+            return None
 
     def _values(self, held: Held, table: Table | None) -> tuple[dict[str, Any], list[Check]]:
         """Values to check, without a template or a sweep that cannot be read."""
@@ -96,6 +141,31 @@ class Watch:
             return Held(held.token, held.values, held.answers, held.columns).as_settings(table, is_demo=is_demo), [
                 Check("sweep", Level.STOP, str(error))
             ]
+
+
+def is_path(base_model: str) -> bool:
+    """Whether it can only be a folder, not a name on the Hub."""
+    return base_model.startswith(("/", ".", "~"))
+
+
+def other_answers(labels: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Answers to try in place of some that cannot be told apart, and what to call them."""
+    yield "the labels without a space", {label: label.strip() for label in labels}
+    if len(labels) <= len(ascii_uppercase):
+        for space in (" ", ""):
+            yield "A, B, C", {label: space + letter for label, letter in zip(labels, ascii_uppercase, strict=False)}
+
+
+def _told(looker: Looker, fields: Mapping[str, object]) -> str | None:
+    """What is wrong, so that it can be remembered; what has nothing to do with the question is raised."""
+    try:
+        looked = looker.look(fields)
+    except NotOnThisMachine:
+        raise
+    except (SettingsError, BaseModelError) as error:
+        return str(error)
+    problems = dict.fromkeys(answer["problem"] for answer in looked["answers"] if answer["problem"])
+    return texts.SAME_TOKENS.format("; ".join(problems)) if problems else None
 
 
 _ORDER = {Level.STOP: 0, Level.NOTE: 1, Level.GOOD: 2}

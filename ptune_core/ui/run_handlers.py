@@ -31,7 +31,7 @@ class RunHandlers:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._watch = Watch(service.uploads, shared=service.is_shared)
+        self._watch = Watch(service, shared=service.is_shared)
 
     def refresh(self, viewer: str, held: Held) -> dict[str, Any]:
         """Everything that follows from what the controls hold, by what shows it."""

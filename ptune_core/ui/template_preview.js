@@ -9,7 +9,7 @@ let row = 0, count = 0, token = '', busy = false, again = false, tokenised = fal
 const shown = text => text.replace(/\n/g, '↵');
 
 function virtual(names) {
-  const pill = name => make('span', 'tp-virtual', name.replace(/^v/, 'P'));
+  const pill = name => make('span', 'tp-virtual', name);
   if (names.length <= MOST_VIRTUAL) return names.map(pill);
   const middle = make('span', 'tp-more', '…');
   middle.title = `${names.length} virtual tokens`;

@@ -34,6 +34,7 @@ PLACEMENTS = {
     "In front": DEMO_TEMPLATE,
     "After the text": "{text~} [P*8][ANSWER:label]",
     "Around the text": "[P*4] {text~} [P*4][ANSWER:label]",
+    "Chat": "system: [P*8]\nuser: {text~}\nassistant: [ANSWER:label]",
     "Classification head": "[P*20] {text~} [HEAD:label]",
 }
 _HEAD = "Classification head"
@@ -243,8 +244,10 @@ def placement_of(template: Template) -> str | None:
     """Which of `PLACEMENTS` a template is like; None if none."""
     if template.target.kind is TargetKind.HEAD:
         return _HEAD
-    if template.target.kind is not TargetKind.ANSWER or template.messages:
+    if template.target.kind is not TargetKind.ANSWER:
         return None
+    if template.messages:
+        return "Chat"
     kinds = [type(segment) for segment in template.segments if isinstance(segment, VirtualTokens | Column)]
     orders = {
         (VirtualTokens, Column): "In front",

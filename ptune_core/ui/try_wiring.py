@@ -84,7 +84,7 @@ def _wire_choosing(parts: Page, running: list[Any]) -> None:
 
 def _wire_bringing(parts: Page, box: BringBox) -> None:
     handlers = BringHandlers(parts.service)
-    found = [parts.adapter, box.problem, box.usage]
+    found = [parts.adapter, box.problem, box.usage, *box.fields]
     working = f"() => {json.dumps(trying.READING_ADAPTER)}"
     this = [parts.adapter, parts.viewer]
 

@@ -31,6 +31,10 @@ PAIR = "{premise} [P*4] {hypothesis}? [P*4][ANSWER:label]"
             {"article": "document", "summary": "highlights"},
         ),
         ("{question} [P*4][ANSWER:answer]", ["prompt", "response"], {"question": "prompt", "answer": "response"}),
+        (SIMPLE, ["question", "answer"], {"text": "question", "label": "answer"}),
+        (SIMPLE, ["instruction", "output"], {"text": "instruction", "label": "output"}),
+        (SIMPLE, ["output", "input"], {"text": "input", "label": "output"}),
+        (SIMPLE, ["answer", "text", "label"], {"text": "text", "label": "label"}),
         (SIMPLE, ["x", "y"], {}),
     ],
 )

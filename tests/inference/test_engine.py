@@ -342,7 +342,7 @@ def test_preview_shows_every_token_virtual_tokens_and_what_was_cut(base: Path, m
     pieces = seen["pieces"]
     shown = [piece for piece in pieces if piece["kind"] in ("text", "virtual")]
     assert len(shown) == seen["length"] == seen["max_length"] == 20
-    assert [piece["text"] for piece in pieces if piece["kind"] == "virtual"] == ["v1", "v2", "v3", "v4"]
+    assert [piece["text"] for piece in pieces if piece["kind"] == "virtual"] == ["P1", "P2", "P3", "P4"]
     assert seen["num_virtual_tokens"] == 4
     written = "".join(piece["text"] for piece in pieces if piece["kind"] in ("text", "cut"))
     assert written == f"Question : {text.rstrip()} Answer :" or written == f"Question : {text} Answer :"
@@ -354,7 +354,7 @@ def test_preview_marks_special_tokens(tiny_bert: Path, make_adapter) -> None:
     adapter = make_adapter(tiny_bert, "[P*2] {text~} [HEAD:label]", labels=LABELS)
     (seen,) = Engine().answer(Preview(adapter=str(adapter), values={"text": "great film"}))
     kinds = [(piece["text"], piece["kind"]) for piece in seen["pieces"]]
-    assert kinds[:3] == [("v1", "virtual"), ("v2", "virtual"), ("[CLS]", "special")]
+    assert kinds[:3] == [("P1", "virtual"), ("P2", "virtual"), ("[CLS]", "special")]
     assert kinds[-1] == ("[SEP]", "special")
 
 

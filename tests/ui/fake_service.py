@@ -258,7 +258,7 @@ class FakeService:
         return {"labels": ["negative", "positive"], "tuned": [[0.03, 0.97]], "base": base, "note": ""}
 
     def seen(self, adapter: str, viewer: str, values: Mapping[str, str]) -> dict[str, Any]:
-        pieces = [{"text": "v1", "kind": "virtual"}, {"text": values["text"], "kind": "text"}]
+        pieces = [{"text": "P1", "kind": "virtual"}, {"text": values["text"], "kind": "text"}]
         return {"pieces": pieces, "length": 2, "max_length": 64, "num_virtual_tokens": 1}
 
     def generate(

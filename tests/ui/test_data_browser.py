@@ -106,3 +106,20 @@ def test_roles_are_chosen_over_the_columns(site: str, service: Any, new_page: Ne
     page.wait_for_selector("#plot .live-plot")
     (run,) = service.runs.values()
     assert run.settings.columns == {"text": "b", "label": "verdict"}
+
+
+def test_a_template_that_names_the_columns_mends_the_data_card(
+    site: str, service: Any, new_page: NewPage, tmp_path: Path
+) -> None:
+    """Bug: the problem and the roles of the template before stayed on the card, though the preview was right."""
+    data = tmp_path / "rows.csv"
+    data.write_text("what,why\n" + "".join(f"a {i},because of {i} things\n" for i in range(60)), encoding="utf-8")
+    page = new_page()
+    page.goto(site)
+    page.get_by_role("radio", name="Upload").check()
+    page.locator("#file input[type=file]").set_input_files(data)
+    expect(page.locator("#report .problem")).to_contain_text("no column was found for {label}")
+    page.fill("#template textarea", "{what} [P*4] [ANSWER:why]")
+    page.keyboard.press("Tab")
+    expect(page.locator("#report")).to_contain_text("Using all 60 rows")
+    expect(page.get_by_label("Column what is")).to_have_value("what")

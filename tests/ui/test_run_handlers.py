@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ptune_core.inference.look import Outlines
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import form
 from ptune_core.ui.held import Held
@@ -47,6 +48,37 @@ def test_what_is_fine_can_start(handlers: RunHandlers, service: Any, reviews: st
     service.add()
     again = handlers.refresh("me", held(reviews))
     assert again["start"]["value"] == "Add to queue (starts after 1 run)" == handlers.start_label()["value"]
+
+
+def fixes(updates: dict[str, Any]) -> dict[str, Any]:
+    return {each["key"]: each.get("fix") for each in updates["checks"]["value"] if each["level"] == "stop"}
+
+
+def test_answers_that_begin_with_one_token_cannot_start_and_other_words_are_offered(
+    handlers: RunHandlers, service: Any
+) -> None:
+    """Bug: stars of 1 to 5 passed every check on the demo model, and the run failed at once."""
+    service.outlines = Outlines()
+    token = service.uploads.add_text("text,label\n" + "".join(f"a stay {i},{1 + i % 5}\n" for i in range(60)))
+    found = handlers.refresh("me", held(token))
+    assert set(wrong(found)) == {"answers"} and "begin with the same token" in wrong(found)["answers"]
+    assert not found["start"]["interactive"] and fixes(found)["answers"] == "Use the labels without a space"
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "said"),
+    [
+        ({"base_model": "/no/such/folder"}, "base model", "There is no base model in such a folder"),
+        ({"template": "user: [P*3] {text}\nassistant: [ANSWER:label]"}, "template", "chat template"),
+    ],
+)
+def test_what_the_base_model_cannot_do_is_told_before_the_run(
+    handlers: RunHandlers, service: Any, reviews: str, values: dict[str, Any], key: str, said: str
+) -> None:
+    """Bug: both passed every check and failed when the run began."""
+    service.outlines = Outlines()
+    found = handlers.refresh("me", held(reviews, **values))
+    assert set(wrong(found)) == {key} and said in wrong(found)[key]
 
 
 def test_every_problem_comes_at_once_and_the_button_says_why(handlers: RunHandlers, reviews: str) -> None:

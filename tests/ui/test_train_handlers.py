@@ -211,7 +211,7 @@ def test_template_message_and_slider_follow_the_template(handlers: TrainHandlers
         ("It is about {text}. [P*3][P*3] Answer:[ANSWER:label]", "After the text"),
         ("{text} [P*3] {other} [P*3][ANSWER:label]", None),
         ("{text} [P*3] [MASK:label]", None),
-        ("user: [P*3] {text}\nassistant: [ANSWER:label]", None),
+        ("user: [P*3] {text}\nassistant: [ANSWER:label]", "Chat"),
     ],
 )
 def test_a_template_is_called_by_its_placement(template: str, placement: str | None) -> None:

@@ -31,7 +31,7 @@ SURE_TO_DELETE = "Delete this run and its adapter?"
 # Data and template
 ABOUT_HUB_DATA = "OWNER/NAME, of which you choose configuration and split, or one file: hf://datasets/OWNER/NAME/FILE."
 STARTED = "Started. You can close this page; the run goes on, and the address of this page leads back to it."
-RESUME = "Resume goes on from the last checkpoint."
+RESUME = "Nothing was saved yet: Resume begins anew. To change a setting first, press Copy settings."
 STOPPING = "Stopping at the next step. The best result so far is kept."
 NO_ADAPTER = "Choose an adapter above. If there is none yet, train the example: it takes about a minute."
 WORKING = (
@@ -339,6 +339,8 @@ MEASURED_TOO_LONG = "It took more than {:.0f} minutes and was ended."
 RUN_BEGAN = "A run began to train, and beside it the times would be wrong. Measure when it has ended."
 MEASURED_NOTHING = "It ended without a result."
 MEASURE_KILLED = "It was killed by signal {}, often because memory ran out. Try smaller batches or a smaller model."
+NO_SUCH_FOLDER = "There is no base model in such a folder on this machine."
+SAME_TOKENS = "This base model cannot tell some answers apart: {}. Choose other words."
 NO_LABELS = "This run has no labels to compare: it writes words of its own."
 NO_LOG = "The log is empty so far."
 ONE_CLASS = 'Every validation row is predicted "{label}": the model has not learnt more than the majority{majority}.'

@@ -24,7 +24,7 @@ def about_model(base_model: str, facts: BaseFacts | None, machine: Machine) -> s
         return _line("Choose a base model.")
     if facts is None:
         if base_model.startswith(("/", ".", "~")):
-            return _line("There is no base model in such a folder on this machine.")
+            return _line(texts.NO_SUCH_FOLDER)
         return _line(
             f"Its size is not known yet. {_from_hub()} If its page asks for acceptance, accept there and set HF_TOKEN "
             "before the app is started."
