@@ -105,7 +105,7 @@ def wire_train(tab: TrainTab, handlers: TrainHandlers) -> None:
     show = {"inputs": tab.asked, "outputs": tab.of_data, **EVENT}
     latest = {"trigger_mode": "always_last", **EVENT}
     follow_lengths(data.roles.roles(shown(handlers.show_data), **{**show, **latest}), tab, handlers)
-    follow_lengths(prompt.template.blur(shown(handlers.show_data), **{**show, **latest}), tab, handlers)
+    follow_lengths(prompt.template.blur(shown(handlers.show_data), **show), tab, handlers)
     data.few.change(shown(handlers.show_data), **{**show, **latest})
     controls: list[Any] = [tab.settings["revision"], tab.settings["max_length"]]  # of kinds that have these events
     for control in controls:

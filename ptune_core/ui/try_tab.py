@@ -84,7 +84,7 @@ def build_try() -> TryTab:
             inputs = tuple(
                 gr.Textbox(
                     label=f"Column {i + 1}", lines=2, max_lines=12, visible=i == 0, elem_id=f"try-input-{i}",
-                    max_length=MOST_CHARACTERS,
+                    max_length=MOST_CHARACTERS, placeholder=trying.HOW_TO_SEND,
                 )
                 for i in range(MAX_INPUTS)
             )  # fmt: skip

@@ -222,7 +222,7 @@ def test_a_chat_is_answered_in_the_format_it_was_trained_in(tiny_llama: Path, tm
     write_format("a small dog who liked to run")
     assert generate(Engine(), adapter, "the film") == expected
     shown = "".join(piece["text"] for piece in seen["pieces"] if piece["kind"] != "target")
-    assert shown == "once upon a time <user>the filmv1v2v3v4 ;<assistant>"
+    assert shown == "once upon a time <user>the filmP1P2P3P4 ;<assistant>"
 
 
 def test_a_long_text_leaves_room_for_an_answer(tiny_gpt2: Path, make_adapter) -> None:

@@ -52,8 +52,12 @@ def test_first_run_in_three_clicks(site: str, service: Any, new_page: NewPage, t
     page.goto(site)
     expect(page.locator("#report")).to_contain_text("Using all")
     page.click("#start")
-    page.wait_for_selector("#plot .lp-loss.js-plotly-plot")
+    # Before the first point there is a sentence, and no empty plot.
+    expect(page.locator("#plot .lp-empty")).to_have_text("The first points appear within seconds.")
+    expect(page.locator("#plot .lp-panels")).to_be_hidden()
     (run,) = service.runs.values()
+    run.step = 3
+    page.wait_for_selector("#plot .lp-loss.js-plotly-plot")
     assert run.settings.base_model == "demo"
     assert run.settings.labels == {"negative": " terrible", "positive": " great"}
     run.step, run.state = 300, RunState.FINISHED
@@ -65,12 +69,24 @@ def test_first_run_in_three_clicks(site: str, service: Any, new_page: NewPage, t
     assert download.value.path().read_bytes() == service.zip.read_bytes()
 
 
+def test_a_run_that_ends_before_its_first_point_has_no_plots(site: str, service: Any, new_page: NewPage) -> None:
+    """Bug: when it failed while the page was open, its empty plots lay over each other."""
+    run = service.add(step=0)
+    page = new_page()
+    page.goto(f"{site}?run={run.id}")
+    expect(page.locator("#plot .lp-empty")).to_be_visible()
+    run.state, run.reason = RunState.FAILED, "The answers cannot be told apart"
+    expect(page.locator("#plot .lp-empty")).to_have_text("This run ended before its first step.")
+    expect(page.locator("#plot .lp-panels")).to_be_hidden()
+    expect(page.locator("#plot .lp-status")).to_have_text("")  # the alarm above says it
+
+
 def test_start_pressed_twice_is_one_run(site: str, service: Any, new_page: NewPage) -> None:
     page = new_page()
     page.goto(site)
     expect(page.locator("#report")).to_contain_text("Using all")
     page.locator("#start").dblclick()
-    page.wait_for_selector("#plot .lp-loss.js-plotly-plot")
+    expect(page.locator("#plot .lp-empty")).to_be_visible()
     assert len(service.runs) == 1
 
 

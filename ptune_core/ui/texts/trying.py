@@ -25,6 +25,7 @@ WAITING_FOR_DEVICE = (
     '<p class="working" role="status">Waiting: the run that trains needs the GPU. The answer comes when it has ended, '
     "or stop the run.</p>"
 )
+HOW_TO_SEND = "Shift+Enter sends it."
 TRY_IT, TRY_NEWEST = "Try it", "Try newest"
 NOTHING_SEEN = "Press Classify or Generate, and what the tuned model read stands here."
 BATCH_LIMITS = (
