@@ -61,6 +61,7 @@ def test_first_run_in_three_clicks(site: str, service: Any, new_page: NewPage, t
     assert run.settings.base_model == "demo"
     assert run.settings.labels == {"negative": " terrible", "positive": " great"}
     run.step, run.state = 300, RunState.FINISHED
+    expect(page.locator("#try-it")).to_have_text("Try it")  # not the state of the run while it trained
     page.click("#try-it")
     expect(page.locator("#classify")).to_be_visible()
     with page.expect_download() as download:
