@@ -10,7 +10,7 @@ from typing import Any
 from ptune_core import __version__
 from ptune_core.adapters.format import is_folder, is_peft_compatible, template_of
 from ptune_core.adapters.sidecar import BASE_FOLDER
-from ptune_core.adapters.snippet import example_row
+from ptune_core.adapters.snippet import example_row, packages_for
 from ptune_core.data.columns import inputs_of
 from ptune_core.demo import DEMO
 from ptune_core.model.trained import TrainedPrompt
@@ -139,8 +139,7 @@ def _labels(trained: TrainedPrompt) -> str:
 
 def _usage(trained: TrainedPrompt, template: Template) -> str:
     row = example_row(inputs_of(template, answer_columns(trained.verbalizer or {})))
-    packages = "torch transformers peft" if is_peft_compatible(template) else "torch transformers safetensors"
-    run = block(f"pip install {packages}\npython snippet.py '{row}'", "bash")
+    run = block(f"pip install {packages_for(trained, template)}\npython snippet.py '{row}'", "bash")
     if trained.tuned_base is not None:
         run += f"\nIt takes the base model from `{BASE_FOLDER}/`, a plain folder of transformers.\n"
     elif trained.base_model == DEMO:

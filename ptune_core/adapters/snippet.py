@@ -167,10 +167,15 @@ def example_row(columns: Sequence[str], value: str = "Write a text here.") -> st
     return value if len(columns) == 1 else json.dumps(dict.fromkeys(columns, value)).replace("'", "\\u0027")
 
 
+def packages_for(trained: TrainedPrompt, template: Template) -> str:
+    """What `pip install` needs for the script."""
+    return f"torch transformers {'peft' if _by_peft(trained, template) else 'safetensors'}"
+
+
 def _start(trained: TrainedPrompt, template: Template, auto_class: str) -> str:
     by_peft = _by_peft(trained, template)
     if by_peft:
-        what, packages = "Run this adapter with stock PEFT.", "torch transformers peft"
+        what = "Run this adapter with stock PEFT."
         imports = (
             "import torch\nfrom peft import PeftModel\n"
             "from ptune_loader import Rows  # beside this file: makes token ids as in training\n"
@@ -179,14 +184,14 @@ def _start(trained: TrainedPrompt, template: Template, auto_class: str) -> str:
     else:
         is_front = is_peft_compatible(template)
         why = "whose rows bring their own answers" if is_front else "whose virtual tokens PEFT cannot place"
-        what, packages = f"Run this adapter, {why}.", "torch transformers safetensors"
+        what = f"Run this adapter, {why}."
         imports = "from ptune_loader import Adapter  # beside this file"
     columns = inputs_of(template, answer_columns(trained.verbalizer or {}))
     row = example_row(columns)
     is_elsewhere = trained.tuned_base is None
     return _START.format(
         what=what,
-        packages=packages,
+        packages=packages_for(trained, template),
         example=row.replace("\\", "\\\\"),
         folder=" [FOLDER OF THE BASE MODEL]" if is_folder(trained.base_model) and is_elsewhere else "",
         finder="from importlib.machinery import PathFinder\n" if trained.base_model == DEMO and is_elsewhere else "",

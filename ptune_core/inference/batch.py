@@ -111,7 +111,11 @@ def classify_file(
     columns: Mapping[str, str] | None = None,
 ) -> BatchReport:
     """`label_file` without a look at how far it is."""
-    labelling = label_file(adapter, source, output, classifier=classifier, columns=columns)
+    return finish(label_file(adapter, source, output, classifier=classifier, columns=columns))
+
+
+def finish(labelling: Generator[Progress, None, BatchReport]) -> BatchReport:
+    """Go through all of `label_file` without a look at how far it is."""
     while True:
         try:
             next(labelling)

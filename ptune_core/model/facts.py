@@ -61,6 +61,11 @@ def base_facts(id: str, *, may_read_folders: bool = True) -> BaseFacts | None:
     return BaseFacts(entry.targets, entry.parameters, entry.hidden_size, entry.max_positions)
 
 
+def is_path(base_model: str) -> bool:
+    """Whether it can only be a folder, not a name on the Hub."""
+    return base_model.startswith(("/", ".", "~"))
+
+
 def _folder_of(id: str, may_read_folders: bool) -> Path | None:
     """Where the files of a base model are, if they are on this machine."""
     if id == DEMO:

@@ -37,7 +37,7 @@ def fetch_weights(id: str, revision: str | None, told: Told, *, download: Callab
         BaseModelError: It does not exist, is gated, or cannot be fetched.
     """
     place = place_of(id)
-    if os.path.isdir(place) or isinstance(try_to_load_from_cache(place, WEIGHTS, revision=revision), str):
+    if os.path.isdir(place) or _are_here(place, revision):
         return
     with explained(id):
         check_reachable(place, revision)
@@ -57,10 +57,25 @@ def fetch_weights(id: str, revision: str | None, told: Told, *, download: Callab
 
 def _weight_files(place: str, revision: str | None, download: Callable[..., Any]) -> list[str]:
     try:
-        index = Path(download(place, INDEX_OF_WEIGHTS, revision=revision))
+        index = download(place, INDEX_OF_WEIGHTS, revision=revision)
     except EntryNotFoundError:
         return [WEIGHTS]
-    return sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    return _named_in(index)
+
+
+def _named_in(index: str) -> list[str]:
+    return sorted(set(json.loads(Path(index).read_bytes())["weight_map"].values()))
+
+
+def _are_here(place: str, revision: str | None) -> bool:
+    """Without asking the Hub: where it cannot be reached, huggingface_hub tries again for many seconds."""
+
+    def here(name: str) -> str | None:
+        found = try_to_load_from_cache(place, name, revision=revision)
+        return found if isinstance(found, str) else None
+
+    index = here(INDEX_OF_WEIGHTS)
+    return here(WEIGHTS) is not None or (index is not None and all(map(here, _named_in(index))))
 
 
 class _Count:

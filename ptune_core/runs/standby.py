@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 import psutil
@@ -88,10 +89,10 @@ def has_room() -> bool:
 
 def main() -> int:
     """Import, wait for an order, and work on it."""
-    # For their effect: what a worker imports when it has read its run.
-    import ptune_core.adapters.export
-    import ptune_core.training.session  # noqa: F401
     from ptune_core.runs import worker
+
+    for module in ("ptune_core.training.session", "ptune_core.adapters.export"):  # as a worker that has read its run
+        import_module(module)
 
     with socket.socket(fileno=int(sys.argv[1])) as ours:
         order, descriptors, _, _ = socket.recv_fds(ours, _LONGEST_ORDER, 2)

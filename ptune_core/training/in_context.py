@@ -112,7 +112,7 @@ def _answer(model: PromptedModel, maker: RowMaker, train: ExampleSet, example: E
         answers = model.verbalizer.filled(example.values)
         return maker.encode_answer(answers[model.verbalizer.labels.index(text)])
     ids, end = maker.answer_ids(text), model.base.tokenizer.eos_token_id
-    return ids[:-1] if ids[-1] == end else ids
+    return ids[:-1] if ids[-1:] == [end] else ids
 
 
 def _that_fit(written: Sequence[Sequence[int]], room: int) -> tuple[int, list[int]]:

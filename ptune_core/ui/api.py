@@ -23,7 +23,7 @@ def add_api(service: Service) -> None:
     """Register every endpoint on the page that is being built."""
     api = Api(service)
     for endpoint in api.endpoints():
-        options = INFERENCE if endpoint in (api.classify, api.generate) else {"concurrency_limit": None}
+        options = INFERENCE if endpoint in (api.classify, api.generate, api.label_rows) else {"concurrency_limit": None}
         gr.api(told(endpoint), api_name=endpoint.__name__, **options)
 
 

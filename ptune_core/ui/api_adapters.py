@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from ptune_core.errors import AdapterError, DataError, RunError, SettingsError
+from ptune_core.inference.batch import finish
 from ptune_core.inference.protocol import Usage, build_request
 from ptune_core.ui import texts
 from ptune_core.ui.api_base import ApiBase, uploaded
@@ -141,13 +142,7 @@ class AdapterApi(ApiBase):
                 source.write_text(rows, encoding="utf-8")
             else:
                 source = uploaded(file)[0]
-            labelling = self._service.adapters.label(adapter, viewer, source, output)
-            while True:
-                try:
-                    next(labelling)
-                except StopIteration as end:
-                    report = end.value
-                    break
+            report = finish(self._service.adapters.label(adapter, viewer, source, output))
             found = {"labels": report.labels, "blank": report.blank, "problems": list(report.problems)}
             return {"csv": output.read_text(encoding="utf-8"), **found}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import ascii_uppercase
 from typing import Any
 
@@ -11,7 +11,7 @@ from ptune_core.data.columns import inputs_of
 from ptune_core.data.table import Table
 from ptune_core.demo import DEMO, DEMO_LABELS, DEMO_TEMPLATE
 from ptune_core.errors import BaseModelError, DataError, NotOnThisMachine, PTuneError, SettingsError, TemplateError
-from ptune_core.model.facts import BaseFacts, base_facts
+from ptune_core.model.facts import BaseFacts, base_facts, is_path
 from ptune_core.prompt.verbalizer import answer_columns
 from ptune_core.training.checks import Check, Fix, Level, Machine, Rows, checks, value_checks
 from ptune_core.training.settings import RunSettings
@@ -53,7 +53,7 @@ class Watch:
     def __init__(self, looker: Looker, *, shared: bool) -> None:
         self._looker, self._uploads, self._shared = looker, looker.uploads, shared
         self._rows: Recent[Rows] = Recent(3600.0)
-        self._tokens: Recent[str | None] = Recent(600.0)
+        self._tokens: Recent[Check | None] = Recent(600.0)
         self._facts: Recent[BaseFacts | None] = Recent(20.0)
         self._machine: Recent[Machine] = Recent(10.0, most=1)
 
@@ -82,8 +82,8 @@ class Watch:
         if settings is not None:
             found += [check for check in checks(settings, rows, base, machine) if check.key not in _keys(found)]
             if all(check.level is not Level.STOP for check in found):
-                by_tokens = list(self._by_tokens(settings, rows))
-                found = [check for check in found if check.key not in _keys(by_tokens)] + by_tokens
+                if rows is not None and (wrong_here := self._by_tokens(settings, dict(rows.answers))) is not None:
+                    found = [check for check in found if check.key != wrong_here.key] + [wrong_here]
         found.sort(key=lambda check: _ORDER[check.level])
         can_start = all(check.level is not Level.STOP for check in found)
         return Review(tuple(found), settings if can_start else None, table, base, machine)
@@ -94,24 +94,20 @@ class Watch:
             return None
         return self._facts.get(base_model, lambda: base_facts(base_model, may_read_folders=not self._shared))
 
-    def _by_tokens(self, settings: RunSettings, rows: Rows | None) -> Iterator[Check]:
-        """What the base model's tokenizer says of template and answers, if it is on this machine.
+    def _by_tokens(self, settings: RunSettings, answers: Mapping[str, str]) -> Check | None:
+        """What the base model's tokenizer has against template and answers, if it is on this machine.
 
         Not of the example as it comes: that works, and a fresh page would wait for the inference process to start.
         """
-        answers = {} if rows is None else dict(rows.answers)
         is_example = settings.base_model == DEMO and settings.template == DEMO_TEMPLATE and answers == DEMO_LABELS
-        if rows is None or is_example or (problem := self._problem_of(settings, answers)) is None:
-            return
-        key = "answers" if problem.startswith(texts.SAME_TOKENS.split("{")[0]) else "template"
-        if key == "answers":
-            for name, others in other_answers(list(answers)):
-                if self._problem_of(settings, others) is None:
-                    yield Check(key, Level.STOP, problem, Fix(f"Use {name}", {"labels": others}))
-                    return
-        yield Check(key, Level.STOP, problem)
+        if is_example or (problem := self._problem_of(settings, answers)) is None or problem.key != "answers":
+            return None if is_example else problem
+        for name, others in other_answers(list(answers)):
+            if self._problem_of(settings, others) is None:
+                return replace(problem, fix=Fix(f"Use {name}", {"labels": others}))
+        return problem
 
-    def _problem_of(self, settings: RunSettings, answers: Mapping[str, str]) -> str | None:
+    def _problem_of(self, settings: RunSettings, answers: Mapping[str, str]) -> Check | None:
         """Why the base model cannot use template and answers; None if it can, or cannot be asked here."""
         template = settings.parsed_template
         fields = {
@@ -143,11 +139,6 @@ class Watch:
             ]
 
 
-def is_path(base_model: str) -> bool:
-    """Whether it can only be a folder, not a name on the Hub."""
-    return base_model.startswith(("/", ".", "~"))
-
-
 def other_answers(labels: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """Answers to try in place of some that cannot be told apart, and what to call them."""
     yield "the labels without a space", {label: label.strip() for label in labels}
@@ -156,16 +147,16 @@ def other_answers(labels: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]
             yield "A, B, C", {label: space + letter for label, letter in zip(labels, ascii_uppercase, strict=False)}
 
 
-def _told(looker: Looker, fields: Mapping[str, object]) -> str | None:
+def _told(looker: Looker, fields: Mapping[str, object]) -> Check | None:
     """What is wrong, so that it can be remembered; what has nothing to do with the question is raised."""
     try:
         looked = looker.look(fields)
     except NotOnThisMachine:
         raise
     except (SettingsError, BaseModelError) as error:
-        return str(error)
+        return Check("template", Level.STOP, str(error))
     problems = dict.fromkeys(answer["problem"] for answer in looked["answers"] if answer["problem"])
-    return texts.SAME_TOKENS.format("; ".join(problems)) if problems else None
+    return Check("answers", Level.STOP, texts.SAME_TOKENS.format("; ".join(problems))) if problems else None
 
 
 _ORDER = {Level.STOP: 0, Level.NOTE: 1, Level.GOOD: 2}

@@ -242,19 +242,16 @@ def _answer_words(report: DataReport, current: Mapping[str, str]) -> dict[str, s
 
 def placement_of(template: Template) -> str | None:
     """Which of `PLACEMENTS` a template is like; None if none."""
-    if template.target.kind is TargetKind.HEAD:
-        return _HEAD
-    if template.target.kind is not TargetKind.ANSWER:
-        return None
-    if template.messages:
-        return "Chat"
-    kinds = [type(segment) for segment in template.segments if isinstance(segment, VirtualTokens | Column)]
-    orders = {
-        (VirtualTokens, Column): "In front",
-        (Column, VirtualTokens): "After the text",
-        (VirtualTokens, Column, VirtualTokens): "Around the text",
-    }
-    return orders.get(tuple(kind for kind, _ in groupby(kinds)))
+    shape = _shape(template)
+    return next((name for name, text in PLACEMENTS.items() if _shape(parse_template(text)) == shape), None)
+
+
+def _shape(template: Template) -> tuple[TargetKind, bool, tuple[type, ...]]:
+    """Kind of target, whether it is a chat, and else in which order columns and virtual tokens stand."""
+    kind, is_chat = template.target.kind, bool(template.messages)
+    placed = () if is_chat or kind is TargetKind.HEAD else template.segments
+    kinds = (type(segment) for segment in placed if isinstance(segment, VirtualTokens | Column))
+    return kind, is_chat, tuple(each for each, _ in groupby(kinds))
 
 
 def _slider(template: Template) -> Any:

@@ -8,32 +8,15 @@ of JSON on standard input: ``code``, ``cwd``, ``path`` (put before sys.path) and
 import json
 import os
 import sys
-import traceback
 import warnings
+from importlib import import_module
 
-import peft  # noqa: F401
-import torch  # noqa: F401
-import transformers  # noqa: F401
-
-
-def run(order: dict) -> int:
-    """What a fresh interpreter would do with the code; its exit code."""
-    os.chdir(order["cwd"])
-    sys.path[:0] = [order["cwd"], *order["path"]]
-    try:
-        exec(compile(order["code"], "<order>", "exec"), {"__name__": "__main__"})
-    except SystemExit as end:
-        if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
-            return 1
-        return end.code or 0
-    except BaseException:  # noqa: BLE001 - as the interpreter itself does
-        traceback.print_exc()
-        return 1
-    return 0
+for library in ("torch", "transformers", "peft"):
+    import_module(library)
 
 
 def main() -> None:
+    """Answer orders; a fork returns from here, or raises, and so ends as any interpreter does."""
     warnings.simplefilter("ignore")
     assert "ptune_core" not in sys.modules
     for line in sys.stdin:
@@ -42,10 +25,10 @@ def main() -> None:
         if child == 0:
             for stream, name in ((1, "out"), (2, "err")):
                 os.dup2(os.open(os.path.join(order["out"], name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-            code = run(order)
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+            os.chdir(order["cwd"])
+            sys.path[:0] = [order["cwd"], *order["path"]]
+            exec(compile(order["code"], "<order>", "exec"), {"__name__": "__main__"})
+            return
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import huggingface_hub
 import pytest
@@ -23,7 +24,7 @@ SHARDS = {"model-1.safetensors": b"1" * 300_000, "model-2.safetensors": b"2" * 1
 class Hub(BaseHTTPRequestHandler):
     """Answers as the Hub does for the files of two repositories."""
 
-    repos = {  # noqa: RUF012 - read only
+    repos: ClassVar[dict[str, dict[str, bytes]]] = {
         "one/file": {"model.safetensors": b"0" * 200_000},
         "two/files": {"model.safetensors.index.json": INDEX, **SHARDS},
         "no/weights": {"pytorch_model.bin": b"0"},
@@ -80,8 +81,8 @@ def test_bytes_are_told_as_they_come(download: partial[str], tmp_path: Path, id:
     assert weights == {name: data for name, data in Hub.repos[id].items() if name.endswith(".safetensors")}
 
     seen.clear()
-    fetch_weights(id, None, lambda here, of: seen.append((here, of)), download=download)
-    assert seen == [], "what is here is not fetched again"
+    fetch_weights(id, None, lambda here, of: seen.append((here, of)), download=pytest.fail)
+    assert seen == [], "what is here is not fetched again, and the Hub is not asked"
 
 
 def test_only_what_is_lacking_is_fetched_and_counted(download: partial[str], tmp_path: Path) -> None:

@@ -81,7 +81,8 @@ def test_labels_take_turns_and_half_of_the_row_is_left_to_the_text(
     tiny_gpt2: Path, examples: ExampleSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = task_of(tiny_gpt2, examples, tmp_path)
-    labels = [int(task.train.labels[i]) for i in module._drawn(task)]  # type: ignore[index]
+    assert task.train.labels is not None
+    labels = task.train.labels[module._drawn(task)].tolist()
     assert sorted(labels[:8]) == [0] * 4 + [1] * 4 and len(set(module._drawn(task))) == 14
     leads: list[int] = []
 

@@ -25,6 +25,7 @@ ENDPOINTS = {
     "resume_run", "move_run_up", "use_trial", "delete_run", "list_adapters", "bring_adapter", "remove_adapter",
     "classify", "generate", "label_rows", "adapter_link", "push_adapter",
 }  # fmt: skip
+NOT_UPLOADED: Any = {"path": "/etc/hostname"}
 ROWS = "text,label\ngood,yes\nbad,no\nfine,yes\npoor,no\n"
 
 
@@ -97,7 +98,7 @@ def test_one_adapter_is_brought_at_a_time(service: Any, arguments: Any) -> None:
     with pytest.raises(PTuneError, match="One adapter is needed"):
         Api(service).bring_adapter(**arguments)
     with pytest.raises(DataError, match="was not uploaded"):
-        Api(service).bring_adapter(file={"path": "/etc/hostname"})  # type: ignore[arg-type]
+        Api(service).bring_adapter(file=NOT_UPLOADED)
 
 
 def test_rows_to_label_come_one_way(service: Any) -> None:
@@ -105,7 +106,7 @@ def test_rows_to_label_come_one_way(service: Any) -> None:
     with pytest.raises(DataError, match="Rows are needed once"):
         Api(service).label_rows(run.id)
     with pytest.raises(DataError, match="was not uploaded"):
-        Api(service).label_rows(run.id, file={"path": "/etc/hostname"})  # type: ignore[arg-type]
+        Api(service).label_rows(run.id, file=NOT_UPLOADED)
 
 
 def test_a_run_is_measured_before_it_starts(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:

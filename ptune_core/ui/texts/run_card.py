@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ptune_core.demo import DEMO
-from ptune_core.model.facts import BaseFacts
+from ptune_core.model.facts import BaseFacts, is_path
 from ptune_core.prompt.segments import TargetKind
 from ptune_core.runs.live import duration
 from ptune_core.training.checks import FP32_BYTES, Machine, memory
@@ -23,7 +23,7 @@ def about_model(base_model: str, facts: BaseFacts | None, machine: Machine) -> s
     if not base_model:
         return _line("Choose a base model.")
     if facts is None:
-        if base_model.startswith(("/", ".", "~")):
+        if is_path(base_model):
             return _line(texts.NO_SUCH_FOLDER)
         return _line(
             f"Its size is not known yet. {_from_hub()} If its page asks for acceptance, accept there and set HF_TOKEN "
