@@ -26,7 +26,7 @@ from benchmarks import machine, peft_side, ptune_side
 from benchmarks.peft_side import PeftSide, Setup
 from benchmarks.ptune_side import PTuneSide
 from benchmarks.workloads import Data, Workload, make_data
-from ptune_core.model.base import with_gradient_checkpointing
+from ptune_core.model.recomputing import with_gradient_checkpointing
 
 BATCHES = 8
 """Of the epoch that is trained; the same texts on both sides."""

@@ -13,9 +13,18 @@ from ptune_core.adapters.sidecar import BASE_FOLDER
 from ptune_core.adapters.snippet import example_row, packages_for
 from ptune_core.data.columns import inputs_of
 from ptune_core.demo import DEMO
+from ptune_core.model.head_input import HeadInput
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.template import TargetKind, Template
 from ptune_core.prompt.verbalizer import answer_columns
+
+READS = {
+    HeadInput.MODEL: "what the base model's own class reads",
+    HeadInput.MEAN: "the mean of the text's last hidden states",
+    HeadInput.LAST: "the last hidden state of the row's last position",
+    HeadInput.FIRST: "the last hidden state of the text's first position",
+}
+"""What a classification head reads, in words."""
 
 _METRIC_NAMES = {"accuracy": "Accuracy", "loss": "Loss"}
 
@@ -24,7 +33,7 @@ def model_card(trained: TrainedPrompt) -> str:
     """`README.md` of the adapter: front matter for the Hub, the run's numbers, the template, how to use it."""
     template = template_of(trained)
     parts = [
-        front_matter(trained, "peft" if is_peft_compatible(template) else "ptune"),
+        front_matter(trained, "peft" if is_peft_compatible(template, trained.head_input) else "ptune"),
         f"# {title(trained)}\n",
         _summary(trained, template),
         "## Numbers\n\n" + numbers(trained.metrics),
@@ -112,6 +121,8 @@ def numbers(metrics: Mapping[str, Any]) -> str:
         "baseline_few_shot": "The base model before training, with "
         f"{_line(str(metrics.get('few_shot_examples')))} examples in its context",
         "baseline_zero_shot": "The base model before training, with the same template and no virtual tokens",
+        "baseline_probe": "A regression on the base model's features, without virtual tokens "
+        f"({_line(str(metrics.get('probe_train_rows')))} training rows)",
         "baseline_majority": "Always the most frequent label",
     }
     rows = [("This adapter", _number(value) + spread)]
@@ -150,15 +161,17 @@ def _usage(trained: TrainedPrompt, template: Template) -> str:
         )
     elif is_folder(trained.base_model):
         run += "\nThe base model was a folder on another machine: name yours as the second argument.\n"
-    if is_peft_compatible(template):
+    if is_peft_compatible(template, trained.head_input):
         return (
             "The virtual tokens stand in front of the text: this is a standard P_TUNING adapter, and "
             "`PeftModel.from_pretrained` loads it. `snippet.py` shows how:\n\n" + run
         )
+    why = "The virtual tokens do not stand in front of the text, which PEFT cannot express"
+    if is_peft_compatible(template):
+        why = f"The classification head reads {READS[trained.head_input]}, which PEFT cannot express"
     return (
-        "The virtual tokens do not stand in front of the text, which PEFT cannot express: `PeftModel.from_pretrained` "
-        "refuses this adapter. PTune loads it, and so does `ptune_loader.py`, which needs torch, transformers and "
-        "safetensors only. `snippet.py` shows how:\n\n" + run
+        f"{why}: `PeftModel.from_pretrained` refuses this adapter. PTune loads it, and so does `ptune_loader.py`, "
+        "which needs torch, transformers and safetensors only. `snippet.py` shows how:\n\n" + run
     )
 
 

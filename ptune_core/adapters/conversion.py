@@ -52,6 +52,7 @@ def base_for(trained: TrainedPrompt, template: Template) -> PromptedModel:
         revision=trained.revision,
         device="cpu",
         precision="fp32" if trained.precision == "fp32" else "bf16",
+        head_input=trained.head_input,
     )
     width = trained.prompt_embeddings.shape[1]
     if width != base.hidden_size:

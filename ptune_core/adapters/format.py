@@ -40,6 +40,7 @@ from ptune_core.adapters.tuned import check_base, write_base
 from ptune_core.data.columns import inputs_of
 from ptune_core.demo import DEMO
 from ptune_core.errors import AdapterError, TemplateError
+from ptune_core.model.head_input import HeadInput
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.config import PEFT_VERSION
 from ptune_core.prompt.kinds import EncoderKind, kind_of
@@ -70,9 +71,14 @@ def template_of(trained: TrainedPrompt) -> Template:
     return Template(trained.template, segments, parsed.messages)
 
 
-def is_peft_compatible(template: Template) -> bool:
-    """Whether stock PEFT can express a resolved, expanded template: one group, before everything, answer or head."""
-    return template.is_front and template.target.kind is not TargetKind.MASK
+def is_peft_compatible(template: Template, head_input: HeadInput = HeadInput.MODEL) -> bool:
+    """Whether stock PEFT gives the same scores: one group, before everything, an answer or the base model's own head.
+
+    Args:
+        template: Resolved and expanded.
+        head_input: What a classification head reads.
+    """
+    return template.is_front and template.target.kind is not TargetKind.MASK and head_input.is_models
 
 
 def is_folder(base_model: str) -> bool:
@@ -175,7 +181,7 @@ def _config_of(trained: TrainedPrompt, template: Template) -> PeftConfig:
         "num_layers": own.num_layers,
         "num_transformer_submodules": 1,
         "num_virtual_tokens": count,
-        "peft_type": FRONT if is_peft_compatible(template) else TEMPLATE,
+        "peft_type": FRONT if is_peft_compatible(template, trained.head_input) else TEMPLATE,
         "peft_version": PEFT_VERSION,
         "revision": revision,
         # The template says all but whether an answer is written by a decoder or by an encoder-decoder.
@@ -215,6 +221,8 @@ def _sidecar_of(trained: TrainedPrompt, template: Template) -> dict[str, object]
             "metrics": _as_json(trained.metrics),
             "settings": _as_json(trained.settings),
         }
+        if not trained.head_input.is_models:
+            values["head_input"] = str(trained.head_input)
         if trained.tuned_base is not None:  # else not there, so that older versions read the adapter
             values["tuned_from"] = {"base_model": trained.base_model, "revision": trained.revision}
         Sidecar.model_validate(values)
@@ -271,7 +279,8 @@ def _check_agreement(config: PeftConfig, sidecar: Sidecar, problems: list[str]) 
     has_answers = sidecar.verbalizer is not None
     rules = {
         "the peft_type does not fit the place of the virtual tokens": (config.peft_type == FRONT)
-        == is_peft_compatible(template),
+        == is_peft_compatible(template, HeadInput(sidecar.head_input)),
+        "head_input is of a classification head alone": sidecar.head_input == "model" or target.kind is TargetKind.HEAD,
         "the task_type does not fit the target": config.task_type in TASK_TYPES[target.kind],
         "num_virtual_tokens does not fit the template": template.num_virtual_tokens == config.num_virtual_tokens,
         "the base models differ": sidecar.base_model == config.base_model_name_or_path,
@@ -325,6 +334,7 @@ def _trained(
         settings=sidecar.settings,
         precision=sidecar.precision,
         segments=segments_from(sidecar.segments),
+        head_input=HeadInput(sidecar.head_input),
     )
 
 

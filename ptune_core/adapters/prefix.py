@@ -34,7 +34,7 @@ def export_prefix(trained: TrainedPrompt, zip_path: Path) -> None:
         DiskFull: There is no room.
     """
     template = template_of(trained)
-    if not is_peft_compatible(template):
+    if not is_peft_compatible(template, trained.head_input):
         raise refusal(
             FORM,
             got=trained.template,

@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
@@ -198,7 +199,13 @@ class Adapter:
         self.prompt_embeddings = tensors.pop("prompt_embeddings" if self.rows.is_peft else "ptune.prompt_embeddings")
         self.model: Any
         self.start_ids: list[int] = []
-        if self.rows.target != "HEAD":
+        self.reads = info.get("head_input", "model")
+        head = {name.removeprefix("ptune.head.").removeprefix("base_model."): t.float() for name, t in tensors.items()}
+        if self.reads != "model":  # one layer on what is read of the last hidden states
+            self.model = AutoModel.from_pretrained(base_model, dtype=dtype, **where)
+            self.is_causal = "score.weight" in head  # as decoders' heads are called
+            self.head = tuple(head[name] for name in sorted(head, reverse=True))
+        elif self.rows.target != "HEAD":
             config = AutoConfig.from_pretrained(base_model, **where)
             kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
             kind = AutoModelForMaskedLM if self.rows.target == "MASK" else kind
@@ -212,7 +219,6 @@ class Adapter:
             self.model = AutoModelForSequenceClassification.from_pretrained(
                 base_model, dtype=dtype, num_labels=len(self.labels), **where
             )
-            head = {name.removeprefix("ptune.head.").removeprefix("base_model."): t for name, t in tensors.items()}
             module = self.model.get_submodule(next(iter(head)).split(".")[0]).float()  # fp32, whatever the model is
             module.register_forward_pre_hook(lambda _, inputs: tuple(tensor.float() for tensor in inputs))
             if self.model.load_state_dict(head, strict=False).unexpected_keys:
@@ -246,6 +252,9 @@ class Adapter:
             longest = 0 if self.start_ids else max(map(len, answers))
             return torch.stack([self._score(self.rows.ids(row, longest), answer) for answer in answers])
         inputs = self.inputs(row)
+        if self.reads != "model":
+            hidden = self.model(**inputs).last_hidden_state[0, self._read(row)].float()
+            return torch.nn.functional.linear(hidden.mean(0), *self.head)
         logits = self.model(**inputs).logits[0].float()
         if self.rows.target == "HEAD":
             return logits
@@ -264,6 +273,17 @@ class Adapter:
             ids = [*ids, *answer[:-1]]
         logits = self.model(**self._inputs(ids, written)).logits[0, first : first + len(answer)].float()
         return logits.log_softmax(-1)[torch.arange(len(answer)), answer].mean()
+
+    def _read(self, row: Row) -> list[int]:
+        """Which positions the head reads: never a virtual token, unless it is a decoder's last position."""
+        numbers, tokenizer = self.rows.ids(row), self.rows.tokenizer
+        if self.reads == "last" and self.is_causal:
+            return [len(numbers) - 1]
+        text = [i for i, number in enumerate(numbers) if number >= 0] or list(range(len(numbers)))
+        if self.reads in ("first", "last"):
+            return [text[0] if self.reads == "first" else text[-1]]
+        begins = (tokenizer.cls_token_id, tokenizer.bos_token_id)  # no part of a mean
+        return [i for i in text if numbers[i] not in begins] or text
 
     def _masks(self, row: Row) -> list[int]:
         """Where the mask tokens stand."""

@@ -184,6 +184,8 @@ class Sidecar(BaseModel):
     metrics: dict[str, Any]
     settings: dict[str, Any]
     tuned_from: TunedFrom | None = None
+    head_input: OneOf["model", "mean", "last", "first"] = "model"
+    """What the classification head reads; other versions know only `model`, which is not written."""
 
 
 def parse_json(content: bytes, name: str) -> dict[str, Any]:

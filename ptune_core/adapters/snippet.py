@@ -159,7 +159,7 @@ def _max_new_tokens(trained: TrainedPrompt) -> int:
 
 def _by_peft(trained: TrainedPrompt, template: Template) -> bool:
     """Whether stock PEFT runs the adapter as it is: it compares no answers that differ from row to row."""
-    return is_peft_compatible(template) and not answer_columns(trained.verbalizer or {})
+    return is_peft_compatible(template, trained.head_input) and not answer_columns(trained.verbalizer or {})
 
 
 def example_row(columns: Sequence[str], value: str = "Write a text here.") -> str:
@@ -182,8 +182,11 @@ def _start(trained: TrainedPrompt, template: Template, auto_class: str) -> str:
             f"from transformers import {auto_class}, AutoTokenizer"
         )
     else:
-        is_front = is_peft_compatible(template)
-        why = "whose rows bring their own answers" if is_front else "whose virtual tokens PEFT cannot place"
+        why = "whose rows bring their own answers"
+        if not is_peft_compatible(template):
+            why = "whose virtual tokens PEFT cannot place"
+        elif not trained.head_input.is_models:
+            why = "whose classification head reads what PEFT has no way to read"
         what = f"Run this adapter, {why}."
         imports = "from ptune_loader import Adapter  # beside this file"
     columns = inputs_of(template, answer_columns(trained.verbalizer or {}))

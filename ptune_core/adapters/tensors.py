@@ -21,17 +21,19 @@ from ptune_core.prompt.kinds import EncoderKind, kind_of
 Shape = tuple[int | str, ...]
 
 HEAD_LAYOUTS: tuple[dict[str, Shape], ...] = (
-    {"score.weight": ("C", "H")},
-    {"classifier.weight": ("C", "H"), "classifier.bias": ("C",)},
+    {"score.weight": ("C", "W")},
+    {"score.weight": ("C", "W"), "score.bias": ("C",)},
+    {"classifier.weight": ("C", "W"), "classifier.bias": ("C",)},
     {
-        "classifier.dense.weight": ("H", "H"),
-        "classifier.dense.bias": ("H",),
-        "classifier.out_proj.weight": ("C", "H"),
+        "classifier.dense.weight": ("W", "W"),
+        "classifier.dense.bias": ("W",),
+        "classifier.out_proj.weight": ("C", "W"),
         "classifier.out_proj.bias": ("C",),
     },
 )
-"""Classification heads an adapter can carry (decoders; BERT; RoBERTa), with the shape of each tensor: C classes, H
-hidden size. A head of any other shape would be half saved by PEFT too, so it is refused."""
+"""Classification heads an adapter can carry (decoders, their own and those that read something else; BERT; RoBERTa),
+with the shape of each tensor: C classes, W width of a hidden state, which for some (ALBERT, OPT-350m) is not that of
+the word embeddings. A head of any other shape would be half saved by PEFT too, so it is refused."""
 
 LAST_LAYERS = ("score.weight", "classifier.weight", "classifier.out_proj.weight")
 """The tensors with one row per class."""
@@ -91,7 +93,7 @@ def tensor_names(content: bytes, name: str) -> list[str]:
 def head_layout(names: Iterable[str]) -> dict[str, Shape] | None:
     """The layout that most of `names` belong to; None if none of them is part of a head."""
     given = set(names)
-    best = max(HEAD_LAYOUTS, key=lambda layout: len(layout.keys() & given))
+    best = max(HEAD_LAYOUTS, key=lambda layout: (len(layout.keys() & given), -len(layout)))
     return best if best.keys() & given else None
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -126,12 +127,14 @@ class Arrangement:
     Attributes:
         in_parts: Whether contexts and what the rows share are set apart; else whole rows are "the rest".
         share: Whether what the rows share is set apart too, not only contexts.
+        share_text: Whether text may be among it; else virtual tokens alone, so that all text is in the rest.
         mask_id: The mask token, whose places are the targets; None if the target is not a mask.
         decoder_start: What an encoder-decoder's answers begin with; empty for other base models.
     """
 
     in_parts: bool = False
     share: bool = True
+    share_text: bool = True
     mask_id: int | None = None
     decoder_start: tuple[int, ...] = ()
 
@@ -160,6 +163,8 @@ def make_batch(
         answers = [answer for row in rows for answer in row.choices]
         rows = [_for_answer(row, answer, arrangement.mask_id) for row in rows for answer in row.choices]
     contexts, shared = _parts(rows) if arrangement.in_parts else ((), ())
+    if not arrangement.share_text:
+        shared = tuple(takewhile(lambda number: number < 0, shared))
     shared = shared if arrangement.share else ()
     begins = [len(shared) + (len(contexts[i]) if contexts else 0) for i in range(len(rows))]
     rests = [list(row.ids[begin:]) for row, begin in zip(rows, begins, strict=True)]

@@ -258,6 +258,7 @@ class Engine:
                 revision=revision,
                 device="cpu",
                 precision=key.precision,
+                head_input=key.head_input,
             )
         if torch.cuda.is_available():
             free, _ = torch.cuda.mem_get_info()

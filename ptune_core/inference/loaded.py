@@ -16,6 +16,7 @@ from ptune_core.adapters.sidecar import BASE_FOLDER
 from ptune_core.data.columns import inputs_of
 from ptune_core.errors import AdapterError
 from ptune_core.model.base import BaseModel
+from ptune_core.model.head_input import HeadInput
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.text_cache import TextCache
 from ptune_core.model.trained import TrainedPrompt
@@ -40,6 +41,7 @@ class BaseKey:
     target: TargetKind
     num_labels: int | None
     precision: str
+    head_input: HeadInput = HeadInput.MODEL
     stamp: Stamp = ()
     """Of the files of a tuned base model: another training may have put others in their place."""
 
@@ -80,6 +82,7 @@ class LoadedAdapter:
             target=target,
             num_labels=len(self.trained.labels) if target is TargetKind.HEAD else None,
             precision=self.trained.precision,
+            head_input=self.trained.head_input,
             stamp=() if own is None else _stamp(own, BASE_FILES),
         )
 

@@ -20,7 +20,8 @@ from ptune_core.data.layout import Batch, make_batch
 from ptune_core.errors import AdapterError
 from ptune_core.inference.loaded import check_fit
 from ptune_core.inference.probabilities import probabilities
-from ptune_core.model.base import ENCODER_HEAD, BaseModel
+from ptune_core.model.base import BaseModel
+from ptune_core.model.head import ENCODER_HEAD
 from ptune_core.model.past import Past, go_on, inputs_after
 from ptune_core.model.prompted import PromptedModel, combine
 from ptune_core.model.targets import last_layer_at, only_rows
@@ -40,7 +41,7 @@ class _Member:
         num_labels: C.
         model: Shared by all adapters of one template.
         answer_ids: `[C]`, the token that tells each label's answer; None with a head.
-        head: `[C, H]` fp32; None with answers.
+        head: Weight `[C, W]` and bias `[C]` in one, `[C, W + 1]` fp32; None with answers.
     """
 
     prompt_embeddings: Tensor
@@ -52,8 +53,7 @@ class _Member:
     @property
     def prefix_length(self) -> int:
         """Numbers that its rows begin with and whose keys and values may be stored; 0 if no virtual token is there."""
-        numbers = self.model.rows.fixed_prefix
-        return len(numbers) if self.model.texts is not None and min(numbers, default=0) < 0 else 0
+        return len(self.model.fixed_prefix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class AdapterPool:
     """Classifies rows of any of its adapters together.
 
     Args:
-        base: A frozen base model. With a classification head, a decoder: every adapter brings its own head.
+        base: A frozen base model. With a classification head, one that is a single layer: every adapter brings its own.
         batch_size: Most rows that pass through the base model together.
         prefix_mib: MiB for the keys and values of prompts that stand in front, of the adapters that are asked first:
             they spare P positions of each row. 0: an adapter takes the room of its own tensors and no more.
@@ -80,11 +80,12 @@ class AdapterPool:
     """
 
     def __init__(self, base: BaseModel, *, batch_size: int = 32, prefix_mib: float = 0) -> None:
-        if base.head is not None and (base.head_name == ENCODER_HEAD or type(base.head) is not nn.Linear):
+        own_encoder_head = base.head_name == ENCODER_HEAD and base.head_input.is_models
+        if base.head is not None and (own_encoder_head or type(base.head) is not nn.Linear):
             raise AdapterError(
                 "Adapters of this base model cannot share a batch: their classification heads are more than a matrix",
                 got=base.id,
-                needed="a template with [ANSWER], or a decoder such as GPT-2, Llama or Qwen",
+                needed="a template with [ANSWER], a decoder such as GPT-2 or Qwen, or another head_input than model",
             )
         if base.head is None and not base.is_causal:
             raise AdapterError(
@@ -206,13 +207,14 @@ class AdapterPool:
         batch = make_batch(rows).to(self.base.device)
         embeddings = combine(self.base.word_embeddings(batch.token_ids), batch.virtual_index, table)
         past = self._prefixes.past([request.name for request in requests], stored) if stored else None
-        inputs = inputs_after(self.base, past, embeddings)
-        with last_layer_at(self.base.row_wise, batch.targets):
-            if self.base.head is None:
+        if self.base.head is None:
+            inputs = inputs_after(self.base, past, embeddings)
+            with last_layer_at(self.base.row_wise, batch.targets):
                 return self._answer_scores(inputs, batch, [m.answer_ids for m in members if m.answer_ids is not None])
-            hidden = self.base.body(**inputs).last_hidden_state.flatten(0, 1).index_select(0, batch.targets).float()
+        read = members[0].model.read(batch, embeddings, past)
         heads = [member.head for member in members if member.head is not None]
-        scores = torch.einsum("bch,bh->bc", pad_sequence(heads, batch_first=True), hidden)
+        every = pad_sequence(heads, batch_first=True)
+        scores = torch.einsum("bch,bh->bc", every[:, :, :-1], read) + every[:, :, -1]
         return _only_own(scores, [len(head) for head in heads])
 
     def _answer_scores(self, inputs: dict[str, object], batch: Batch, answer_ids: Sequence[Tensor]) -> Tensor:
@@ -258,15 +260,25 @@ class AdapterPool:
         return self._models[key]
 
     def _head(self, trained: TrainedPrompt) -> Tensor:
-        """An adapter's head, `[C, H]`."""
-        name = f"{self.base.head_name}.weight"
-        if list(trained.head) != [name] or trained.head[name].shape != (len(trained.labels), self.base.hidden_size):
+        """An adapter's head, `[C, W + 1]`, its bias in the last column; zeros where it has none."""
+        assert isinstance(self.base.head, nn.Linear), "the pool's heads are single layers"
+        name, of_bias = f"{self.base.head_name}.weight", f"{self.base.head_name}.bias"
+        width, count = self.base.head.in_features, len(trained.labels)
+        names = [name] if self.base.head.bias is None else [name, of_bias]
+        if trained.head_input is not self.base.head_input:
+            raise AdapterError(
+                "The adapter's classification head reads something else of the base model",
+                got=f"head_input: {trained.head_input}",
+                needed=f"{self.base.head_input}, which the base model was loaded with",
+            )
+        if sorted(trained.head) != sorted(names) or trained.head[name].shape != (count, width):
             raise AdapterError(
                 f"The adapter's classification head does not fit the base model {self.base.id}",
                 got=", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in trained.head.items()),
-                needed=f"{name} {(len(trained.labels), self.base.hidden_size)}",
+                needed=f"{name} {(count, width)}",
             )
-        return trained.head[name].to(self.base.device, torch.float32, copy=True)
+        bias = trained.head.get(of_bias, torch.zeros(count))
+        return torch.cat([trained.head[name].float(), bias.float()[:, None]], dim=1).to(self.base.device)
 
 
 class _Prefixes:
@@ -288,9 +300,7 @@ class _Prefixes:
 
     def store(self, members: Mapping[str, _Member]) -> None:
         """Compute those of adapters whose prefixes are equally long, and keep as many as there is room for."""
-        rows = [
-            member.model.embed(member.model.rows.fixed_prefix, member.prompt_embeddings) for member in members.values()
-        ]
+        rows = [member.model.embed(member.model.fixed_prefix, member.prompt_embeddings) for member in members.values()]
         tensors = [tensor for pair in go_on(self.base, None, torch.cat(rows)).layers for tensor in pair]
         self._shapes = [(tensor.shape[1], tensor.shape[3]) for tensor in tensors]
         for name, row in zip(members, torch.cat([tensor.flatten(1) for tensor in tensors], dim=1), strict=True):

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import partial
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import is_bf16_available
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -21,26 +19,21 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    Cache,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from ptune_core.errors import BaseModelError, SettingsError
+from ptune_core.model.head import ENCODER_HEAD, learning_in_fp32, own_head, plain_head, with_standardised_inputs
+from ptune_core.model.head_input import HeadInput
 from ptune_core.model.kernels import fuse_activations, onednn_is_faster, use_onednn
 from ptune_core.model.quantize import keep_layout, quantization
 from ptune_core.model.source import check_reachable, explained, place_of, quiet
 from ptune_core.model.targets import ReadAt, row_wise_modules
 from ptune_core.prompt.config import TaskType
 from ptune_core.prompt.template import TargetKind
-
-ENCODER_HEAD = "classifier"
-
-HEAD_NAMES = ("score", ENCODER_HEAD)
-"""Attribute of the classification head, as PEFT looks for it: `score` on decoders, `classifier` on encoders."""
 
 _POSITION_LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len")
 
@@ -68,6 +61,9 @@ class BaseModel:
         row_wise: Modules of the last layer that need to compute target rows only, see `targets.row_wise_modules`.
         gradient_checkpointing: Whether layers compute their activations again for the gradient.
         is_tuned: Whether the base model's own weights learn too, see `tuned.tunable`.
+        head: The trainable classification head, which `with_head` puts on the model; None for a language model.
+        head_input: What the classification head reads; AUTO where that is still to be chosen.
+        invented: Layers that its own head stands on and no file holds: then its head cannot read as `model` does.
     """
 
     model: PreTrainedModel
@@ -80,6 +76,9 @@ class BaseModel:
     row_wise: tuple[nn.Module, ...] = ()
     gradient_checkpointing: bool = False
     is_tuned: bool = False
+    head: nn.Module | None = None
+    head_input: HeadInput = HeadInput.MODEL
+    invented: tuple[str, ...] = ()
 
     @property
     def body(self) -> nn.Module:
@@ -133,11 +132,6 @@ class BaseModel:
         return int(self.embedding_weight.shape[1])
 
     @property
-    def head(self) -> nn.Module | None:
-        """The trainable classification head, or None."""
-        return None if self.head_name is None else self.model.get_submodule(self.head_name)
-
-    @property
     def has_token_types(self) -> bool:
         """Whether it tells a second text from the first by token types."""
         return self.accepts("token_type_ids") and getattr(self.model.config, "type_vocab_size", 0) > 1
@@ -165,6 +159,7 @@ def load_base_model(
     revision: str | None = None,
     device: str = "auto",
     precision: str = "auto",
+    head_input: HeadInput = HeadInput.MODEL,
 ) -> BaseModel:
     """Load and freeze a base model through transformers' Auto classes, from safetensors only, never with remote code.
 
@@ -177,6 +172,7 @@ def load_base_model(
         device: `auto`, `cpu` or `cuda`.
         precision: `auto` (bf16 where the device computes in it), `fp32`, `bf16`, or `int8` and `int4`, which need
             bitsandbytes.
+        head_input: What the head reads. AUTO leaves it open, see `with_head_input`; until then it reads as MODEL.
 
     Raises:
         BaseModelError: It does not exist, is gated, has no safetensors, needs remote code, is not of a kind that
@@ -206,15 +202,16 @@ def load_base_model(
     fuse_activations(model)
     if onednn_is_faster():
         use_onednn(model.base_model)
-    head_name = _prepare_head(model, id) if target is TargetKind.HEAD else None
-    _check_nothing_invented(id, report["missing_keys"], head_name)
+    head_name = own_head(model, id) if target is TargetKind.HEAD else None
+    head = None if head_name is None else learning_in_fp32(model.get_submodule(head_name))
+    invented = _invented(id, model, report["missing_keys"], head_name, head_input)
     if target is not TargetKind.HEAD:
         _check_vocabulary_head(model, id)
     if head_name == ENCODER_HEAD or not getattr(config, "is_causal", True):
         kind = BaseKind.ENCODER if kind is BaseKind.DECODER else kind
     # What stands behind an encoder's last layer sees all of its rows, and LLM.int8 looks at all rows of a product.
     needs_all_rows = kind is BaseKind.ENCODER_DECODER or quantized is not None
-    return BaseModel(
+    base = BaseModel(
         model=model,
         tokenizer=tokenizer,
         id=id,
@@ -223,7 +220,44 @@ def load_base_model(
         kind=kind,
         head_name=head_name,
         row_wise=() if needs_all_rows else row_wise_modules(model, _read_at(kind, target)),
+        head=head,
+        head_input=HeadInput.MODEL if head is None else HeadInput.AUTO,
+        invented=invented,
     )
+    return base if head is None or head_input is HeadInput.AUTO else with_head_input(base, head_input)
+
+
+@torch.no_grad()
+def with_head_input(base: BaseModel, head_input: HeadInput, *, standardised: bool = False) -> BaseModel:
+    """`base` with a classification head that reads `head_input`: its own for MODEL, else one plain layer.
+
+    The head is put on the model in place of any other; what was made with one of them can be put on again by `put_on`.
+
+    Args:
+        base: With its own head.
+        head_input: Not AUTO.
+        standardised: Whether the head is to be trained with standardised inputs.
+    """
+    if base.head is None or base.head_name is None:
+        return base
+    head, row_wise = base.head, base.row_wise
+    if not head_input.is_models:
+        ids = torch.zeros(1, 2, dtype=torch.long, device=base.device)
+        width = base.body(inputs_embeds=base.word_embeddings(ids)).last_hidden_state.shape[-1]
+        head = learning_in_fp32(plain_head(width, int(base.model.config.num_labels or 0)).to(base.device))
+        if base.kind is BaseKind.ENCODER and row_wise:  # those that leave all but the pooler's row out
+            row_wise = row_wise_modules(base.model, ReadAt.ANYWHERE)
+    if standardised:
+        head = with_standardised_inputs(head)
+    made = replace(base, head=head, head_input=head_input, row_wise=row_wise)
+    put_on(made)
+    return made
+
+
+def put_on(base: BaseModel) -> None:
+    """Put the classification head of `base` on its model, which other heads may have been on since."""
+    if base.head is not None and base.head_name is not None:
+        setattr(base.model, base.head_name, base.head)
 
 
 def most_positions(config: PreTrainedConfig, kind: BaseKind, model: nn.Module | None) -> int | None:
@@ -318,23 +352,36 @@ def _read_at(kind: BaseKind, target: TargetKind) -> ReadAt:
     return ReadAt.POOLED if target is TargetKind.HEAD else ReadAt.ANYWHERE
 
 
-def _check_nothing_invented(id: str, missing: Collection[str], head_name: str | None) -> None:
-    """Refuse a base model that stands on layers which no file holds, but for a new classification head.
+def _invented(
+    id: str, model: PreTrainedModel, missing: Collection[str], head_name: str | None, head_input: HeadInput
+) -> tuple[str, ...]:
+    """Layers between the base model's last hidden states and its own head that no file holds.
 
     Args:
-        missing: Names of the tensors that the base model's files do not have and transformers made up.
+        id: What the person wrote.
+        model: The base model.
+        missing: Names of the tensors that its files do not have and transformers made up.
         head_name: Of the new head.
+        head_input: What the head is to read.
+
+    Raises:
+        BaseModelError: The base model stands on such layers, or its head does and is to read as MODEL.
     """
     invented = sorted(key for key in missing if head_name is None or not key.startswith(f"{head_name}."))
-    if not invented:
-        return
+    body, pooler = f"{model.base_model_prefix}.", f"{model.base_model_prefix}.pooler."
+    above = [key for key in invented if not key.startswith(body) or key.startswith(pooler)]
+    if not invented or (head_name is not None and above == invented and not head_input.is_models):
+        return tuple(invented)
     # They would be other random numbers at every load, and no adapter carries them.
     what = "lacks layers that its classification head stands on" if head_name else "lacks the layers that name words"
+    by_mean = head_name is not None and above == invented
     raise BaseModelError(
         f"The base model {id!r} {what}",
         got=", ".join(invented),
         needed="a base model whose files hold everything" + (" below the head" if head_name else ""),
-        remedy="Choose another base model, such as google-bert/bert-base-uncased",
+        remedy="Set head_input to mean or auto, which do not need them"
+        if by_mean
+        else "Choose another base model, such as google-bert/bert-base-uncased",
     )
 
 
@@ -356,38 +403,6 @@ def _computes_in_bf16(device: torch.device) -> bool:
         capabilities = torch.cpu.get_capabilities()
         return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") or capabilities.get("bf16"))
     return bool(is_bf16_available())
-
-
-def with_gradient_checkpointing(base: BaseModel) -> BaseModel:
-    """Make every layer of `base` compute its activations again in the backward pass, which saves their memory.
-
-    transformers' own switch works only in train mode, which would bring dropout back. A layer that appends to keys and
-    values cannot run twice; where there are such, little text has gradients and there is little to save.
-    """
-    for layer in base.body.modules():
-        if isinstance(layer, GradientCheckpointingLayer):
-            vars(layer)["forward"] = partial(_recomputed, layer.forward)
-    return replace(base, gradient_checkpointing=True, row_wise=())
-
-
-def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    if not torch.is_grad_enabled() or any(isinstance(value, Cache) for value in (*args, *kwargs.values())):
-        return forward(*args, **kwargs)
-    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
-
-
-def _prepare_head(model: PreTrainedModel, id: str) -> str:
-    """Make the classification head trainable in fp32; returns its name."""
-    name = next((name for name in HEAD_NAMES if isinstance(getattr(model, name, None), nn.Module)), None)
-    if name is None:
-        raise BaseModelError(
-            f"The base model {id!r} has no classification head that an adapter could carry",
-            got=type(model).__name__,
-            needed="a model whose head is called " + " or ".join(HEAD_NAMES),
-        )
-    head = model.get_submodule(name).float().requires_grad_(True)
-    head.register_forward_pre_hook(lambda module, inputs: tuple(tensor.float() for tensor in inputs))
-    return name
 
 
 def _position_embedding(model: nn.Module) -> nn.Module | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -20,16 +21,15 @@ from torch.nn import functional
 from ptune_core.data.affixes import special_affixes
 from ptune_core.data.batching import Row, RowMaker, all_rows
 from ptune_core.data.layout import Arrangement, Batch, make_batch
-from ptune_core.errors import SettingsError
-from ptune_core.model.base import ENCODER_HEAD, BaseKind, BaseModel
-from ptune_core.model.outline import Outline
+from ptune_core.model.base import BaseModel
+from ptune_core.model.head import ENCODER_HEAD
 from ptune_core.model.past import Past, attention_for, go_on, inputs_after, why_not_in_parts
+from ptune_core.model.reading import check_sees_prompt, read_at, reads_text
+from ptune_core.model.suiting import longest_row, resolve_template, row_options
 from ptune_core.model.targets import last_layer_at, only_rows
 from ptune_core.model.text_cache import TextCache
 from ptune_core.prompt.template import TargetKind, Template
 from ptune_core.prompt.verbalizer import Verbalizer
-
-DEFAULT_MAX_LENGTH = 512
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,13 @@ class PromptedModel:
         self.base_rows = RowMaker(base.tokenizer, without, self.max_length, **options)
         self.why_not_in_parts = None if texts is not None else why_not_in_parts(base)
         self.texts = None if self.why_not_in_parts is not None else texts or TextCache(base)
+        self.reads_text = base.head is not None and reads_text(base.head_input)
+        if base.head is not None:
+            check_sees_prompt(base.head_input, self.template, is_causal=base.is_causal)
         self._arrangement = Arrangement(
-            in_parts=self.texts is not None,
+            # Of a context only keys and values are kept: a head that reads text needs it in the rows.
+            in_parts=self.texts is not None and (self.template.is_front or not self.reads_text),
+            share_text=not self.reads_text,
             # Layers that go on from keys and values cannot be computed a second time for the gradient.
             share=not base.gradient_checkpointing,
             mask_id=self.rows.mask_id,
@@ -182,10 +187,18 @@ class PromptedModel:
         Args:
             prompt_embeddings: `[P, H]`.
         """
-        numbers = self.rows.fixed_prefix
-        if self.texts is None or min(numbers, default=0) >= 0:
+        numbers = self.fixed_prefix
+        if not numbers:
             return None
         return Prefix(numbers, go_on(self.base, None, self.embed(numbers, prompt_embeddings)))
+
+    @cached_property
+    def fixed_prefix(self) -> tuple[int, ...]:
+        """Numbers that every row begins with and that can be computed apart; empty if no virtual token is there."""
+        numbers = self.rows.fixed_prefix
+        if self.reads_text:
+            numbers = tuple(takewhile(lambda number: number < 0, numbers))
+        return () if self.texts is None or min(numbers, default=0) >= 0 else numbers
 
     @torch.no_grad()
     def scores(self, rows: Sequence[Row], prompt_embeddings: Tensor | None, prefix: Prefix | None = None) -> Tensor:
@@ -205,6 +218,16 @@ class PromptedModel:
             rest = combine(self.base.word_embeddings(batch.token_ids), batch.virtual_index, prompt_embeddings)
             inputs = inputs_after(self.base, prefix.past.first(num_done).each(len(rest)), rest, is_last=True)
         return self._scores(inputs, batch)
+
+    def whole_batch(self, rows: Sequence[Row], prompt_embeddings: Tensor | None) -> tuple[Batch, dict[str, Any]]:
+        """Rows in one part, and what the base model is called with for them.
+
+        Args:
+            rows: From `make_rows`.
+            prompt_embeddings: `[P, H]`; None if the rows have no virtual tokens.
+        """
+        batch = make_batch(rows, replace(self._arrangement, in_parts=False)).to(self.base.device)
+        return batch, self._inputs(batch, prompt_embeddings)
 
     @torch.no_grad()
     def fill(self, rows: Sequence[Row], prompt_embeddings: Tensor | None) -> list[list[int]]:
@@ -229,7 +252,7 @@ class PromptedModel:
     def _scores(self, inputs: dict[str, Any], batch: Batch) -> Tensor:
         """`label_logits` of what the base model is called with."""
         if batch.choices is None:
-            return self._scores_at(inputs, batch.targets)
+            return self._scores_at(inputs, batch)
         choices = batch.choices
         logits = self._logits_at(inputs, batch.targets)
         losses = functional.cross_entropy(logits, choices.token_ids, reduction="none")
@@ -243,18 +266,48 @@ class PromptedModel:
             logits: Tensor = self.base.model(**inputs).logits[0].float()
         return logits
 
-    def _scores_at(self, inputs: dict[str, Any], targets: Tensor) -> Tensor:
-        """`label_logits` at `[N]` targets of what the base model is called with."""
-        if self.base.head is None:
-            return self._answer_scores(inputs, targets)
-        if self.base.head_name == ENCODER_HEAD:
+    def _scores_at(self, inputs: dict[str, Any], batch: Batch) -> Tensor:
+        """`label_logits` of what the base model is called with, by answers or by the head."""
+        base = self.base
+        if base.head is None:
+            return self._answer_scores(inputs, batch.targets)
+        if base.head_input.is_models and base.head_name == ENCODER_HEAD:
             rows, width = inputs["inputs_embeds"].shape[:2]
-            with self._only(inputs, torch.arange(0, rows * width, width, device=self.base.device)):
-                return self.base.model(**inputs).logits.float()
-        # transformers pools a decoder's last position whatever stands there.
-        with self._only(inputs, targets):
-            hidden = self.base.body(**inputs).last_hidden_state.flatten(0, 1)
-        return self.base.head(hidden.index_select(0, targets)).float()
+            with self._only(inputs, torch.arange(0, rows * width, width, device=base.device)):
+                return base.model(**inputs).logits.float()
+        scores: Tensor = base.head(self._read(inputs, batch))
+        return scores.float()
+
+    def read(self, batch: Batch, embeddings: Tensor, past: Past | None) -> Tensor:
+        """What a head of one layer reads of rows, `[B, W]` fp32.
+
+        Args:
+            batch: Rows in one part, after `past`.
+            embeddings: Theirs, virtual tokens included, `[B, T, H]`.
+            past: What is behind them; None: nothing.
+        """
+        if self.base.is_causal:
+            return self._read(inputs_after(self.base, past, embeddings, is_last=True), batch)
+        mask = {"inputs_embeds": embeddings, "attention_mask": batch.attention_mask}
+        return self._read(mask | self._besides(batch), batch)
+
+    def _read(self, inputs: dict[str, Any], batch: Batch) -> Tensor:
+        """What a head of one layer reads, `[B, W]` fp32."""
+        base, way = self.base, self.base.head_input
+        if base.is_causal and not self.reads_text:
+            # transformers pools a decoder's last position whatever stands there.
+            with self._only(inputs, batch.targets):
+                hidden = base.body(**inputs).last_hidden_state.flatten(0, 1)
+            return hidden.index_select(0, batch.targets).float()
+        read = read_at(way, batch, self.beginnings)
+        with self._only(inputs, read.places):
+            return read.mean(base.body(**inputs).last_hidden_state)
+
+    @cached_property
+    def beginnings(self) -> frozenset[int]:
+        """Ids of the tokens that a text begins with, which are no part of a mean."""
+        tokenizer = self.base.tokenizer
+        return frozenset(id for id in (tokenizer.cls_token_id, tokenizer.bos_token_id) if id is not None)
 
     def _answer_scores(self, inputs: dict[str, Any], targets: Tensor) -> Tensor:
         """`label_logits` by answers, `[B, C]`, at one target a row or M mask tokens."""
@@ -341,56 +394,3 @@ def combine(text_embeddings: Tensor, virtual_index: Tensor, prompt_embeddings: T
     # Indexed first: a batch may use a few rows of the prompts of very many adapters.
     placed = prompt_embeddings[virtual_index.clamp(min=0)].to(text_embeddings.dtype)
     return torch.where((virtual_index >= 0).unsqueeze(-1), placed, text_embeddings)
-
-
-def row_options(template: Template, kind: BaseKind, verbalizer: Verbalizer | None) -> dict[str, Any]:
-    """How a `RowMaker` makes the rows of a template, as parsed, for a kind of base model."""
-    return {
-        "special_tokens": not template.messages,
-        "writes_apart": kind is BaseKind.ENCODER_DECODER,
-        "verbalizer": verbalizer,
-    }
-
-
-def resolve_template(template: Template, base: BaseModel | Outline) -> Template:
-    """Give every text-initialised group its count, and turn chat messages into the model's own chat format.
-
-    A chat that an adapter brings is already in that format and stays as it was trained: some models write today's date
-    into theirs.
-
-    Raises:
-        SettingsError: A chat template is used with a base model that has none.
-    """
-    tokenizer = base.tokenizer
-    if template.messages and template.segments == tuple(part for m in template.messages for part in m.segments):
-        if tokenizer.chat_template is None:
-            raise SettingsError(
-                "The template has chat messages, but the base model is not a chat model",
-                got=base.id,
-                needed="a base model with a chat template",
-                remedy="Write the template as plain text, without system:, user: and assistant:",
-            )
-
-        def render(messages: list[dict[str, str]]) -> str:
-            return str(tokenizer.apply_chat_template(messages, tokenize=False))
-
-        template = template.expand_chat(render)
-    return template.resolve(lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]))
-
-
-def longest_row(wanted: int | None, max_positions: int | None) -> int:
-    """Tokens of the longest row of a base model: what was `wanted`, else what fits, at most 512.
-
-    Raises:
-        SettingsError: `wanted` is more than the base model has positions.
-    """
-    if wanted is None:
-        return min(DEFAULT_MAX_LENGTH, max_positions or DEFAULT_MAX_LENGTH)
-    if max_positions is not None and wanted > max_positions:
-        raise SettingsError(
-            "max_length is more than the base model has positions",
-            got=str(wanted),
-            needed=f"at most {max_positions}",
-            remedy="Lower max_length or leave it empty",
-        )
-    return wanted

@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError
-from transformers.utils import logging
+from transformers.utils import cached_file, logging
 
 from ptune_core.demo import DEMO, DEMO_MODEL
 from ptune_core.errors import BaseModelError, NotOnThisMachine
@@ -27,6 +27,9 @@ _WHILE_LOADING = (
     OSError, ValueError, LookupError, ImportError, HTTPError,
     SafetensorError, StrictDataclassError, ZeroDivisionError,  # files that are cut short, and sizes that cannot be
 )  # fmt: skip
+
+
+_SMALL = 2**16
 
 
 def place_of(id: str) -> str:
@@ -68,6 +71,27 @@ def check_here(id: str, place: str, revision: str | None) -> None:
     if os.path.isdir(place) or isinstance(try_to_load_from_cache(place, "config.json", revision=revision), str):
         return
     raise NotOnThisMachine(f"The base model {id!r} is not on this machine yet", remedy="A run fetches it from the Hub")
+
+
+def file_of(id: str, name: str, revision: str | None) -> bytes | None:
+    """A small file beside a base model's own, such as what sentence-transformers keeps there; None if there is none.
+
+    Raises:
+        BaseModelError: It cannot be fetched.
+    """
+    with explained(id), quiet():
+        path = cached_file(
+            place_of(id),
+            name,
+            revision=revision,
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        if path is None:
+            return None
+        with open(path, "rb") as file:
+            return file.read(_SMALL)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ptune_core.model.head_input import HeadInput
 from ptune_core.prompt.config import PromptEncoderConfig
 from ptune_core.prompt.template import Segment
 
@@ -41,6 +42,7 @@ class TrainedPrompt:
             parsing `template` gives just that.
         tuned_base: Where the base model is that was trained together with the prompt, the only one the prompt works
             with: its folder, or the zip of the adapter, whose `base_model/` it is. None: the base model was frozen.
+        head_input: What the classification head reads; MODEL for any other target.
     """
 
     prompt_embeddings: Tensor
@@ -59,3 +61,4 @@ class TrainedPrompt:
     precision: str = "fp32"
     segments: tuple[Segment, ...] = ()
     tuned_base: Path | None = None
+    head_input: HeadInput = HeadInput.MODEL

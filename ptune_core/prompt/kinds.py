@@ -63,6 +63,19 @@ class EncoderKind(StrEnum):
         return min(token_dim, DEFAULT_WIDTH)
 
 
+class PromptInit(StrEnum):
+    """Where the prompt embeddings start; a group with its own text always starts from that text."""
+
+    AUTO = "auto"
+    RANDOM = "random"  # the prompt encoder's own output, as in PEFT
+    NORMAL = "normal"
+    VOCABULARY = "vocabulary"
+    SEPARATOR = "separator"
+    LABELS = "labels"
+    TEXT = "text"
+    ADAPTER = "adapter"
+
+
 def kind_of(config: PromptEncoderConfig) -> EncoderKind:
     """The kind a config asks for.
 

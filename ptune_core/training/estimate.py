@@ -257,8 +257,8 @@ class _At:
     def losses(self, position: int, prompts: Sequence[Tensor]) -> tuple[Tensor, int]:
         return self.task.losses(self.positions[position % len(self.positions)], prompts)
 
-    def evaluate(self, prompt_embeddings: Tensor) -> Evaluation:
-        return self.task.evaluate(prompt_embeddings)
+    def evaluate(self, prompt_embeddings: Tensor, chosen: np.ndarray | None = None) -> Evaluation:
+        return self.task.evaluate(prompt_embeddings, chosen)
 
 
 def _untouched_mib(texts: TextCache) -> float:

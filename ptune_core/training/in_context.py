@@ -67,10 +67,11 @@ def reads_examples(model: PromptedModel) -> bool:
     return model.base.is_causal and model.template.target.kind is TargetKind.ANSWER
 
 
-def in_context(task: AnyTask) -> InContext | None:
+def in_context(task: AnyTask, chosen: np.ndarray | None = None) -> InContext | None:
     """Evaluate the base model with up to `MOST_EXAMPLES` training examples in half of the longest row's room.
 
-    None where there is nothing to continue (an encoder, an encoder-decoder, a classification head), or no room.
+    Of the validation rows `chosen`, or of all. None where there is nothing to continue (an encoder, an
+    encoder-decoder, a classification head), or no room.
     """
     model = task.model
     if not reads_examples(model):
@@ -81,7 +82,7 @@ def in_context(task: AnyTask) -> InContext | None:
         written = _written(model, maker, task.train, _drawn(task))
         count, lead = _that_fit(written, room - len(model.base_prefix))
         rows = RowsAfter([*model.base_prefix, *lead], task.validation, maker, task.directory)
-        return InContext(count, task.evaluate_rows(rows, None)) if count else None
+        return InContext(count, task.evaluate_rows(rows, None, chosen)) if count else None
     except (SettingsError, DataError):  # the template alone, or an answer, needs more than the other half
         return None
 

@@ -9,11 +9,13 @@ CPU, and to rounding on a GPU.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
@@ -27,9 +29,6 @@ from ptune_core.training.optimizer import base_parameter_groups, parameter_group
 from ptune_core.training.processes import sum_over_processes
 from ptune_core.training.progress import Progress
 
-HEAD_TIMES = 3
-"""A classification head's learning rate, in the prompt encoder's: it has one layer where the encoder has three."""
-
 
 class Task(Protocol):
     """What the loop needs to know about data and base model."""
@@ -37,8 +36,8 @@ class Task(Protocol):
     def losses(self, position: int, prompts: Sequence[Tensor]) -> tuple[Tensor, int]:
         """Each prompt's summed loss `[S]`, and the number of targets, of batch number `position` over all epochs."""
 
-    def evaluate(self, prompt_embeddings: Tensor) -> Evaluation:
-        """Evaluate the validation split."""
+    def evaluate(self, prompt_embeddings: Tensor, chosen: np.ndarray | None = None) -> Evaluation:
+        """Evaluate some rows of the validation split, by ascending index, or all."""
 
 
 class EndReason(StrEnum):
@@ -67,6 +66,7 @@ class Schedule:
     patience: int
     seed: int
     base_learning_rate: float = 0.0
+    head_learning_rate: float = 0.0
     rungs: tuple[int, ...] = ()
 
     def learning_rate_at(self, step: int, peak: float | None = None) -> float:
@@ -125,6 +125,8 @@ class Trainer:
         accelerator: Decides device and gradient scaling.
         base: The base model with its head, if its own weights learn too: with the dropout that its config names, as
             in the paper's code, for all of a base model soon knows few examples by heart.
+        evaluated: `[K]` validation rows that are evaluated between steps, by ascending index; None: all.
+            `evaluation_seconds` is what that has taken so far.
     """
 
     def __init__(
@@ -134,8 +136,10 @@ class Trainer:
         schedule: Schedule,
         accelerator: Accelerator,
         base: nn.Module | None = None,
+        evaluated: np.ndarray | None = None,
     ) -> None:
         self.schedule, self.accelerator, self.base = schedule, accelerator, base
+        self.evaluated, self.evaluation_seconds = evaluated, 0.0
         self.trained = nn.ModuleDict({"prompt": prompt} if head is None else {"prompt": prompt, "head": head})
         self.trained.to(accelerator.device)
         self.prompt = prompt
@@ -147,7 +151,7 @@ class Trainer:
         self.parameters = [*own, *self.head_parameters, *self.base_parameters.values()]
         groups = [
             *parameter_groups(own, schedule.learning_rate, schedule.weight_decay),
-            *parameter_groups(self.head_parameters, HEAD_TIMES * schedule.learning_rate, schedule.weight_decay),
+            *parameter_groups(self.head_parameters, schedule.head_learning_rate, schedule.weight_decay),
             *base_parameter_groups(self.base_parameters.values(), schedule.base_learning_rate),
         ]
         self.optimizer = accelerator.prepare(torch.optim.AdamW(groups, fused=True))
@@ -253,14 +257,22 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, task: Task) -> Evaluation:
-        """The validation split, with the prompt as it is."""
-        self._learns(False)
+        """The validation rows of an evaluation between steps, with the prompt as it is."""
         # One process measures and all hear of it: a last digit that differs must not part them.
-        found = [task.evaluate(self.prompt()) if self.accelerator.is_main_process else None]
+        found = [self.evaluate_here(task, self.evaluated) if self.accelerator.is_main_process else None]
         if self.accelerator.num_processes > 1:
             broadcast_object_list(found)
         evaluation = found[0]
         assert evaluation is not None
+        return evaluation
+
+    @torch.no_grad()
+    def evaluate_here(self, task: Task, chosen: np.ndarray | None) -> Evaluation:
+        """Some validation rows, or all, in this process alone."""
+        begun = time.monotonic()
+        self._learns(False)
+        evaluation = task.evaluate(self.prompt(), chosen)
+        self.evaluation_seconds += time.monotonic() - begun
         return evaluation
 
     def weights(self) -> dict[str, Tensor]:

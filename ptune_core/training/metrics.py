@@ -38,14 +38,15 @@ class Metric(StrEnum):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation of the validation split.
+    """One evaluation of the validation split, or of a sample of its rows.
 
     Attributes:
         loss: Mean cross entropy, per example (labels) or per answer token (free text).
         value: The metric.
-        predicted: `[N]` class indices; empty for free text.
-        confidence: `[N]` probability of the predicted label; empty for free text.
-        probabilities: `[N, C]` fp32 of every label; None where there are no labels.
+        predicted: `[K]` class indices; empty for free text.
+        confidence: `[K]` probability of the predicted label; empty for free text.
+        probabilities: `[K, C]` fp32 of every label; None where there are no labels.
+        chosen: `[K]` ascending indices of the rows that were evaluated; None: all.
     """
 
     loss: float
@@ -53,9 +54,10 @@ class Evaluation:
     predicted: tuple[int, ...] = ()
     confidence: tuple[float, ...] = ()
     probabilities: np.ndarray | None = field(default=None, compare=False, repr=False)
+    chosen: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     def numbers(self) -> dict[str, Any]:
-        """Everything but the probabilities, as JSON values for a checkpoint."""
+        """Everything but the probabilities and the rows, as JSON values for a checkpoint."""
         return {"loss": self.loss, "value": self.value, "predicted": self.predicted, "confidence": self.confidence}
 
     @property

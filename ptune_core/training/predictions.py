@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ptune_core.data.example_set import Example
 from ptune_core.files import atomic_write, json_line
+from ptune_core.training.evaluating import rows_of
 from ptune_core.training.metrics import Evaluation
 from ptune_core.training.tasks import AnyTask, LabelTask, TextTask
 
@@ -46,17 +47,19 @@ def kept_rows(task: AnyTask) -> np.ndarray:
 
 
 def answers(task: AnyTask, evaluation: Evaluation) -> dict[str, Tensor]:
-    """What a model answered, as tensors for the best checkpoint beside its weights; nothing for text to generate."""
-    kept = kept_rows(task)
+    """What a model answered on the rows to keep that were evaluated, as tensors; nothing for text to generate."""
+    kept, chosen = kept_rows(task), rows_of(evaluation, len(task.validation))
+    rows, _, places = np.intersect1d(kept, chosen, return_indices=True)
     if evaluation.probabilities is not None:
-        found = {"probabilities": torch.from_numpy(evaluation.probabilities[kept])}
+        found = {"probabilities": torch.from_numpy(evaluation.probabilities[places])}
     elif evaluation.predicted:
         found = {
-            "predicted": torch.tensor(evaluation.predicted)[kept],
-            "confidence": torch.tensor(evaluation.confidence, dtype=torch.float32)[kept],
+            "predicted": torch.tensor(evaluation.predicted)[places],
+            "confidence": torch.tensor(evaluation.confidence, dtype=torch.float32)[places],
         }
     else:
-        found = {}
+        return {}
+    found["rows"] = torch.from_numpy(rows)
     return {_PREFIX + name: tensor for name, tensor in found.items()}
 
 
@@ -66,7 +69,7 @@ def keep_base_answers(directory: Path, task: AnyTask, zero_shot: Evaluation | No
     Args:
         directory: Of the run or trial.
         task: Whose validation rows.
-        zero_shot: None with a new classification head: the base model has no answer then.
+        zero_shot: Of all rows or some; None with a new classification head: the base model has no answer then.
     """
     if zero_shot is not None and (found := answers(task, zero_shot)):
         directory.mkdir(parents=True, exist_ok=True)
@@ -74,26 +77,22 @@ def keep_base_answers(directory: Path, task: AnyTask, zero_shot: Evaluation | No
 
 
 def write_predictions(directory: Path, task: AnyTask, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Write `predictions.jsonl` from the best checkpoint.
+    """Write `predictions.jsonl` of the best step.
 
     Args:
         directory: Of the run or trial.
         task: Whose validation rows.
-        tensors: Of the checkpoint, with `answers` among them.
-        state: Of the checkpoint, with `samples` if the task is text to generate.
+        tensors: The `answers` on all rows.
+        state: Its `step`, and `samples` if the task is text to generate.
     """
     base = directory / BASE_FILE
-    tuned_answers = _readable(task, tensors)
-    base_answers = _readable(task, load(base.read_bytes())) if base.exists() else []
+    tuned = _readable(task, tensors)
+    alone = _readable(task, load(base.read_bytes())) if base.exists() else {}
     if isinstance(task, TextTask):
-        tuned_answers = [(str(sample["predicted"]), None) for sample in state.get("samples", ())]
-        kept: Sequence[int] = range(len(tuned_answers))
-    else:
-        kept = kept_rows(task).tolist()
-    if not tuned_answers:
-        return  # the best step was reached with a PTune that did not keep them
-    pairs = list(zip(tuned_answers, base_answers, strict=True)) if base_answers else []
-    changed = sum(_answer(tuned) != _answer(alone) for tuned, alone in pairs) if pairs else None
+        tuned = {i: (str(sample["predicted"]), None) for i, sample in enumerate(state.get("samples", ()))}
+    kept = list(tuned)
+    compared = [row for row in kept if row in alone]
+    changed = sum(_answer(tuned[row]) != _answer(alone[row]) for row in compared) if compared else None
     header = {
         "kind": "text" if isinstance(task, TextTask) else "labels" if isinstance(task, LabelTask) else "words",
         "labels": list(task.labels) if isinstance(task, LabelTask) else None,
@@ -102,8 +101,9 @@ def write_predictions(directory: Path, task: AnyTask, tensors: Mapping[str, Tens
         "rows": len(task.validation),
         "kept": len(kept),
         "changed": changed,
+        "compared": len(compared),
     }
-    lines = _lines(task, kept, tuned_answers, base_answers or [None] * len(kept))
+    lines = _lines(task, kept, [tuned[row] for row in kept], [alone.get(row) for row in kept])
     atomic_write(directory / FILE, json_line(header) + b"".join(map(json_line, lines)))
 
 
@@ -127,14 +127,17 @@ def _lines(task: AnyTask, kept: Sequence[int], tuned: Sequence[Any], base: Seque
             yield line | {"tuned": of_tuned[0], "p": of_tuned[1], "base": word, "base_p": p}
 
 
-def _readable(task: AnyTask, tensors: Mapping[str, Tensor]) -> list[Any]:
-    """`[K]` answers: probabilities of all labels, or the chosen word and its probability."""
+def _readable(task: AnyTask, tensors: Mapping[str, Tensor]) -> dict[int, Any]:
+    """Validation row -> answer: probabilities of all labels, or the chosen word and its probability."""
+    if isinstance(task, TextTask) or _PREFIX + "rows" not in tensors:
+        return {}
+    rows = tensors[_PREFIX + "rows"].tolist()
     if (probabilities := tensors.get(_PREFIX + "probabilities")) is not None:
-        return [[_short(p) for p in row] for row in probabilities.tolist()]
-    if isinstance(task, TextTask | LabelTask) or _PREFIX + "predicted" not in tensors:
-        return []
+        return {row: [_short(p) for p in each] for row, each in zip(rows, probabilities.tolist(), strict=True)}
+    assert not isinstance(task, LabelTask), "labels have probabilities"
     words = [task.candidates[i] for i in tensors[_PREFIX + "predicted"].tolist()]
-    return list(zip(words, map(_short, tensors[_PREFIX + "confidence"].tolist()), strict=True))
+    said = zip(words, map(_short, tensors[_PREFIX + "confidence"].tolist()), strict=True)
+    return dict(zip(rows, said, strict=True))
 
 
 def _answer(answer: Any) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from ptune_core.data.examples import Examples, build_examples
 from ptune_core.data.table import Tables
@@ -24,7 +25,14 @@ from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.text_cache import free_memory
 from ptune_core.model.tuned import learning
 from ptune_core.prompt.config import PromptEncoderConfig
-from ptune_core.prompt.kinds import TRAINING_BYTES, count_parameters, kind_of, large_warning, narrower
+from ptune_core.prompt.kinds import (
+    TRAINING_BYTES,
+    PromptInit,
+    count_parameters,
+    kind_of,
+    large_warning,
+    narrower,
+)
 from ptune_core.prompt.starts import (
     Source,
     in_turn,
@@ -37,11 +45,14 @@ from ptune_core.prompt.starts import (
 from ptune_core.prompt.template import Template
 from ptune_core.prompt.verbalizer import Verbalizer
 from ptune_core.training.loop import Schedule
-from ptune_core.training.settings import PromptInit, RunSettings
+from ptune_core.training.settings import RunSettings
 from ptune_core.training.tasks import AnyTask, Batching, CandidateTask, LabelTask, TextTask
 
 RUNGS = (1 / 10, 1 / 5, 2 / 5)
 """Shares of the steps after which the settings of a sweep are compared; four or fewer only at the later ones."""
+
+HEAD_TIMES = 3
+"""A classification head's learning rate, in the prompt encoder's: it has one layer where the encoder has three."""
 
 _MIB = 2**20
 
@@ -101,6 +112,7 @@ def make_schedule(settings: RunSettings, num_examples: int) -> Schedule:
         patience=settings.patience,
         seed=settings.seed,
         base_learning_rate=settings.base_learning_rate,
+        head_learning_rate=settings.head_learning_rate or HEAD_TIMES * settings.learning_rate,
         rungs=tuple(math.ceil(share * steps) for share in RUNGS),
     )
 
@@ -189,14 +201,19 @@ def initial_prompt_embeddings(
         return ids
 
     weight, generator = base.embedding_weight, torch.Generator().manual_seed(settings.seed)
+    init = settings.prompt_init
+    if init is PromptInit.AUTO:
+        init = PromptInit.VOCABULARY if base.head is None or base.is_tuned else PromptInit.SEPARATOR
     source: Source | None
-    match settings.prompt_init:
+    match init:
         case PromptInit.RANDOM:
             source = None
         case PromptInit.NORMAL:
             source = normal(weight, generator)
         case PromptInit.VOCABULARY:
             source = vocabulary(weight, generator)
+        case PromptInit.SEPARATOR:
+            source = in_turn(text_vectors(weight, separator_ids(base.tokenizer)))
         case PromptInit.LABELS:
             words = _words_of_labels(verbalizer, template).token_ids(encode)
             source = in_turn(label_vectors(weight, words), vocabulary(weight, generator))
@@ -205,6 +222,12 @@ def initial_prompt_embeddings(
         case PromptInit.ADAPTER:
             source = in_turn(_prompt_of_adapter(settings.prompt_init_adapter or "", starts, base))
     return start_embeddings(template.groups, weight, encode, source, generator)
+
+
+def separator_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The token that ends a text, as one id; nothing where the tokenizer has none."""
+    named = (tokenizer.sep_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    return [id for id in named if id is not None][:1]
 
 
 def _words_of_labels(verbalizer: Verbalizer | None, template: Template) -> Verbalizer:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ptune_core.errors import SettingsError
 from ptune_core.model.device import Precision
+from ptune_core.model.head_input import HeadInput
 
 
 def revision_of_a_folder(base_model: str, revision: str) -> SettingsError:
@@ -40,4 +41,14 @@ def not_compiled(others: Sequence[str]) -> SettingsError:
         got=", ".join(["compile: true", *others]),
         needed="base_weights frozen, gradient_checkpointing off, and precision auto, fp32 or bf16",
         remedy="Set compile to off (false), or change the others",
+    )
+
+
+def read_by_its_own_head(head_input: HeadInput) -> SettingsError:
+    """A tuned base model is taken home as a plain model of transformers, whose class reads what it reads."""
+    return SettingsError(
+        "A tuned base model has its own classification head, which reads what the base model's class reads",
+        got=f"base_weights: tuned and head_input: {head_input}",
+        needed="head_input: model or auto",
+        remedy="Leave head_input at auto, or keep the base model frozen",
     )

@@ -19,18 +19,20 @@ import torch
 
 from ptune_core.data.examples import Examples
 from ptune_core.data.table import Tables
-from ptune_core.errors import PTuneError, SettingsError
-from ptune_core.model.base import BaseModel, load_base_model, with_gradient_checkpointing
+from ptune_core.errors import PTuneError
+from ptune_core.model.base import BaseModel, load_base_model
 from ptune_core.model.compiled import compile_layers
 from ptune_core.model.device import BaseWeights, Device, Precision
 from ptune_core.model.fetching import fetch_weights
-from ptune_core.model.prompted import PromptedModel
+from ptune_core.model.head_input import HeadInput
+from ptune_core.model.recomputing import with_gradient_checkpointing
 from ptune_core.model.text_cache import Budget, TextCache
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.model.tuned import put_weights, tunable, untrained_weights
 from ptune_core.training import newest
 from ptune_core.training.estimate import Estimate, measure
 from ptune_core.training.halving import Halving, without_seed
+from ptune_core.training.lesson import Lesson, LessonKey, Lessons, check_comparable, lesson_key, make_lesson
 from ptune_core.training.loop import EndReason, Stepped, Trainer, train
 from ptune_core.training.predictions import copy_predictions
 from ptune_core.training.preparation import (
@@ -44,7 +46,7 @@ from ptune_core.training.preparation import (
 from ptune_core.training.processes import is_main_process, join_processes, told_by_main
 from ptune_core.training.settings import RunSettings
 from ptune_core.training.sweep import Outcome, directory_of, over_seeds, ranked, ranking
-from ptune_core.training.trial import Lesson, Trial, has_own_weights
+from ptune_core.training.trial import Trial, has_own_weights
 
 ESTIMATED_ON = 64
 """Validation rows an estimate evaluates."""
@@ -60,9 +62,6 @@ TOGETHER_AT_MOST = 8
 logger = logging.getLogger(__name__)
 Report = Callable[[dict[str, Any]], None]
 Export = Callable[[TrainedPrompt, Path], None]
-Lessons = Mapping[str, Lesson]
-"""Template -> what its trials learn from."""
-
 TOKENS = "tokens"
 """Folder of the run directory with the tokenised rows."""
 
@@ -131,20 +130,20 @@ class _Session:
         self.phase("loading base model")
         base = self.load_base(next(iter(examples.values())))
         self.phase("preparing")
-        lessons = self.lessons(base, examples)
+        lessons = self.lessons(base, examples, self.trials)
         if self.settings.compile:
             compile_layers(base)
         groups = self.together(base)
         if base.is_tuned and self.is_main:
             check_room(base, self.directory, len(self.trials))
-        untrained = untrained_weights(base, self.directory) if len(groups) > 1 else {}
+        untrained = untrained_weights(base, self.directory) if base.is_tuned and len(groups) > 1 else {}
         should_stop = told_by_main(should_stop)
         halving = Halving(next(iter(lessons.values())).metric, self.compared())
         outcomes: list[Outcome] = []
         for i, numbers in enumerate(groups):
             if i and should_stop():
                 break
-            if i:
+            if i and base.is_tuned:
                 put_weights(base, untrained)
             outcomes += self.train(numbers, lessons, halving, should_stop, export)
         return self.conclude(outcomes, export) if self.is_main else {}
@@ -153,8 +152,7 @@ class _Session:
         template = self.trials[0].template
         examples = self.load_data(template)
         base = self.load_base(examples)
-        lessons = self.lessons(base, {template: examples})
-        lesson = lessons[template]
+        lesson = next(iter(self.lessons(base, {template: examples}, self.trials[:1]).values()))
         validation = lesson.task.validation.select(np.arange(min(len(lesson.task.validation), ESTIMATED_ON)))
         part = make_task(lesson.model, replace(examples, validation=validation), self.settings, self.directory / TOKENS)
         trainer = Trial(self.trials[0], lesson, self.directory, "", self.report).trainer
@@ -177,6 +175,7 @@ class _Session:
             revision=settings.revision,
             device=settings.device,
             precision=settings.precision if settings.base_weights is BaseWeights.FROZEN else Precision.FP32,
+            head_input=HeadInput.AUTO,
         )
         if settings.base_weights is BaseWeights.TUNED:
             base = tunable(base)
@@ -186,15 +185,21 @@ class _Session:
         """Tell how much of the base model has come from the Hub."""
         self.phase("downloading base model" if here < total else "loading base model", bytes=here, of=total)
 
-    def lessons(self, base: BaseModel, examples: Mapping[str, Examples]) -> Lessons:
+    def lessons(self, base: BaseModel, examples: Mapping[str, Examples], trials: Sequence[RunSettings]) -> Lessons:
         """What each template's trials learn from, all with one text cache."""
-        lessons, texts = {}, None
-        for template, found in examples.items():
-            parsed = self.settings.model_copy(update={"template": template}).parsed_template
-            model = PromptedModel(base, parsed, found.verbalizer, max_length=self.settings.max_length, texts=texts)
-            texts = model.texts
-            task = make_task(model, found, self.settings, self.directory / TOKENS)
-            lessons[template] = Lesson(model, task, found, self.tables.starts)
+        lessons: dict[LessonKey, Lesson] = {}
+        texts = None
+        for settings in trials:
+            if (key := lesson_key(settings)) not in lessons:
+                made = make_lesson(
+                    base,
+                    examples[settings.template],
+                    settings,
+                    self.directory / TOKENS,
+                    texts=texts,
+                    starts=self.tables.starts,
+                )
+                lessons[key], texts = made, made.model.texts
         if texts is not None:
             self.reserve(texts, list(lessons.values()))
         return lessons
@@ -216,9 +221,9 @@ class _Session:
         # Those that differ in the seed alone stay together, if they are not too many.
         seeds = len(set(self.settings.sweep.get("seed", [0])))
         at_most = max(1, at_most // seeds) * seeds if seeds <= at_most else at_most
-        groups: dict[str, dict[str, list[int]]] = {}
+        groups: dict[LessonKey, dict[str, list[int]]] = {}
         for number, settings in enumerate(self.trials):
-            groups.setdefault(settings.template, {}).setdefault(without_seed(settings), []).append(number)
+            groups.setdefault(lesson_key(settings), {}).setdefault(without_seed(settings), []).append(number)
         ordered = [list(chain.from_iterable(of.values())) for of in groups.values()]
         return [of[i : i + at_most] for of in ordered for i in range(0, len(of), at_most)]
 
@@ -319,7 +324,15 @@ class _Session:
             result = result | {"sweep": ranking(outcomes, options), "trial": best.number}
             if "seed" in options:
                 result["over_seeds"] = over_seeds(outcomes, options)
-        return result | {"reason": str(best.trial.reason), "seconds": self.seconds(), "stopped": stopped}
+        evaluating = sum(outcome.trial.trainer.evaluation_seconds for outcome in outcomes)
+        evaluating += sum({id(o.trial.lesson): o.trial.lesson.seconds for o in outcomes}.values())
+        seconds = self.seconds()
+        return result | {
+            "reason": str(best.trial.reason),
+            "seconds": seconds,
+            "evaluation_share": round(evaluating / seconds, 4),
+            "stopped": stopped,
+        }
 
     def trial(self, number: int, lessons: Lessons) -> Trial:
         settings = self.trials[number]
@@ -327,7 +340,7 @@ class _Session:
             directory, report = self.directory, self.report
         else:
             directory, report = directory_of(self.directory, number), partial(self.report, trial=number)
-        return Trial(settings, lessons[settings.template], directory, self.fingerprint(settings), report)
+        return Trial(settings, lessons[lesson_key(settings)], directory, self.fingerprint(settings), report)
 
     def report_plan(self, trial: Trial) -> None:
         model, task, examples = trial.lesson.model, trial.lesson.task, trial.lesson.examples
@@ -347,6 +360,8 @@ class _Session:
             data=examples.report.summary(),
             text_cache=describe_text_cache(model),
             trials=len(self.trials),
+            head=None if trial.lesson.choice is None else trial.lesson.choice.values(),
+            evaluated=trial.lesson.plan.between,
             warnings=warnings,
         )
 
@@ -372,21 +387,3 @@ class _Session:
 
     def seconds(self) -> float:
         return round(time.monotonic() - self.begun, 3)
-
-
-def check_comparable(examples: Mapping[str, Examples]) -> None:
-    """Refuse templates that do not learn from and are not measured on the same rows.
-
-    Raises:
-        SettingsError: Their columns are not filled in the same rows, so that some lose rows which others keep.
-    """
-    (first, *others) = examples.values()
-    for template, found in zip(list(examples)[1:], others, strict=True):
-        same_labels = (found.verbalizer and found.verbalizer.labels) == (first.verbalizer and first.verbalizer.labels)
-        if not (same_labels and np.array_equal(found.validation.rows, first.validation.rows)):
-            raise SettingsError(
-                "The templates of the sweep do not use the same rows, so their results could not be compared",
-                got=f"{first.report.summary()} for one, {found.report.summary()} for {template!r}",
-                needed="templates whose columns are filled in the same rows",
-                remedy="Fill in the empty cells, or train these templates in runs of their own",
-            )

@@ -22,6 +22,7 @@ from ptune_core.errors import DataError
 from ptune_core.model.generation import Sampling, complete
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.text_cache import Context
+from ptune_core.training.evaluating import evaluation_of, rows_of
 from ptune_core.training.metrics import Evaluation, accuracy, majority_accuracy
 
 SAMPLES = 12
@@ -73,17 +74,30 @@ class _Task(ABC):
         """Training examples."""
         return len(self.train)
 
-    def evaluate(self, prompt_embeddings: Tensor) -> Evaluation:
+    def evaluate(self, prompt_embeddings: Tensor, chosen: np.ndarray | None = None) -> Evaluation:
         """See `loop.Task`."""
-        return self.evaluate_rows(self.validation_rows, prompt_embeddings)
+        return self.evaluate_rows(self.validation_rows, prompt_embeddings, chosen)
+
+    def evaluate_base(self, chosen: np.ndarray | None = None) -> Evaluation:
+        """The base model alone, with the same template and no virtual tokens, on some validation rows or all."""
+        rows = TokenRows(self.validation, self.model.base_rows, self.directory)
+        return self.evaluate_rows(rows, None, chosen)
+
+    @cached_property
+    def zero_shot(self) -> Evaluation | None:
+        """`evaluate_base` on all rows; None with a classification head, which is new and knows nothing."""
+        return None if self.model.base.head is not None else self.evaluate_base()
 
     @abstractmethod
-    def evaluate_rows(self, rows: TokenRows, prompt_embeddings: Tensor | None) -> Evaluation:
+    def evaluate_rows(
+        self, rows: TokenRows, prompt_embeddings: Tensor | None, chosen: np.ndarray | None = None
+    ) -> Evaluation:
         """Evaluate the validation split as these rows.
 
         Args:
             rows: The examples of the validation split, one row each.
             prompt_embeddings: `[P, H]`; None: the base model alone, for rows without virtual tokens.
+            chosen: `[K]` ascending indices of the examples to evaluate; None: all.
         """
 
     def contexts(self, num_batches: int) -> Iterator[list[Context]]:
@@ -100,28 +114,28 @@ class _Task(ABC):
         if num_batches > self.order.batches_per_epoch and self.num_examples <= CACHED_AT_MOST:
             for position in range(self.order.batches_per_epoch):
                 yield [row.context for row in self.train_rows.rows(self.order.indices(position))]
-        for chosen in self._batches(self.validation_rows):
+        for chosen, _ in self._batches(self.validation_rows, None):
             yield [row.context for row in self.validation_rows.rows(chosen)]
 
     def _that_fit(self, examples: ExampleSet, split: str) -> ExampleSet:
         """The examples to use; columns are cut where they are too long, so all."""
         return examples
 
-    def _zero_shot_rows(self) -> TokenRows:
-        return TokenRows(self.validation, self.model.base_rows, self.directory)
-
-    def _batches(self, rows: TokenRows) -> list[np.ndarray]:
-        """All rows of a split for an evaluation."""
+    def _batches(self, rows: TokenRows, chosen: np.ndarray | None) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Batches of some rows for an evaluation, or of all: indices of the rows, and their places among the chosen."""
+        chosen = np.arange(len(rows)) if chosen is None else chosen
         size = max(1, self.batching.eval_batch_size // rows.batch_divisor)
-        return by_length(rows.lengths_of(np.arange(len(rows))), size)
+        return [(chosen[places], places) for places in by_length(rows.lengths_of(chosen), size)]
 
     def _wrong_first(self, evaluation: Evaluation, gold: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
-        is_right = np.array(evaluation.predicted) == np.array(gold)
-        chosen = np.argsort(is_right, kind="stable")[:SAMPLES].tolist()
+        evaluated = rows_of(evaluation, len(self.validation))
+        is_right = np.array(evaluation.predicted) == np.array(gold)[evaluated]
+        shown = np.argsort(is_right, kind="stable")[:SAMPLES].tolist()
+        examples = self.validation.read(evaluated[shown].tolist())
         return [
             self._shown(example)
             | {"predicted": names[evaluation.predicted[i]], "p": round(evaluation.confidence[i], 4)}
-            for i, example in zip(chosen, self.validation.read(chosen), strict=True)
+            for i, example in zip(shown, examples, strict=True)
         ]
 
     def _shown(self, example: Example) -> dict[str, Any]:
@@ -169,33 +183,20 @@ class LabelTask(_Task):
         losses = functional.cross_entropy(logits, batch.labels, reduction="none")
         return losses.view(len(prompts), -1).sum(dim=1), len(chosen)
 
-    @cached_property
-    def zero_shot(self) -> Evaluation | None:
-        """The base model alone, same template; None with a classification head, which is new and knows nothing."""
-        return None if self.model.base.head is not None else self.evaluate_rows(self._zero_shot_rows(), None)
-
     def samples(self, evaluation: Evaluation, prompt_embeddings: Tensor) -> list[dict[str, Any]]:
         """Some validation rows with what was predicted, wrong ones first."""
         return self._wrong_first(evaluation, self.validation_gold, self.labels)
 
     @torch.no_grad()
-    def evaluate_rows(self, rows: TokenRows, prompt_embeddings: Tensor | None) -> Evaluation:
+    def evaluate_rows(
+        self, rows: TokenRows, prompt_embeddings: Tensor | None, chosen: np.ndarray | None = None
+    ) -> Evaluation:
         """See `_Task`."""
-        probabilities = torch.empty(len(rows), len(self.labels))
-        for chosen in self._batches(rows):
-            logits = self.model.label_logits(self.model.label_batch(rows.rows(chosen)), prompt_embeddings)
-            probabilities[torch.from_numpy(chosen)] = logits.softmax(dim=1).cpu()
-        gold = torch.tensor(self.validation_gold)
-        confidence, predicted = probabilities.max(dim=1)
-        right = probabilities[torch.arange(len(gold)), gold].clamp(min=torch.finfo(torch.float32).tiny)
-        indices = tuple(predicted.tolist())
-        return Evaluation(
-            loss=float(-right.log().mean()),
-            value=accuracy(self.validation_gold, indices),
-            predicted=indices,
-            confidence=tuple(confidence.tolist()),
-            probabilities=probabilities.numpy(),
-        )
+        probabilities = torch.empty(len(rows) if chosen is None else len(chosen), len(self.labels))
+        for indices, places in self._batches(rows, chosen):
+            logits = self.model.label_logits(self.model.label_batch(rows.rows(indices)), prompt_embeddings)
+            probabilities[torch.from_numpy(places)] = logits.softmax(dim=1).cpu()
+        return evaluation_of(probabilities, self.validation_gold, chosen)
 
 
 class TextTask(_Task):
@@ -222,11 +223,6 @@ class TextTask(_Task):
         losses = self._losses(self.train_rows, chosen, torch.cat(list(prompts)), copies=len(prompts))
         each = losses.view(len(prompts), -1)
         return each.sum(dim=1), each.shape[1]
-
-    @cached_property
-    def zero_shot(self) -> Evaluation:
-        """The base model alone, same template."""
-        return self.evaluate_rows(self._zero_shot_rows(), None)
 
     def samples(self, evaluation: Evaluation, prompt_embeddings: Tensor) -> list[dict[str, Any]]:
         """The first validation rows with the text generated for them."""
@@ -259,13 +255,15 @@ class TextTask(_Task):
         return examples.select(fits)
 
     @torch.no_grad()
-    def evaluate_rows(self, rows: TokenRows, prompt_embeddings: Tensor | None) -> Evaluation:
+    def evaluate_rows(
+        self, rows: TokenRows, prompt_embeddings: Tensor | None, chosen: np.ndarray | None = None
+    ) -> Evaluation:
         """See `_Task`."""
         total, targets = 0.0, 0
-        for chosen in self._batches(rows):
-            losses = self._losses(rows, chosen, prompt_embeddings)
+        for indices, _ in self._batches(rows, chosen):
+            losses = self._losses(rows, indices, prompt_embeddings)
             total, targets = total + float(losses.sum()), targets + len(losses)
-        return Evaluation(loss=total / targets, value=total / targets)
+        return Evaluation(loss=total / targets, value=total / targets, chosen=chosen)
 
     def _losses(
         self, rows: TokenRows, chosen: Sequence[int] | np.ndarray, prompt_embeddings: Tensor | None, *, copies: int = 1
@@ -334,11 +332,6 @@ class CandidateTask(_Task):
         losses = self.model.text_losses(batch, torch.cat(list(prompts)))
         return losses.view(len(prompts), -1).sum(dim=1), len(chosen)
 
-    @cached_property
-    def zero_shot(self) -> Evaluation:
-        """The base model alone, same template."""
-        return self.evaluate_rows(self._zero_shot_rows(), None)
-
     def samples(self, evaluation: Evaluation, prompt_embeddings: Tensor) -> list[dict[str, Any]]:
         """Some validation rows with what was predicted, wrong ones first."""
         return self._wrong_first(evaluation, self.validation_gold, self.candidates)
@@ -380,16 +373,19 @@ class CandidateTask(_Task):
         return [[int(self._token_ids[index])] for index in gold]
 
     @torch.no_grad()
-    def evaluate_rows(self, rows: TokenRows, prompt_embeddings: Tensor | None) -> Evaluation:
+    def evaluate_rows(
+        self, rows: TokenRows, prompt_embeddings: Tensor | None, chosen: np.ndarray | None = None
+    ) -> Evaluation:
         """See `_Task`."""
-        losses, predicted, confidence = (np.zeros(len(rows)) for _ in range(3))
-        for chosen in self._batches(rows):
-            losses[chosen], scores = self.scored(rows.rows(chosen), chosen.tolist(), prompt_embeddings)
+        count = len(rows) if chosen is None else len(chosen)
+        losses, predicted, confidence = (np.zeros(count) for _ in range(3))
+        for indices, places in self._batches(rows, chosen):
+            losses[places], scores = self.scored(rows.rows(indices), indices.tolist(), prompt_embeddings)
             best = scores.softmax(dim=1).max(dim=1)
-            confidence[chosen], predicted[chosen] = best.values, best.indices
-        indices = tuple(int(index) for index in predicted)
-        value = accuracy(self.validation_gold, indices)
-        return Evaluation(float(losses.mean()), value, predicted=indices, confidence=tuple(confidence.tolist()))
+            confidence[places], predicted[places] = best.values, best.indices
+        found = tuple(int(index) for index in predicted)
+        gold = self.validation_gold if chosen is None else [self.validation_gold[i] for i in chosen]
+        return Evaluation(float(losses.mean()), accuracy(gold, found), found, tuple(confidence.tolist()), chosen=chosen)
 
 
 AnyTask = LabelTask | TextTask | CandidateTask

@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+import time
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
-from ptune_core.data.examples import Examples
 from ptune_core.errors import CheckpointError, TrainingError
 from ptune_core.model.base import BaseModel
 from ptune_core.model.device import BaseWeights
-from ptune_core.model.head import Inputs, center_on, last_linear, plain_state
+from ptune_core.model.head import plain_state
 from ptune_core.model.insight import movement
-from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.model.tuned import save_base_model
 from ptune_core.prompt.init import Prompt
 from ptune_core.training.checkpoint import KEPT, load_checkpoint, save_checkpoint
-from ptune_core.training.in_context import InContext, in_context
+from ptune_core.training.head_start import start_head
+from ptune_core.training.lesson import Lesson
 from ptune_core.training.loop import CheckpointDue, Ended, EndReason, Evaluated, Event, Stepped, Trainer
 from ptune_core.training.metrics import (
     Evaluation,
-    Metric,
     calibration_error,
-    confusion_matrix,
     macro_f1,
     wilson_interval,
 )
@@ -39,71 +34,18 @@ from ptune_core.training.predictions import answers, keep_base_answers, write_pr
 from ptune_core.training.preparation import check_encoder_room, initial_prompt_embeddings, make_schedule, prompt_config
 from ptune_core.training.settings import RunSettings
 from ptune_core.training.snapshots import Snapshots
-from ptune_core.training.tasks import AnyTask, LabelTask, TextTask
+from ptune_core.training.tasks import LabelTask, TextTask
 
 TUNED = "tuned-base"
 """Folder of a trial with the base model as its best step left it, until that is in the adapter."""
-
-CENTERED_ON = 64
-"""Training rows whose mean a classification head learns around."""
 
 ReportLine = Callable[..., None]
 """Called with the kind of a line and its values."""
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """What the trials of one template learn from together.
-
-    Attributes:
-        model: Base model with the template.
-        task: The examples, as this model's rows.
-        examples: The examples as they were read.
-        starts: Prompt embeddings of adapters that trials start from, see `Tables`.
-    """
-
-    model: PromptedModel
-    task: AnyTask
-    examples: Examples
-    starts: Mapping[str, np.ndarray] = field(default_factory=dict)
-
-    @property
-    def metric(self) -> Metric:
-        """What decides which evaluation is best."""
-        return Metric.LOSS if isinstance(self.task, TextTask) else Metric.ACCURACY
-
-    @cached_property
-    def in_context(self) -> InContext | None:
-        """The base model with examples in its context, as it is when this is first asked."""
-        return in_context(self.task)
-
-    def confusion(self, evaluation: Evaluation) -> list[list[int]]:
-        """`[C][C]` counts of the validation split."""
-        assert isinstance(self.task, LabelTask)
-        return confusion_matrix(self.task.validation_gold, evaluation.predicted, len(self.task.labels))
-
-
 def has_own_weights(base: BaseModel) -> bool:
     """Whether a trial trains weights of `base` beside its prompt, so that trials cannot pass through it together."""
     return base.is_tuned or base.head is not None
-
-
-@torch.no_grad()
-def center_head(lesson: Lesson, prompt_embeddings: Tensor) -> None:
-    """Let a new classification head learn around the mean of what it reads of the first rows with this start.
-
-    One of a tuned base model stays as it is: what it reads does not stay where it began.
-    """
-    base, task = lesson.model.base, lesson.task
-    layer = None if base.head is None or base.is_tuned else last_linear(base.head)
-    if layer is None or not isinstance(task, LabelTask):
-        return
-    batches = min(task.order.batches_per_epoch, -(-CENTERED_ON // task.batching.batch_size))
-    with Inputs(layer) as inputs:
-        for position in range(batches):
-            batch = lesson.model.label_batch(task.train_rows.rows(task.order.indices(position)))
-            lesson.model.label_logits(batch, prompt_embeddings.to(base.device))
-    center_on(layer, inputs.mean)
 
 
 class Trial:
@@ -135,10 +77,12 @@ class Trial:
         prompt = Prompt(self.config, start).eval()
         with torch.no_grad():
             self.start = prompt()  # the same in every attempt
-        center_head(lesson, self.start)
+        if base.head is not None:
+            start_head(model, lesson.frozen, self.start, settings.head_start, settings.seed)
         schedule = make_schedule(settings, lesson.task.num_examples)
         accelerator = Accelerator(cpu=base.device.type == "cpu")
-        self.trainer = Trainer(prompt, base.head, schedule, accelerator, base.model if base.is_tuned else None)
+        tuned = base.model if base.is_tuned else None
+        self.trainer = Trainer(prompt, base.head, schedule, accelerator, tuned, lesson.between)
         self.baseline: dict[str, float | None] = {}
         self.ended: Ended | None = None
 
@@ -180,17 +124,48 @@ class Trial:
                 save_checkpoint(self.directory / "checkpoints", step, self.trainer.tensors(), self._state())
 
     def finish(self, seconds: float) -> tuple[dict[str, Any], TrainedPrompt] | None:
-        """Put the best state back; what `result.json` says of it, and what to export. None if nothing was evaluated."""
-        best = load_checkpoint(self.directory / "best")
-        if best is None:
+        """Put the best state back; what `result.json` says of it, and what to export. None if nothing was evaluated.
+
+        Args:
+            seconds: How long the run has taken.
+        """
+        if load_checkpoint(self.directory / "best") is None:
             return None
-        tensors, state = best
-        self.trainer.put_back(tensors)
-        write_predictions(self.directory, self.lesson.task, tensors, state)
+        begun = time.monotonic()
+        step, evaluation = self._measure_candidates()
+        with torch.no_grad():
+            prompt_embeddings = self.trainer.prompt()
+            samples = self.lesson.task.samples(evaluation, prompt_embeddings)
+        tensors = answers(self.lesson.task, evaluation)
+        write_predictions(self.directory, self.lesson.task, tensors, {"step": step, "samples": samples})
         if self.reason is not EndReason.STOPPED and not self.lesson.model.base.is_tuned:  # stopped, somebody waits
             self._compare_in_context()
-        result = self._result(Evaluation(**state["evaluation"]), int(state["step"]), seconds)
+            self._compare_probe()
+        result = self._result(evaluation, step, seconds + time.monotonic() - begun)
+        self.report("final", step=step, **self._numbers(evaluation))
         return result, self._trained_prompt(result)
+
+    def _measure_candidates(self) -> tuple[int, Evaluation]:
+        """All validation rows with the best state so far and, where there is time for it, the last one.
+
+        The better one is put back; its step, and what was found.
+        """
+        best = load_checkpoint(self.directory / "best")
+        assert best is not None, "something was evaluated"
+        tensors, state = best
+        best_step, task, trainer = int(state["step"]), self.lesson.task, self.trainer
+        last_step, last = trainer.progress.step, None
+        has_last = last_step != best_step and trainer.progress.evaluated_step == last_step
+        if has_last and self.lesson.plan.candidates > 1 and self.reason is not EndReason.STOPPED:
+            last = trainer.evaluate_here(task, None)
+            weights = {name: tensor.clone() for name, tensor in trainer.weights().items()}
+        trainer.put_back(tensors)
+        found = trainer.evaluate_here(task, None)
+        metric = self.lesson.metric
+        if last is not None and metric.order(last.value, last.loss) < metric.order(found.value, found.loss):
+            trainer.put_back(weights)
+            return last_step, last
+        return best_step, found
 
     def present(self) -> TrainedPrompt:
         """What to export of the state as it is between two steps; nothing was measured of it."""
@@ -230,39 +205,58 @@ class Trial:
 
     def _evaluated(self, event: Evaluated, seconds: float) -> None:
         evaluation, task = event.evaluation, self.lesson.task
-        line: dict[str, Any] = {"loss": evaluation.loss, "value": evaluation.value, "best": event.best}
-        line["seconds"] = seconds
-        if isinstance(task, LabelTask):
-            line["macro_f1"] = macro_f1(self.lesson.confusion(evaluation))
-            if evaluation.only is not None:
-                line["only"] = task.labels[evaluation.only]
         if event.step == 0:
-            # A new classification head knows nothing: what it says before training is its zero-shot line.
-            zero_shot = task.zero_shot or evaluation
-            self.baseline = {"majority": task.majority, "zero_shot": zero_shot.value}
-            keep_base_answers(self.directory, task, task.zero_shot)
-            self.report("baseline", **self.baseline)
-            if self.lesson.model.base.is_tuned:  # at the end it is another model
-                self._compare_in_context()
-        self.report("eval", step=event.step, **line)
+            self._measure_base()
+        self.report("eval", step=event.step, **self._numbers(evaluation), best=event.best, seconds=seconds)
+        begun = time.monotonic()
         with torch.no_grad():
             prompt_embeddings = self.trainer.prompt()
             rows = task.samples(evaluation, prompt_embeddings)
+        self.trainer.evaluation_seconds += time.monotonic() - begun
         if event.best:
-            state = self._state() | {"evaluation": evaluation.numbers(), "samples": rows}
-            tensors = self.trainer.weights() | answers(task, evaluation)
+            state = self._state() | {"evaluation": evaluation.numbers()}
             keep = 1 if self.lesson.model.base.is_tuned else KEPT
-            save_checkpoint(self.directory / "best", event.step, tensors, state, keep=keep)
+            save_checkpoint(self.directory / "best", event.step, self.trainer.weights(), state, keep=keep)
         self.snapshots.record(event.step, prompt_embeddings, self.trainer.progress.best_step)
         self.report("sample", step=event.step, rows=rows)
         self.report(
             "tokens", step=event.step, **asdict(movement(prompt_embeddings, self.start, self.lesson.model.base))
         )
 
+    def _numbers(self, evaluation: Evaluation) -> dict[str, Any]:
+        """What a line says of an evaluation, with the interval that so many rows leave."""
+        task = self.lesson.task
+        rows = len(task.validation) if evaluation.chosen is None else len(evaluation.chosen)
+        line: dict[str, Any] = {"loss": evaluation.loss, "value": evaluation.value, "rows": rows}
+        if not isinstance(task, TextTask):
+            line["interval"] = wilson_interval(evaluation.value, rows)
+        if isinstance(task, LabelTask):
+            line["macro_f1"] = macro_f1(self.lesson.confusion(evaluation))
+            if evaluation.only is not None:
+                line["only"] = task.labels[evaluation.only]
+        return line
+
+    def _measure_base(self) -> None:
+        """What the result will stand beside, as far as it can be known before the first step."""
+        lesson = self.lesson
+        alone = lesson.base_alone
+        self.baseline = {"majority": lesson.task.majority, "zero_shot": None if alone is None else alone.value}
+        if lesson.model.base.head is not None:
+            self._compare_probe()
+        keep_base_answers(self.directory, lesson.task, alone)
+        self.report("baseline", **self.baseline)
+        if lesson.model.base.is_tuned:  # at the end it is another model
+            self._compare_in_context()
+
     def _compare_in_context(self) -> None:
         found = self.lesson.in_context
         if found is not None:
             self.baseline |= {"few_shot": found.evaluation.value, "few_shot_examples": found.count}
+
+    def _compare_probe(self) -> None:
+        """What the frozen base model gives without virtual tokens."""
+        if self.lesson.probe is not None:
+            self.baseline |= self.lesson.probe.values()
 
     def _result(self, evaluation: Evaluation, best_step: int, seconds: float) -> dict[str, Any]:
         task = self.lesson.task
@@ -278,6 +272,8 @@ class Trial:
             "baseline_zero_shot": self.baseline["zero_shot"],
             "baseline_few_shot": self.baseline.get("few_shot"),
             "few_shot_examples": self.baseline.get("few_shot_examples"),
+            "baseline_probe": self.baseline.get("probe"),
+            **{name: value for name, value in self.baseline.items() if name.startswith("probe_")},
             "data": self.lesson.examples.report.summary(),
             "base_weights": str(BaseWeights.TUNED if self.lesson.model.base.is_tuned else BaseWeights.FROZEN),
             "train_examples": task.num_examples,
@@ -285,6 +281,8 @@ class Trial:
             "trained_values": sum(parameter.numel() for parameter in self.trainer.parameters),
             "base_values": self.lesson.model.base.model.num_parameters(),
         }
+        if self.lesson.choice is not None:
+            result["head"] = self.lesson.choice.values()
         if not isinstance(task, TextTask):
             result["interval"] = wilson_interval(evaluation.value, len(task.validation))
         if isinstance(task, LabelTask):
@@ -324,6 +322,7 @@ class Trial:
             precision=base.precision,
             segments=model.template.segments,
             tuned_base=self.directory / TUNED if base.is_tuned else None,
+            head_input=base.head_input,
         )
 
     def _state(self) -> dict[str, Any]:

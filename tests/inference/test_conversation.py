@@ -15,7 +15,7 @@ from ptune_core.inference.conversation import with_turns
 from ptune_core.inference.engine import Engine
 from ptune_core.inference.protocol import Generate, Turn
 from ptune_core.model.base import load_base_model
-from ptune_core.model.prompted import resolve_template
+from ptune_core.model.suiting import resolve_template
 from ptune_core.prompt.template import Column, Target, TargetKind, VirtualTokens, parse_template
 
 TEXT = "system: be kind\nuser: [P*2] {question}\nassistant: [ANSWER:answer]"

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from transformers import ModernBertConfig, ModernBertForSequenceClassification, PreTrainedModel
 
-from ptune_core.model.base import BaseModel, load_base_model, with_gradient_checkpointing
+from ptune_core.model.base import BaseModel, load_base_model
 from ptune_core.model.prompted import PromptedModel
+from ptune_core.model.recomputing import with_gradient_checkpointing
 from ptune_core.model.targets import ReadAt, last_layer_at, row_wise_modules
 from ptune_core.prompt.template import TargetKind, parse_template
 from ptune_core.prompt.verbalizer import Verbalizer

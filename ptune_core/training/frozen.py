@@ -1,0 +1,153 @@
+"""What the frozen base model tells of the labels without virtual tokens: features of its rows, and probes of them.
+
+Computed once for all trials of a template. N rows, W width of a feature, C labels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ptune_core.data.example_set import ExampleSet
+from ptune_core.data.order import by_length, first_epoch
+from ptune_core.data.tokens import TokenRows
+from ptune_core.errors import BaseModelError
+from ptune_core.model.base import BaseModel
+from ptune_core.model.features import features
+from ptune_core.model.head_input import MEASURED, HeadInput
+from ptune_core.model.prompted import PromptedModel
+from ptune_core.model.reading import sees_prompt
+from ptune_core.model.source import file_of
+from ptune_core.training.metrics import Evaluation
+from ptune_core.training.probe import Probe, cross_validated_accuracy, fit_probe
+from ptune_core.training.tasks import LabelTask, evaluation_of
+
+ROWS_PER_LABEL, FEWEST_ROWS, MOST_ROWS = 50, 2000, 4000
+"""Training rows of a probe: it gains from more as long as its labels have few each (benchmarks/RESULTS.md)."""
+
+MOST_TOKENS = 80_000
+"""Of all rows of a probe together: some ten seconds of a small encoder on two cores."""
+
+AS_GOOD_AS = 0.005
+"""How much better another way than the base model's own must tell the labels apart for `auto` to give PEFT up."""
+
+POOLING_FILE = "1_Pooling/config.json"
+_POOLINGS = {
+    "pooling_mode_mean_tokens": HeadInput.MEAN,
+    "pooling_mode_cls_token": HeadInput.FIRST,
+    "pooling_mode_lasttoken": HeadInput.LAST,
+}
+_POOLING_MODES = {"mean": HeadInput.MEAN, "cls": HeadInput.FIRST, "lasttoken": HeadInput.LAST}
+
+
+class Frozen:
+    """Features and probes of one task's rows, without virtual tokens.
+
+    Args:
+        model: The base model with the task's template.
+        task: Whose rows.
+    """
+
+    def __init__(self, model: PromptedModel, task: LabelTask) -> None:
+        self.model, self.task = model, task
+        self._probes: dict[HeadInput, Probe] = {}
+        self._features: dict[HeadInput, Tensor] = {}
+
+    @cached_property
+    def chosen(self) -> np.ndarray:
+        """`[N]` indices of the training rows that probes learn from, in the order in which training comes to them."""
+        count, labels = len(self.task.train), len(self.task.labels)
+        order = first_epoch(count, self.task.batching.seed)[: min(MOST_ROWS, max(FEWEST_ROWS, ROWS_PER_LABEL * labels))]
+        lengths = self.task.train_rows.lengths_of(order[:256])
+        fitting = max(256, int(MOST_TOKENS / max(1.0, float(lengths.mean()) - self.model.num_virtual_tokens)))
+        return order[:fitting]
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """`[N]` class indices."""
+        assert self.task.train.labels is not None, "a probe needs labels"
+        return torch.from_numpy(self.task.train.labels[self.chosen].astype(np.int64))
+
+    @cached_property
+    def ways(self) -> tuple[HeadInput, ...]:
+        """What can be read of this base model with this template."""
+        base = self.model.base
+        if base.head is None:
+            return (HeadInput.MEAN, HeadInput.LAST)
+        # A decoder's own head reads what `last` is.
+        left_out = HeadInput.MODEL if base.invented else HeadInput.LAST if base.is_causal else None
+        ways = (way for way in MEASURED if way is not left_out)
+        return tuple(way for way in ways if sees_prompt(way, self.model.template, is_causal=base.is_causal))
+
+    def probe(self, way: HeadInput) -> Probe:
+        """A probe of what one way reads, fitted once."""
+        if way not in self._probes:
+            self._probes[way] = fit_probe(self.features([way])[way], self.labels, len(self.task.labels))
+        return self._probes[way]
+
+    def features(self, ways: Sequence[HeadInput]) -> dict[HeadInput, Tensor]:
+        """`[N, W]` of the chosen training rows by each way, all that are missing in one pass."""
+        missing = [way for way in ways if way not in self._features]
+        if missing:
+            self._features |= self.read(self.task.train, self.chosen, missing)
+        return {way: self._features[way] for way in ways}
+
+    def accuracies(self) -> dict[HeadInput, float]:
+        """By cross-validation on training rows: how well each way tells the labels apart."""
+        found = self.features(self.ways)
+        return {
+            way: cross_validated_accuracy(values, self.labels, len(self.task.labels)) for way, values in found.items()
+        }
+
+    def best_way(self) -> HeadInput:
+        """The way whose probe tells the labels apart best."""
+        found = self.accuracies()
+        return max(found, key=lambda way: found[way])
+
+    def evaluate(self, way: HeadInput, chosen: np.ndarray) -> Evaluation:
+        """What a probe says of some validation rows, by index."""
+        scores = self.probe(way).scores(self.read(self.task.validation, chosen, [way])[way])
+        return evaluation_of(scores.softmax(dim=1), self.task.validation_gold, chosen)
+
+    def read(self, examples: ExampleSet, chosen: np.ndarray, ways: Sequence[HeadInput]) -> dict[HeadInput, Tensor]:
+        """Features `[N, W]` of some examples by several ways, without virtual tokens."""
+        places = np.argsort(chosen, kind="stable")
+        rows = TokenRows(examples.select(chosen[places]), self.model.base_rows, self.task.directory)
+        found = read_rows(self.model, rows, None, ways, self.task.batching.eval_batch_size)
+        back = torch.from_numpy(np.argsort(places, kind="stable"))
+        return {way: values[back] for way, values in found.items()}
+
+
+def read_rows(
+    model: PromptedModel, rows: TokenRows, prompt: Tensor | None, ways: Sequence[HeadInput], batch_size: int
+) -> dict[HeadInput, Tensor]:
+    """Features `[N, W]` of all rows by several ways."""
+    parts: dict[HeadInput, list[Tensor]] = {way: [] for way in ways}
+    batches = by_length(rows.lengths_of(np.arange(len(rows))), batch_size)
+    for batch in batches:
+        for way, values in features(model, rows.rows(batch), prompt, ways).items():
+            parts[way].append(values)
+    back = torch.from_numpy(np.argsort(np.concatenate(batches), kind="stable"))
+    return {way: torch.cat(values)[back] for way, values in parts.items()}
+
+
+def trained_with(base: BaseModel) -> HeadInput | None:
+    """What a base model of sentence-transformers reads of its hidden states by its own files; None if they don't say.
+
+    A file that is damaged or that nobody can reach says nothing.
+    """
+    try:
+        content = file_of(base.id, POOLING_FILE, base.revision)
+        config = json.loads(content) if content is not None else {}
+    except (BaseModelError, ValueError, RecursionError):
+        return None
+    if not isinstance(config, dict):
+        return None
+    on = [way for name, way in _POOLINGS.items() if config.get(name) is True]
+    mode = _POOLING_MODES.get(str(config.get("pooling_mode")))
+    return on[0] if len(on) == 1 else mode
