@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ptune_core.model.base import BaseKind, load_base_model
 from ptune_core.model.generation import Sampling, complete, generate
-from ptune_core.model.prompted import PromptedModel, combine
+from ptune_core.model.prompted import PromptedModel
+from ptune_core.model.virtual import combine
 from ptune_core.prompt.template import TargetKind, parse_template
 from ptune_core.prompt.verbalizer import Verbalizer
 
