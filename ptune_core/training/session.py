@@ -40,6 +40,7 @@ from ptune_core.training.preparation import (
     check_room,
     describe_base,
     describe_text_cache,
+    layers_to_train,
     load_examples,
     make_task,
     settings_warnings,
@@ -201,6 +202,7 @@ class _Session:
                     starts=self.tables.starts,
                 )
                 lessons[key], texts = made, made.model.texts
+            layers_to_train(settings, base, lessons[key].model.template)  # told before the first trial, not at its turn
         if texts is not None:
             self.reserve(texts, list(lessons.values()))
         return lessons

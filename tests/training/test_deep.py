@@ -13,7 +13,7 @@ from ptune_core.data.table import Table, Tables
 from ptune_core.errors import PTuneError, SettingsError
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.init import Prompt
-from ptune_core.training.session import run_training
+from ptune_core.training.session import estimate_run, run_training
 from ptune_core.training.settings import RunSettings
 from ptune_core.training.snapshots import Snapshots
 
@@ -71,6 +71,15 @@ def test_step_0_is_that_of_the_input_alone_and_layers_learn(base, tmp_path, tabl
     more = deep.of("plan")[0]["parameters"] - of_input.of("plan")[0]["parameters"]
     assert more == 2 * 4 * 32 and deep.of("plan")[0]["prompt_values"] == 3 * 4 * 32
     assert result["trained_values"] == deep.of("plan")[0]["parameters"]
+
+
+def test_an_estimate_counts_what_layers_learn(tmp_path, tiny_gpt2, table) -> None:
+    found = [
+        estimate_run(settings_for(tiny_gpt2, KINDS["tiny_gpt2"], prompt_depth=depth), Tables(table), tmp_path / depth)
+        for depth in ("input", "all")
+    ]
+    assert found[1].trained - found[0].trained == 2 * 4 * 32
+    assert (found[0].kept_bytes, found[1].kept_bytes) == (4 * 4 * 32, 4 * 3 * 4 * 32)
 
 
 @pytest.mark.parametrize("base", KINDS)

@@ -60,6 +60,7 @@ LABELS = {
     "encoder_hidden_size": "Hidden size",
     "encoder_num_layers": "LSTM layers",
     "encoder_dropout": "Dropout",
+    "prompt_depth": "Where virtual tokens learn",
     "prompt_init": "Start from",
     "prompt_init_text": "Initial text",
     "prompt_init_adapter": "Initial adapter",
@@ -179,6 +180,7 @@ _CHOICES = {
         "none": "None", "paper-lama": "The paper's LSTM for facts", "paper-few-shot": "The paper's LSTM for few rows",
     },
     "base_weights": {"frozen": "Virtual tokens only", "tuned": "The base model too"},
+    "prompt_depth": {"input": "In the input", "all": "In every layer"},
     "prompt_init": {
         "random": "Random", "normal": "Noise", "vocabulary": "Random words", "labels": "Answer words",
         "text": "A text", "adapter": "An adapter",

@@ -12,6 +12,8 @@ _HELP = {
     "encoder_hidden_size": "Wider: more to learn with, slower. Empty: the base model's width, at most 768.",
     "encoder_num_layers": "More: ties virtual tokens more closely, slower.",
     "encoder_dropout": "More: learns by heart less easily, but also more slowly. 0 to 0.3 is usual.",
+    "prompt_depth": "In every layer: says more with as many virtual tokens, and makes the adapter larger. For virtual "
+    "tokens in front and a frozen base model; PEFT runs it only where export writes keys and values.",
     "prompt_init": "Words the virtual tokens start from. Random is noise as in PEFT; the others start closer to what "
     "the model knows, which matters most without a prompt encoder.",
     "prompt_init_text": "The virtual tokens start as these words, repeated or cut to their number.",
