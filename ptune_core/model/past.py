@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, StaticCache
 from transformers.cache_utils import DynamicLayer
 
-from ptune_core.model.base import BaseKind, BaseModel
+from ptune_core.model.base import BaseModel
+from ptune_core.model.base_kind import BaseKind
 from ptune_core.model.targets import last_layer_at
 
 LayerStates = list[tuple[Tensor, Tensor]]

@@ -17,7 +17,7 @@ from ptune_core.data.example_set import ExampleSet
 from ptune_core.data.order import by_length, first_epoch
 from ptune_core.data.tokens import TokenRows
 from ptune_core.errors import BaseModelError
-from ptune_core.model.base import BaseModel
+from ptune_core.model.base import BaseModel, put_on_for_now
 from ptune_core.model.features import features
 from ptune_core.model.head_input import MEASURED, HeadInput
 from ptune_core.model.prompted import PromptedModel
@@ -118,7 +118,8 @@ class Frozen:
         """Features `[N, W]` of some examples by several ways, without virtual tokens."""
         places = np.argsort(chosen, kind="stable")
         rows = TokenRows(examples.select(chosen[places]), self.model.base_rows, self.task.directory)
-        found = read_rows(self.model, rows, None, ways, self.task.batching.eval_batch_size)
+        with put_on_for_now(self.model.base):
+            found = read_rows(self.model, rows, None, ways, self.task.batching.eval_batch_size)
         back = torch.from_numpy(np.argsort(places, kind="stable"))
         return {way: values[back] for way, values in found.items()}
 

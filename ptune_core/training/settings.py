@@ -183,7 +183,7 @@ class RunSettings(BaseModel):
     max_steps: int = Field(200, ge=1, le=1_000_000, description="Optimizer steps, unless `epochs` is given.")
     epochs: float | None = Field(None, gt=0.0, le=1000.0, description="Passes over the data; replaces `max_steps`.")
     eval_every: int | None = Field(
-        None, ge=1, le=1_000_000, description="Steps between evaluations. Empty: about 20 a run, 5 steps apart or more."
+        None, ge=1, le=1_000_000, description="Steps between evaluations. Empty: about 10 a run, 5 steps apart or more."
     )
     eval_batch_size: int = Field(64, ge=1, le=4096, description="Examples per forward pass of an evaluation.")
     patience: int = Field(
@@ -364,7 +364,7 @@ class RunSettings(BaseModel):
     def eval_every_for(self, steps: int) -> int:
         """Steps between evaluations in a run of `steps` steps."""
         # Closer together, the patience of a short run would be over before its warm-up is.
-        return self.eval_every or max(5, round(steps / 20))
+        return self.eval_every or max(5, round(steps / 10))
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> RunSettings:
