@@ -53,8 +53,8 @@ RUNGS = (1 / 10, 1 / 5, 2 / 5)
 """Shares of the steps after which the settings of a sweep are compared; four or fewer only at the later ones."""
 
 FROM_PROBE, FROM_ZERO = 1 / 3, 3.0
-"""A classification head's learning rate, in the prompt encoder's. One that begins as a probe is nearly where it will end,
-and larger steps undo that before the prompt has learned (benchmarks/RESULTS.md); one from nothing has the whole way."""
+"""A classification head's learning rate, in the prompt encoder's. One that begins as a probe is nearly where it will
+end, and larger steps undo that before the prompt has learned (benchmarks/RESULTS.md); from nothing it is far."""
 
 _MIB = 2**20
 

@@ -156,7 +156,7 @@ class _Session:
         validation = lesson.task.validation.select(np.arange(min(len(lesson.task.validation), ESTIMATED_ON)))
         part = make_task(lesson.model, replace(examples, validation=validation), self.settings, self.directory / TOKENS)
         trainer = Trial(self.trials[0], lesson, self.directory, "", self.report).trainer
-        found = measure(trainer, lesson.task, part, base, self.begun)
+        found = measure(trainer, lesson, part, self.begun)
         warnings = settings_warnings(self.trials, base, lesson.model.template)
         return replace(found, warnings=(*warnings, *([ESTIMATED_PLAIN] if self.settings.compile else [])))
 

@@ -40,7 +40,7 @@ def test_where_there_is_time_all_rows_are_evaluated() -> None:
 
 def test_few_rows_are_never_a_sample_of_fewer_than_make_sense() -> None:
     plan = plan_evaluations(replace(USUAL, steps=5, validation_rows=50))
-    assert plan.between == 50
+    assert plan.between == SMALLEST_SAMPLE
     assert plan_evaluations(replace(USUAL, steps=1)).between == SMALLEST_SAMPLE
 
 

@@ -203,7 +203,8 @@ def test_widths_that_differ_from_the_word_embeddings_give_an_adapter(
 ) -> None:
     """E.8: ALBERT's words are narrower than its hidden states; its runs trained to the end and gave no adapter."""
     config = AlbertConfig(
-        vocab_size=len(AutoTokenizer.from_pretrained(tiny_bert)), embedding_size=16, hidden_size=32, num_attention_heads=2, num_hidden_layers=1,
+        vocab_size=len(AutoTokenizer.from_pretrained(tiny_bert)), embedding_size=16, hidden_size=32,
+        num_attention_heads=2, num_hidden_layers=1,
         intermediate_size=32, max_position_embeddings=34,
     )  # fmt: skip
     AlbertModel(config).save_pretrained(tmp_path / "albert")
