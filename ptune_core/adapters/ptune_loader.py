@@ -153,7 +153,7 @@ class Rows:
         ends = [sum(len(part) for part, _ in run[: i + 1]) - dropped for i in range(len(run))]
         at = 0
         for token_id, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            while max(start, end - 1) >= ends[at]:
+            while max(start, end - 1) >= ends[at] and at < len(ends) - 1:
                 at += 1
             pieces[at][0].append(token_id)
         return pieces
