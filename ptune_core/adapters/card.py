@@ -40,7 +40,7 @@ def model_card(trained: TrainedPrompt) -> str:
         "## Template\n\n" + block(trained.template),
     ]
     if trained.labels:
-        parts.append("## Labels\n\n" + _labels(trained))
+        parts.append("## Labels\n\n" + labels_of(trained))
     parts += ["## Use\n\n" + _usage(trained, template), "## Limits\n\n" + _limits(trained)]
     return "\n".join(parts)
 
@@ -50,11 +50,11 @@ def _hub_id(base_model: str) -> str | None:
     return None if is_folder(base_model) or "/" not in base_model else base_model
 
 
-def front_matter(trained: TrainedPrompt, library: str) -> str:
-    """What the Hub reads; `library` is the one that loads the adapter."""
+def front_matter(trained: TrainedPrompt, library: str, *, is_whole: bool = False) -> str:
+    """What the Hub reads; `library` is the one that loads the adapter, `is_whole`: with a frozen base model in it."""
     base = _hub_id(trained.base_model)
     values: dict[str, Any] = {}
-    relation = "adapter" if trained.tuned_base is None else "finetune"
+    relation = "finetune" if is_whole or trained.tuned_base is not None else "adapter"
     if base is not None:
         values |= {"base_model": base, "base_model_relation": relation}
     values["library_name"] = library
@@ -141,7 +141,8 @@ def numbers(metrics: Mapping[str, Any]) -> str:
     return "\n".join([*table, "", *facts]).rstrip() + "\n"
 
 
-def _labels(trained: TrainedPrompt) -> str:
+def labels_of(trained: TrainedPrompt) -> str:
+    """The labels, with their answers where they have some."""
     if trained.verbalizer is None:
         return ", ".join(_code(label) for label in trained.labels) + "\n"
     rows = [f"| {_code(label)} | {_code(answer)} |" for label, answer in trained.verbalizer.items()]
