@@ -36,6 +36,8 @@ ONLY_IN = {
     "peft": ("tests/", "benchmarks/"),
     "transformers": (
         "ptune_core/model/base.py",
+        "ptune_core/model/base_kind.py",  # its configurations and Auto classes
+        "ptune_core/model/recomputing.py",  # its layers
         "ptune_core/model/source.py",  # what it says while it loads
         "ptune_core/model/outline.py",  # its tokenizers and configurations
         "ptune_core/model/quantize.py",

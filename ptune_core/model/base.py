@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -47,7 +47,7 @@ class BaseModel:
         gradient_checkpointing: Whether layers compute their activations again for the gradient.
         is_tuned: Whether the base model's own weights learn too, see `tuned.tunable`.
         head: The trainable classification head, which `with_head` puts on the model; None for a language model.
-        head_input: What the classification head reads; AUTO where that is still to be chosen.
+        head_input: What the classification head reads, see `with_head_input`.
         invented: Layers that its own head stands on and no file holds: then its head cannot read as `model` does.
     """
 
@@ -144,7 +144,6 @@ def load_base_model(
     revision: str | None = None,
     device: str = "auto",
     precision: str = "auto",
-    head_input: HeadInput = HeadInput.MODEL,
 ) -> BaseModel:
     """Load and freeze a base model through transformers' Auto classes, from safetensors only, never with remote code.
 
@@ -157,7 +156,6 @@ def load_base_model(
         device: `auto`, `cpu` or `cuda`.
         precision: `auto` (bf16 where the device computes in it), `fp32`, `bf16`, or `int8` and `int4`, which need
             bitsandbytes.
-        head_input: What the head reads. AUTO leaves it open, see `with_head_input`; until then it reads as MODEL.
 
     Raises:
         BaseModelError: It does not exist, is gated, has no safetensors, needs remote code, is not of a kind that
@@ -189,14 +187,14 @@ def load_base_model(
         use_onednn(model.base_model)
     head_name = own_head(model, id) if target is TargetKind.HEAD else None
     head = None if head_name is None else learning_in_fp32(model.get_submodule(head_name))
-    invented = _invented(id, model, report["missing_keys"], head_name, head_input)
+    invented = _invented(id, model, report["missing_keys"], head_name)
     if target is not TargetKind.HEAD:
         _check_vocabulary_head(model, id)
     if head_name == ENCODER_HEAD or not getattr(config, "is_causal", True):
         kind = BaseKind.ENCODER if kind is BaseKind.DECODER else kind
     # What stands behind an encoder's last layer sees all of its rows, and LLM.int8 looks at all rows of a product.
     needs_all_rows = kind is BaseKind.ENCODER_DECODER or quantized is not None
-    base = BaseModel(
+    return BaseModel(
         model=model,
         tokenizer=tokenizer,
         id=id,
@@ -206,10 +204,8 @@ def load_base_model(
         head_name=head_name,
         row_wise=() if needs_all_rows else row_wise_modules(model, _read_at(kind, target)),
         head=head,
-        head_input=HeadInput.MODEL if head is None else HeadInput.AUTO,
         invented=invented,
     )
-    return base if head is None or head_input is HeadInput.AUTO else with_head_input(base, head_input)
 
 
 @torch.no_grad()
@@ -222,9 +218,14 @@ def with_head_input(base: BaseModel, head_input: HeadInput, *, standardised: boo
         base: With its own head.
         head_input: Not AUTO.
         standardised: Whether the head is to be trained with standardised inputs.
+
+    Raises:
+        BaseModelError: The base model's own head stands on layers that no file holds, and is to read as MODEL.
     """
     if base.head is None or base.head_name is None:
         return base
+    if head_input.is_models and base.invented:
+        raise _lacks(base.id, base.invented, "Set head_input to mean or auto, which do not need them")
     head, row_wise = base.head, base.row_wise
     if not head_input.is_models:
         ids = torch.zeros(1, 2, dtype=torch.long, device=base.device)
@@ -280,9 +281,7 @@ def _read_at(kind: BaseKind, target: TargetKind) -> ReadAt:
     return ReadAt.POOLED if target is TargetKind.HEAD else ReadAt.ANYWHERE
 
 
-def _invented(
-    id: str, model: PreTrainedModel, missing: Collection[str], head_name: str | None, head_input: HeadInput
-) -> tuple[str, ...]:
+def _invented(id: str, model: PreTrainedModel, missing: Collection[str], head_name: str | None) -> tuple[str, ...]:
     """Layers between the base model's last hidden states and its own head that no file holds.
 
     Args:
@@ -290,26 +289,25 @@ def _invented(
         model: The base model.
         missing: Names of the tensors that its files do not have and transformers made up.
         head_name: Of the new head.
-        head_input: What the head is to read.
 
     Raises:
-        BaseModelError: The base model stands on such layers, or its head does and is to read as MODEL.
+        BaseModelError: The base model itself stands on such layers.
     """
     invented = sorted(key for key in missing if head_name is None or not key.startswith(f"{head_name}."))
     body, pooler = f"{model.base_model_prefix}.", f"{model.base_model_prefix}.pooler."
-    above = [key for key in invented if not key.startswith(body) or key.startswith(pooler)]
-    if not invented or (head_name is not None and above == invented and not head_input.is_models):
-        return tuple(invented)
-    # They would be other random numbers at every load, and no adapter carries them.
-    what = "lacks layers that its classification head stands on" if head_name else "lacks the layers that name words"
-    by_mean = head_name is not None and above == invented
-    raise BaseModelError(
-        f"The base model {id!r} {what}",
+    if head_name is None or any(key.startswith(body) and not key.startswith(pooler) for key in invented):
+        if invented:
+            raise _lacks(id, invented, "Choose another base model, such as google-bert/bert-base-uncased")
+    return tuple(invented)
+
+
+def _lacks(id: str, invented: Sequence[str], remedy: str) -> BaseModelError:
+    """They would be other random numbers at every load, and no adapter carries them."""
+    return BaseModelError(
+        f"The base model {id!r} lacks layers that its results stand on",
         got=", ".join(invented),
-        needed="a base model whose files hold everything" + (" below the head" if head_name else ""),
-        remedy="Set head_input to mean or auto, which do not need them"
-        if by_mean
-        else "Choose another base model, such as google-bert/bert-base-uncased",
+        needed="a base model whose files hold everything but a new classification head",
+        remedy=remedy,
     )
 
 

@@ -7,13 +7,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from ptune_core.data.examples import Examples, build_examples
 from ptune_core.data.table import Tables
@@ -48,6 +47,9 @@ from ptune_core.prompt.verbalizer import Verbalizer
 from ptune_core.training.loop import Schedule
 from ptune_core.training.settings import RunSettings
 from ptune_core.training.tasks import AnyTask, Batching, CandidateTask, LabelTask, TextTask
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 RUNGS = (1 / 10, 1 / 5, 2 / 5)
 """Shares of the steps after which the settings of a sweep are compared; four or fewer only at the later ones."""

@@ -24,7 +24,6 @@ from ptune_core.model.base import BaseModel, load_base_model
 from ptune_core.model.compiled import compile_layers
 from ptune_core.model.device import BaseWeights, Device, Precision
 from ptune_core.model.fetching import fetch_weights
-from ptune_core.model.head_input import HeadInput
 from ptune_core.model.recomputing import with_gradient_checkpointing
 from ptune_core.model.text_cache import Budget, TextCache
 from ptune_core.model.trained import TrainedPrompt
@@ -175,7 +174,6 @@ class _Session:
             revision=settings.revision,
             device=settings.device,
             precision=settings.precision if settings.base_weights is BaseWeights.FROZEN else Precision.FP32,
-            head_input=HeadInput.AUTO,
         )
         if settings.base_weights is BaseWeights.TUNED:
             base = tunable(base)

@@ -37,7 +37,7 @@ from ptune_core.adapters.format import template_of
 from ptune_core.adapters.sentence_form import export_sentence_transformers
 from ptune_core.data.batching import Row, RowMaker
 from ptune_core.errors import AdapterError
-from ptune_core.model.base import load_base_model
+from ptune_core.model.base import load_base_model, with_head_input
 from ptune_core.model.head_input import HeadInput
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.trained import TrainedPrompt
@@ -134,10 +134,10 @@ def make(make_trained: Any, folder: Path, template: str = FRONT, reads: str = "m
 
 @torch.no_grad()
 def by_ptune(trained: TrainedPrompt, texts: Any = TEXTS) -> Tensor:
-    base = load_base_model(
-        trained.base_model, target=TargetKind.HEAD, num_labels=3, device="cpu", head_input=trained.head_input,
-        precision=trained.precision,
-    )  # fmt: skip
+    loaded = load_base_model(
+        trained.base_model, target=TargetKind.HEAD, num_labels=3, device="cpu", precision=trained.precision
+    )
+    base = with_head_input(loaded, trained.head_input)
     assert base.head is not None
     base.head.load_state_dict({name.removeprefix("classifier."): tensor for name, tensor in trained.head.items()})
     prompted = PromptedModel(base, template_of(trained), None, max_length=trained.max_length)
@@ -281,9 +281,8 @@ def test_a_special_token_that_is_written_in_a_text_is_text(tiny_bert, make_train
     """It was left out of the mean, and a separator began a second text: nobody else's tokenizer does that."""
     texts = ["the [CLS] film", "[CLS] great", "a [SEP] boring film"]
     trained = make(make_trained, tiny_bert)
-    base = load_base_model(
-        str(tiny_bert), target=TargetKind.HEAD, num_labels=3, head_input=HeadInput.MEAN, device="cpu", precision="fp32"
-    )
+    loaded = load_base_model(str(tiny_bert), target=TargetKind.HEAD, num_labels=3, device="cpu", precision="fp32")
+    base = with_head_input(loaded, HeadInput.MEAN)
     body: Any = base.body
     export_adapter(trained, tmp_path / "adapter", tmp_path / "adapter.zip")
     alone = ptune_loader.Adapter(tmp_path / "adapter")

@@ -15,7 +15,7 @@ from ptune_core.adapters.format import load_adapter, save_adapter
 from ptune_core.data.ingest import ingest_text
 from ptune_core.data.table import Table
 from ptune_core.errors import SettingsError
-from ptune_core.model.base import load_base_model
+from ptune_core.model.base import BaseModel, load_base_model, with_head_input
 from ptune_core.model.head_input import HeadInput
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.prompt.template import TargetKind, parse_template
@@ -36,6 +36,11 @@ def table(tmp_path: Path) -> Table:
     return ingest_text(LABELLED, tmp_path / "data")
 
 
+def base_of(folder: Path, way: str) -> BaseModel:
+    loaded = load_base_model(str(folder), target=TargetKind.HEAD, num_labels=2, device="cpu", precision="fp32")
+    return with_head_input(loaded, HeadInput(way))
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("base", ["tiny_bert", "tiny_gpt2"])
 def test_every_way_trains_exports_and_scores_as_in_training(
@@ -51,13 +56,8 @@ def test_every_way_trains_exports_and_scores_as_in_training(
     assert loaded.head_input == way
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert (config["peft_type"] == "P_TUNING") == (way == "model"), "stock PEFT would read something else"
-    model = PromptedModel(
-        load_base_model(
-            str(folder), target=TargetKind.HEAD, num_labels=2, device="cpu", precision="fp32", head_input=HeadInput(way)
-        ),
-        parse_template(HEAD),
-        Verbalizer.from_labels(loaded.labels, None),
-    )
+    labels = Verbalizer.from_labels(loaded.labels, None)
+    model = PromptedModel(base_of(folder, way), parse_template(HEAD), labels)
     model.base.head.load_state_dict({name.partition(".")[2]: t for name, t in loaded.head.items()})  # type: ignore
     texts = [line.rsplit(",", 1) for line in LABELLED.splitlines()[1:]]
     scores = model.scores(model.make_rows([{"text": text} for text, _ in texts]), loaded.prompt_embeddings)
@@ -70,10 +70,7 @@ def test_every_way_trains_exports_and_scores_as_in_training(
 def test_padding_and_other_rows_of_the_batch_change_nothing(
     request: pytest.FixtureRequest, base: str, way: str
 ) -> None:
-    loaded = load_base_model(
-        str(request.getfixturevalue(base)), target=TargetKind.HEAD, num_labels=2, device="cpu", precision="fp32",
-        head_input=HeadInput(way),
-    )  # fmt: skip
+    loaded = base_of(request.getfixturevalue(base), way)
     assert loaded.head is not None
     torch.manual_seed(0)
     torch.nn.init.normal_(loaded.head.weight)  # type: ignore[arg-type]
@@ -90,9 +87,7 @@ def test_padding_and_other_rows_of_the_batch_change_nothing(
 
 
 def test_the_mean_leaves_out_virtual_tokens_and_what_a_text_begins_with(tiny_bert: Path) -> None:
-    base = load_base_model(
-        str(tiny_bert), target=TargetKind.HEAD, num_labels=2, device="cpu", precision="fp32", head_input=HeadInput.MEAN
-    )
+    base = base_of(tiny_bert, "mean")
     model = PromptedModel(base, parse_template(HEAD), Verbalizer.from_labels(("a", "b"), None))
     prompt = torch.randn(4, base.hidden_size)
     [row] = model.make_rows([{"text": "great film"}])
