@@ -205,7 +205,7 @@ def load_base_model(
     model.eval().requires_grad_(False)
     fuse_activations(model)
     if onednn_is_faster():
-        use_onednn(model.base_model)
+        use_onednn(model.base_model if target is TargetKind.HEAD else model)
     head_name = _prepare_head(model, id) if target is TargetKind.HEAD else None
     _check_nothing_invented(id, report["missing_keys"], head_name)
     if target is not TargetKind.HEAD:

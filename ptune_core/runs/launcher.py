@@ -31,6 +31,7 @@ from ptune_core.runs.metrics_log import last_phase
 from ptune_core.runs.standby import Standby, has_room
 from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Run, Store
+from ptune_core.steady import STEADY
 
 WORKER = (sys.executable, "-P", "-m", "ptune_core.runs.worker")
 """-P: nothing in the directory the app was started from can stand in for a module."""
@@ -301,6 +302,7 @@ def worker_environment() -> dict[str, str]:
     # Threads that wait by spinning lose to whatever else needs their cores, such as the page or the inference process:
     # beside 1 to 1.5 busy cores of 2 a step took about 4 times as long. With all cores free, sleeping costs a tenth.
     return {
+        **STEADY,
         "OMP_WAIT_POLICY": "PASSIVE",
         **environment,
         "PYTHONPATH": str(Path(ptune_core.__file__).resolve().parents[1]),
