@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ptune_core.commands.arguments import USER_ERROR, Commands, add_overrides, read_settings
+from ptune_core.steady import keep_steady
 
 
 def declare(commands: Commands) -> None:
@@ -67,6 +68,7 @@ def estimate_command(arguments: argparse.Namespace) -> int:
     from ptune_core.runs.starts import read_starts
     from ptune_core.training.session import estimate_run
 
+    keep_steady()  # as the run will be, which it is an estimate of
     settings = read_settings(arguments.settings, arguments.overrides)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)

@@ -184,7 +184,7 @@ def load_base_model(
     model.eval().requires_grad_(False)
     fuse_activations(model)
     if onednn_is_faster():
-        use_onednn(model.base_model)
+        use_onednn(model.base_model if target is TargetKind.HEAD else model)
     head_name = own_head(model, id) if target is TargetKind.HEAD else None
     head = None if head_name is None else learning_in_fp32(model.get_submodule(head_name))
     invented = _invented(id, model, report["missing_keys"], head_name)

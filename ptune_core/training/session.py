@@ -24,6 +24,7 @@ from ptune_core.model.base import BaseModel, load_base_model
 from ptune_core.model.compiled import compile_layers
 from ptune_core.model.device import BaseWeights, Device, Precision
 from ptune_core.model.fetching import fetch_weights
+from ptune_core.model.kernels import keep_rows_alike
 from ptune_core.model.recomputing import with_gradient_checkpointing
 from ptune_core.model.text_cache import Budget, TextCache
 from ptune_core.model.trained import TrainedPrompt
@@ -177,6 +178,7 @@ class _Session:
         )
         if settings.base_weights is BaseWeights.TUNED:
             base = tunable(base)
+        keep_rows_alike(base.model)
         return with_gradient_checkpointing(base) if settings.gradient_checkpointing else base
 
     def fetching(self, here: int, total: int) -> None:

@@ -142,10 +142,10 @@ class Service:
         return results_answer(self._get(_text(question, "run"), self._scope(_text(question, "viewer"))), question)
 
     def stop(self, run_id: str, viewer: str) -> None:
-        """Stop the run and keep its result; one that waits is taken from the queue.
+        """Stop the run and keep its result; one that waits is taken from the queue. Asked twice, it is stopped once.
 
         Raises:
-            RunError: There is no such run for this viewer.
+            RunError: There is no such run for this viewer, or it has ended without being asked to.
         """
         self._launcher.stop(run_id, self._scope(viewer))
 
