@@ -66,6 +66,7 @@ def estimate_command(arguments: argparse.Namespace) -> int:
     from ptune_core.data.table import Tables, open_table
     from ptune_core.runs.starts import read_starts
     from ptune_core.training.session import estimate_run
+    from ptune_core.training.ways import told
 
     settings = read_settings(arguments.settings, arguments.overrides)
     with tempfile.TemporaryDirectory() as folder:
@@ -84,6 +85,8 @@ def estimate_command(arguments: argparse.Namespace) -> int:
         for warning in found.warnings:
             print(f"warning: {warning}", file=sys.stderr)
         print(found.of_sweep(len(settings.trials), len(templates), halving=settings.halving))
+        if found.ways:
+            print(told(found.ways))
     return 0
 
 
