@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ptune_core.model.base import BaseKind
+from ptune_core.model.base_kind import BaseKind
 from ptune_core.model.head_input import HeadInput
 from ptune_core.prompt.verbalizer import answer_columns
 from ptune_core.training.evaluating import sample
