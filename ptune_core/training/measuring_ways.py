@@ -73,7 +73,9 @@ def _head(lesson: Lesson, task: LabelTask, seconds_per_row: float) -> dict[str, 
         if time.monotonic() - begun > FITTING_SECONDS / 2:
             break
     best = max(accuracies, key=lambda way: accuracies[way])
-    return _told(best, accuracies[best], len(some.chosen))
+    # A decoder's own head reads its last position.
+    is_models = choice is None and best is HeadInput.LAST and lesson.model.base.is_causal
+    return _told(HeadInput.MODEL if is_models else best, accuracies[best], len(some.chosen))
 
 
 def _told(way: HeadInput, accuracy: float, rows: int) -> dict[str, Any]:

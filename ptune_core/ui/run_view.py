@@ -11,7 +11,7 @@ import yaml
 
 from ptune_core.model.device import BaseWeights
 from ptune_core.runs import live
-from ptune_core.runs.baselines import findings
+from ptune_core.runs.baselines import findings, of_line
 from ptune_core.runs.directory import RunDirectory, has_diverged
 from ptune_core.runs.evaluations import plan
 from ptune_core.runs.states import RunState
@@ -87,8 +87,17 @@ def view_of(run: Run, position: int) -> RunView:
         num_trials=len(run.settings.trials) if run.settings.sweep else 0,
         trial=result.get("trial"),
         can_resume=state.can_resume and not has_diverged(result),
-        notes=tuple(findings(plan(directory.metrics), result)),
+        notes=tuple(notes_of(run)),
     )
+
+
+def notes_of(run: Run) -> list[str]:
+    """What is to be known of a run beside its number, as far as it has come."""
+    directory = RunDirectory(run.directory)
+    result = directory.result() or {}
+    if result.get("value") is None:
+        result = of_line(live.summary(run)["baseline"] or {})
+    return findings(plan(directory.metrics), result)
 
 
 def row_of(run: Run) -> dict[str, Any]:

@@ -56,6 +56,9 @@ LABELS = {
     "encoder_hidden_size": "Hidden size",
     "encoder_num_layers": "LSTM layers",
     "encoder_dropout": "Dropout",
+    "head_input": "What the head reads",
+    "head_start": "Where the head starts",
+    "head_learning_rate": "Learning rate of the head",
     "prompt_init": "Start from",
     "prompt_init_text": "Initial text",
     "prompt_init_adapter": "Initial adapter",
@@ -176,9 +179,15 @@ _CHOICES = {
     },
     "base_weights": {"frozen": "Virtual tokens only", "tuned": "The base model too"},
     "prompt_init": {
-        "random": "Random", "normal": "Noise", "vocabulary": "Random words", "labels": "Answer words",
+        "auto": "What suits", "separator": "Separators", "random": "Random", "normal": "Noise",
+        "vocabulary": "Random words", "labels": "Answer words",
         "text": "A text", "adapter": "An adapter",
     },
+    "head_input": {
+        "auto": "What suits", "model": "As in PEFT", "mean": "The mean of the text", "last": "Its last position",
+        "first": "Its first position",
+    },
+    "head_start": {"auto": "What suits", "probe": "A probe", "zero": "Nothing"},
     "precision": {"auto": "Auto", "fp32": "32 bits", "bf16": "16 bits", "int8": "8 bits", "int4": "4 bits"},
     "device": {"auto": "Auto", "cpu": "CPU", "cuda": "GPU"},
 }  # fmt: skip
@@ -193,7 +202,9 @@ def choice(setting: str, value: str) -> str:
 CUSTOM = "Custom"
 ABOUT_PRESETS = "How many steps, and how long without a better result. Quick shows whether it works at all."
 ABOUT_SWEEP = "Choose several values; every combination is trained in one run, and the best is kept."
-ABOUT_MEASURE = "Time and memory are measured on 3 real steps, if you ask."
+ABOUT_MEASURE = (
+    "Time and memory are measured on 3 real steps, if you ask, and how well words and a head tell the labels apart."
+)
 MEASURE, MEASURE_AGAIN = "Measure time and memory", "Measure again"
 START = "Start training"
 UPLOADED = "uploaded rows"
