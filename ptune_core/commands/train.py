@@ -67,6 +67,7 @@ def estimate_command(arguments: argparse.Namespace) -> int:
     from ptune_core.data.table import Tables, open_table
     from ptune_core.runs.starts import read_starts
     from ptune_core.training.session import estimate_run
+    from ptune_core.training.ways import told
 
     keep_steady()  # as the run will be, which it is an estimate of
     settings = read_settings(arguments.settings, arguments.overrides)
@@ -86,6 +87,8 @@ def estimate_command(arguments: argparse.Namespace) -> int:
         for warning in found.warnings:
             print(f"warning: {warning}", file=sys.stderr)
         print(found.of_sweep(len(settings.trials), len(templates), halving=settings.halving))
+        if found.ways:
+            print(told(found.ways))
     return 0
 
 

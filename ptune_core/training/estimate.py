@@ -5,8 +5,8 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -99,6 +99,7 @@ class Estimate:
         trained: How many numbers learn.
         kept_bytes: Of what an adapter keeps of them: prompt embeddings, head and tuned base model, not the encoder.
         warnings: What should be known of the settings.
+        ways: How well labels can be told apart in which way, see `measure_ways`; measuring it is no part of the times.
     """
 
     preparing: float
@@ -115,6 +116,7 @@ class Estimate:
     trained: int = 0
     kept_bytes: int = 0
     warnings: tuple[str, ...] = ()
+    ways: Mapping[str, Any] = field(default_factory=dict)
 
     def seconds(self, trials: int = 1, templates: int = 1) -> float:
         """All of it, if training does not stop early and every trial and template is like the one measured."""
@@ -146,6 +148,7 @@ class Estimate:
             "trained": self.trained,
             "kept_bytes": self.kept_bytes,
             "warnings": list(self.warnings),
+            "ways": dict(self.ways),
         }
 
     def of_sweep(self, trials: int, templates: int, *, halving: bool = False) -> str:

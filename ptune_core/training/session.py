@@ -34,6 +34,7 @@ from ptune_core.training.estimate import Estimate, measure
 from ptune_core.training.halving import Halving, without_seed
 from ptune_core.training.lesson import Lesson, LessonKey, Lessons, check_comparable, lesson_key, make_lesson
 from ptune_core.training.loop import EndReason, Stepped, Trainer, train
+from ptune_core.training.measuring_ways import measure_ways
 from ptune_core.training.predictions import copy_predictions
 from ptune_core.training.preparation import (
     check_room,
@@ -158,7 +159,8 @@ class _Session:
         trainer = Trial(self.trials[0], lesson, self.directory, "", self.report).trainer
         found = measure(trainer, lesson, part, self.begun)
         warnings = settings_warnings(self.trials, base, lesson.model.template)
-        return replace(found, warnings=(*warnings, *([ESTIMATED_PLAIN] if self.settings.compile else [])))
+        ways = measure_ways(lesson, found.evaluation / len(lesson.task.validation))
+        return replace(found, warnings=(*warnings, *([ESTIMATED_PLAIN] if self.settings.compile else [])), ways=ways)
 
     def load_data(self, template: str) -> Examples:
         return load_examples(self.settings.model_copy(update={"template": template}), self.tables)

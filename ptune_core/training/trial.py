@@ -142,7 +142,7 @@ class Trial:
             self._compare_in_context()
             self._compare_probe()
         result = self._result(evaluation, step, seconds + time.monotonic() - begun)
-        self.report("final", step=step, **self._numbers(evaluation))
+        self.report("final", step=step, **self._numbers(evaluation), baseline=self.baseline)
         return result, self._trained_prompt(result)
 
     def _measure_candidates(self) -> tuple[int, Evaluation, dict[str, Tensor]]:
@@ -285,6 +285,7 @@ class Trial:
             "base_weights": str(BaseWeights.TUNED if self.lesson.model.base.is_tuned else BaseWeights.FROZEN),
             "train_examples": task.num_examples,
             "validation_examples": len(task.validation),
+            "evaluation_share": round((self.trainer.evaluation_seconds + self.lesson.seconds) / max(seconds, 1e-3), 4),
             "trained_values": sum(parameter.numel() for parameter in self.trainer.parameters),
             "base_values": self.lesson.model.base.model.num_parameters(),
         }

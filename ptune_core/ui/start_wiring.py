@@ -144,9 +144,9 @@ def _wire_changes(parts: Page, runs: RunHandlers, following: Following, controls
         held = controls.held(values)
         return [*controls.change(runs.suit(held, suited)), held.values["base_model"]]
 
-    def fix(event: gr.EventData, **values: Any) -> list[Any]:
+    def fix(event: gr.EventData, viewer: str, **values: Any) -> list[Any]:
         key = event._data.get("check") if isinstance(event._data, dict) else None
-        return controls.change(runs.fix(key, controls.held(values)) if isinstance(key, str) else {})
+        return controls.change(runs.fix(key, viewer, controls.held(values)) if isinstance(key, str) else {})
 
     train.tuning.preset.input(shown(choose_preset), train.tuning.preset, controls.filled, **LATEST)
     train.base_model.change(
@@ -155,12 +155,14 @@ def _wire_changes(parts: Page, runs: RunHandlers, following: Following, controls
         outputs=[*controls.filled, train.model.suited],
         **LATEST,
     )
-    fixed = train.run.checks.fix(shown(fix), inputs_kwargs=controls.inputs, outputs=controls.filled, **EACH)
+    fixing = {"viewer": parts.viewer, **controls.inputs}
+    fixed = train.run.checks.fix(shown(fix), inputs_kwargs=fixing, outputs=controls.filled, **EACH)
     following.show_data(fixed)
 
 
 def _wire_measure(parts: Page, runs: RunHandlers, controls: FormControls) -> None:
-    run, shows = parts.train.run, _of_measure(parts.train)
+    run = parts.train.run
+    shows = {**_of_measure(parts.train), "checks": run.checks}
     for event, handle in (
         (run.measure.click, runs.measure),
         (run.cancel.click, runs.cancel),

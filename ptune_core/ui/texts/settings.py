@@ -12,6 +12,12 @@ _HELP = {
     "encoder_hidden_size": "Wider: more to learn with, slower. Empty: the base model's width, at most 768.",
     "encoder_num_layers": "More: ties virtual tokens more closely, slower.",
     "encoder_dropout": "More: learns by heart less easily, but also more slowly. 0 to 0.3 is usual.",
+    "head_input": "What a classification head reads of the base model. What suits: as the base model was trained, "
+    "else what tells the labels apart best. Stock PEFT loads “as in PEFT” alone; the others bring their own loader.",
+    "head_start": "A probe is a regression on what the frozen base model makes of the rows: the head starts with what "
+    "it gives without virtual tokens. Nothing: the head learns from zero.",
+    "head_learning_rate": "Of a classification head. Higher: it learns faster than the virtual tokens. Empty: what "
+    "suits its start.",
     "prompt_init": "Words the virtual tokens start from. Random is noise as in PEFT; the others start closer to what "
     "the model knows, which matters most without a prompt encoder.",
     "prompt_init_text": "The virtual tokens start as these words, repeated or cut to their number.",
