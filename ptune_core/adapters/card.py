@@ -25,7 +25,7 @@ def model_card(trained: TrainedPrompt) -> str:
     """`README.md` of the adapter: front matter for the Hub, the run's numbers, the template, how to use it."""
     template = template_of(trained)
     parts = [
-        front_matter(trained, "peft" if is_peft_compatible(template, trained.head_input) else "ptune"),
+        front_matter(trained, "peft" if _is_peft_compatible(trained, template) else "ptune"),
         f"# {title(trained)}\n",
         _summary(trained, template),
         "## Numbers\n\n" + numbers(trained.metrics),
@@ -35,6 +35,10 @@ def model_card(trained: TrainedPrompt) -> str:
         parts.append("## Labels\n\n" + labels_of(trained))
     parts += ["## Use\n\n" + _usage(trained, template), "## Limits\n\n" + _limits(trained)]
     return "\n".join(parts)
+
+
+def _is_peft_compatible(trained: TrainedPrompt, template: Template) -> bool:
+    return is_peft_compatible(template, trained.head_input, is_deep=trained.deep is not None)
 
 
 def _hub_id(base_model: str) -> str | None:
@@ -80,7 +84,11 @@ def _summary(trained: TrainedPrompt, template: Template) -> str:
     at = f" at revision `{trained.revision}`" if trained.revision else ""
     count, width = trained.prompt_embeddings.shape
     head = sum(tensor.numel() for tensor in trained.head.values())
-    what = f"{count} virtual tokens of {width} numbers" + (f" and a classification head of {head:,}" if head else "")
+    what = f"{count} virtual tokens of {width} numbers"
+    if trained.deep is not None:
+        what += f", which add as many to their hidden states before each of {len(trained.deep)} layers,"
+    what += f" and a classification head of {head:,}" if head else ""
+    what = what.removesuffix(",")
     task = {
         TargetKind.HEAD: f"It sorts texts into {len(trained.labels)} labels.",
         TargetKind.ANSWER: f"It sorts texts into {len(trained.labels)} labels by the word the model would go on with."
@@ -173,18 +181,31 @@ def _usage(trained: TrainedPrompt, template: Template) -> str:
         )
     elif is_folder(trained.base_model):
         run += "\nThe base model was a folder on another machine: name yours as the second argument.\n"
-    if is_peft_compatible(template, trained.head_input):
+    if _is_peft_compatible(trained, template):
         return (
             "The virtual tokens stand in front of the text: this is a standard P_TUNING adapter, and "
             "`PeftModel.from_pretrained` loads it. `snippet.py` shows how:\n\n" + run
         )
     why = "The virtual tokens do not stand in front of the text, which PEFT cannot express"
-    if is_peft_compatible(template):
+    if trained.deep is not None:
+        why = "The virtual tokens add to their hidden states before each layer, which a P_TUNING adapter cannot express"
+        if _has_keys_and_values(trained, template):
+            run += (
+                "\nStock PEFT runs them, with the same scores, as keys and values, which `python -m ptune_core export "
+                "ADAPTER --format prefix --out prefix.zip` writes.\n"
+            )
+    elif is_peft_compatible(template):
         why = f"The classification head reads {READS[trained.head_input]}, which PEFT cannot express"
     return (
         f"{why}: `PeftModel.from_pretrained` refuses this adapter. PTune loads it, and so does `ptune_loader.py`, "
         "which needs torch, transformers and safetensors only. `snippet.py` shows how:\n\n" + run
     )
+
+
+def _has_keys_and_values(trained: TrainedPrompt, template: Template) -> bool:
+    """Whether the base model is a decoder that answers, or has a head that PEFT reads as it is read here."""
+    is_decoder = template.target.kind is TargetKind.ANSWER or "score.weight" in trained.head
+    return is_decoder and is_peft_compatible(template, trained.head_input)
 
 
 def _limits(trained: TrainedPrompt) -> str:

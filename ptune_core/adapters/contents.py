@@ -13,6 +13,9 @@ from ptune_core.adapters.sidecar import FRONT, MASKED, TASK_TYPES, PeftConfig, S
 from ptune_core.prompt.config import PromptEncoderConfig
 from ptune_core.prompt.template import TargetKind
 
+DEEP = "ptune.deep"
+"""Name of what a deep prompt adds before each layer."""
+
 
 def keys(peft_type: str) -> tuple[str, str]:
     """Name of the prompt embeddings and prefix of the head's tensors."""
@@ -22,12 +25,14 @@ def keys(peft_type: str) -> tuple[str, str]:
 def checked_tensors(
     content: bytes, config: PeftConfig | None, sidecar: Sidecar | None, problems: list[str]
 ) -> dict[str, Tensor]:
-    """`prompt_embeddings` and the head's tensors under their names in the base model."""
+    """`prompt_embeddings`, of a deep prompt `deep`, and the head's tensors under their names in the base model."""
     try:
         names = tensors.tensor_names(content, TENSOR_FILE)
         peft_type = config.peft_type if config else FRONT
         prompt_key, head_prefix = keys(peft_type)
         expected: dict[str, tensors.Shape] = {prompt_key: ("P", "H")}
+        if sidecar and sidecar.prompt_depth == "all":
+            expected[DEEP] = ("L", "P", "H")
         if config is None or config.task_type in TASK_TYPES[TargetKind.HEAD]:
             layout = tensors.head_layout(name.removeprefix(head_prefix) for name in names)
             if layout is None and config is not None:
@@ -44,7 +49,7 @@ def checked_tensors(
     except ValueError as error:
         problems += str(error).split("\n")
         return {}
-    own = {prompt_key: "prompt_embeddings"}
+    own = {prompt_key: "prompt_embeddings", DEEP: "deep"}
     return {own.get(name, name.removeprefix(head_prefix)): tensor for name, tensor in read.items()}
 
 
@@ -69,6 +74,8 @@ def _encoder_shapes(
     shapes = tensors.encoder_shapes(prompt_config(config, kind, inference_mode=False))
     if f"{prefix}start" in names:
         shapes["start"] = (config.num_rows, config.token_dim or "H")
+    if f"{prefix}deep" in names:
+        shapes |= {"deep": ("L", config.num_rows, config.token_dim or "H"), "hidden_lengths": ("L",)}
     return {prefix + name: shape for name, shape in shapes.items()}
 
 

@@ -74,7 +74,7 @@ def prefix_card(trained: TrainedPrompt, prompted: PromptedModel, text: RowText) 
     """`README.md` of a PREFIX_TUNING adapter."""
     what = (
         f"{len(trained.prompt_embeddings)} virtual tokens that stood in front, as the keys and values that the frozen "
-        "base model computes of them: a PREFIX_TUNING adapter of PEFT, with the same scores as the P_TUNING adapter it "
+        "base model computes of them: a PREFIX_TUNING adapter of PEFT, with the same scores as the adapter it "
         "was made from. It cannot be trained further; keep the original for that.\n"
     )
     return "\n".join([*_top(trained, what), _text_part(text), _load_part(_code(trained, prompted, text))])

@@ -19,7 +19,7 @@ from torch import Tensor
 from ptune_core import __version__
 from ptune_core.adapters import tensors
 from ptune_core.adapters.archive import PICKLE_SUFFIXES, read_files, write_files
-from ptune_core.adapters.contents import checked_encoder, checked_tensors, keys, prompt_config
+from ptune_core.adapters.contents import DEEP, checked_encoder, checked_tensors, keys, prompt_config
 from ptune_core.adapters.names import CONFIG_FILE, ENCODER_FILE, SIDECAR_FILE, TENSOR_FILE
 from ptune_core.adapters.sidecar import (
     BASE_FOLDER,
@@ -71,14 +71,16 @@ def template_of(trained: TrainedPrompt) -> Template:
     return Template(trained.template, segments, parsed.messages)
 
 
-def is_peft_compatible(template: Template, head_input: HeadInput = HeadInput.MODEL) -> bool:
+def is_peft_compatible(template: Template, head_input: HeadInput = HeadInput.MODEL, *, is_deep: bool = False) -> bool:
     """Whether stock PEFT gives the same scores: one group, before everything, an answer or the base model's own head.
 
     Args:
         template: Resolved and expanded.
         head_input: What a classification head reads.
+        is_deep: Whether the prompt adds something before each layer, which P_TUNING has no place for.
     """
-    return template.is_front and template.target.kind is not TargetKind.MASK and head_input.is_models
+    is_front_alone = template.is_front and not is_deep
+    return is_front_alone and template.target.kind is not TargetKind.MASK and head_input.is_models
 
 
 def is_folder(base_model: str) -> bool:
@@ -181,7 +183,9 @@ def _config_of(trained: TrainedPrompt, template: Template) -> PeftConfig:
         "num_layers": own.num_layers,
         "num_transformer_submodules": 1,
         "num_virtual_tokens": count,
-        "peft_type": FRONT if is_peft_compatible(template, trained.head_input) else TEMPLATE,
+        "peft_type": FRONT
+        if is_peft_compatible(template, trained.head_input, is_deep=trained.deep is not None)
+        else TEMPLATE,
         "peft_version": PEFT_VERSION,
         "revision": revision,
         # The template says all but whether an answer is written by a decoder or by an encoder-decoder.
@@ -223,6 +227,8 @@ def _sidecar_of(trained: TrainedPrompt, template: Template) -> dict[str, object]
         }
         if not trained.head_input.is_models:
             values["head_input"] = str(trained.head_input)
+        if trained.deep is not None:
+            values["prompt_depth"] = "all"
         if trained.tuned_base is not None:  # else not there, so that older versions read the adapter
             values["tuned_from"] = {"base_model": trained.base_model, "revision": trained.revision}
         Sidecar.model_validate(values)
@@ -242,7 +248,7 @@ def _unwritable(problems: list[str]) -> AdapterError:
 
 def _tensor_file(trained: TrainedPrompt, peft_type: str) -> bytes:
     prompt_key, head_prefix = keys(peft_type)
-    named = {prompt_key: trained.prompt_embeddings}
+    named = {prompt_key: trained.prompt_embeddings} | ({} if trained.deep is None else {DEEP: trained.deep})
     named |= {head_prefix + name: tensor for name, tensor in trained.head.items()}
     on_cpu = {name: tensor.detach().to("cpu").float().contiguous() for name, tensor in named.items()}
     return safetensors.torch.save(on_cpu, metadata={"format": "pt"})
@@ -276,10 +282,11 @@ def _check_agreement(config: PeftConfig, sidecar: Sidecar, problems: list[str]) 
     template = Template(sidecar.template, segments, parsed.messages)
     target = template.target
     named = {*inputs_of(template, answer_columns(sidecar.verbalizer or {})), target.column}
-    has_answers = sidecar.verbalizer is not None
+    has_answers, is_deep = sidecar.verbalizer is not None, sidecar.prompt_depth == "all"
     rules = {
         "the peft_type does not fit the place of the virtual tokens": (config.peft_type == FRONT)
-        == is_peft_compatible(template, HeadInput(sidecar.head_input)),
+        == is_peft_compatible(template, HeadInput(sidecar.head_input), is_deep=is_deep),
+        "only a prompt in front of everything is deep": template.is_front or not is_deep,
         "head_input is of a classification head alone": sidecar.head_input == "model" or target.kind is TargetKind.HEAD,
         "the task_type does not fit the target": config.task_type in TASK_TYPES[target.kind],
         "num_virtual_tokens does not fit the template": template.num_virtual_tokens == config.num_virtual_tokens,
@@ -326,7 +333,7 @@ def _trained(
         columns=sidecar.columns,
         base_model=sidecar.base_model,
         revision=sidecar.revision,
-        head={name: tensor for name, tensor in found.items() if name != "prompt_embeddings"},
+        head={name: tensor for name, tensor in found.items() if name not in ("prompt_embeddings", "deep")},
         encoder_state=encoder_state,
         prompt_config=prompt_config(sized, sidecar.encoder, inference_mode=not encoder_state),
         max_length=sidecar.max_length,
@@ -335,6 +342,7 @@ def _trained(
         precision=sidecar.precision,
         segments=segments_from(sidecar.segments),
         head_input=HeadInput(sidecar.head_input),
+        deep=found.get("deep"),
     )
 
 

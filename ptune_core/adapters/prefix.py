@@ -20,6 +20,7 @@ from ptune_core.adapters.sidecar import TASK_TYPES
 from ptune_core.model.base import BaseModel
 from ptune_core.model.past import Past, go_on
 from ptune_core.model.trained import TrainedPrompt
+from ptune_core.model.virtual import Added
 
 FORM = "keys and values (PREFIX_TUNING)"
 
@@ -47,7 +48,7 @@ def export_prefix(trained: TrainedPrompt, zip_path: Path) -> None:
     base = prompted.base
     prompt_embeddings = trained.prompt_embeddings.to(base.embedding_weight.dtype)
     with torch.no_grad():
-        past = go_on(base, None, prompt_embeddings[None])
+        past = go_on(base, None, prompt_embeddings[None], _added(trained))
     _check(base, past)
     num_heads, _, head_size = past.layers[0][0].shape[1:]
     config = common_config(trained) | {
@@ -70,6 +71,13 @@ def export_prefix(trained: TrainedPrompt, zip_path: Path) -> None:
         config=config,
         tensors=safetensors.torch.save({name: t.contiguous() for name, t in tensors.items()}, {"format": "pt"}),
     )
+
+
+def _added(trained: TrainedPrompt) -> Added | None:
+    """What a deep prompt adds before each layer to its own positions."""
+    if trained.deep is None:
+        return None
+    return Added(tuple(trained.deep), torch.arange(len(trained.prompt_embeddings))[None])
 
 
 def flattened(past: Past) -> Tensor:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
 )
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 
 Row = dict[str, str]
@@ -199,6 +201,7 @@ class Adapter:
         self.rows = Rows(folder, AutoTokenizer.from_pretrained(base_model, **where))
         self.labels: list[str] = info["labels"]
         self.prompt_embeddings = tensors.pop("prompt_embeddings" if self.rows.is_peft else "ptune.prompt_embeddings")
+        self.deep = tensors.pop("ptune.deep", None)  # [L, P, H]
         self.model: Any
         self.start_ids: list[int] = []
         self.reads = info.get("head_input", "model")
@@ -227,6 +230,27 @@ class Adapter:
                 raise ValueError(f"the adapter's classification head {sorted(head)} does not fit the base model")
         self.model = self.model.to(device).eval()
         self.reads_token_types = "token_type_ids" in signature(self.model.forward).parameters
+        self.is_reading_row = False
+        layers = [layer for layer in self.model.base_model.modules() if isinstance(layer, GradientCheckpointingLayer)]
+        for layer, added in zip(layers, () if self.deep is None else self.deep, strict=self.deep is not None):
+            layer.register_forward_pre_hook(partial(self._add, added), with_kwargs=True)
+
+    def _add(self, added: Tensor, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Before each layer a deep prompt adds to the hidden states of its tokens, which are a row's first."""
+        if not self.is_reading_row:
+            return None
+        hidden = args[0] if args else kwargs["hidden_states"]
+        more = added.to(hidden.dtype)
+        hidden = torch.cat([hidden[:, : len(more)] + more, hidden[:, len(more) :]], dim=1)
+        return ((hidden, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": hidden})
+
+    def _read_row(self, inputs: dict[str, Any]) -> Any:
+        """What the model makes of a whole row, virtual tokens included."""
+        self.is_reading_row = True
+        try:
+            return self.model(**inputs)
+        finally:
+            self.is_reading_row = False
 
     def inputs(self, row: Row) -> dict[str, Tensor]:
         """What the model is given for one row: `inputs_embeds` [1, T, H], `attention_mask` [1, T], and more."""
@@ -255,9 +279,9 @@ class Adapter:
             return torch.stack([self._score(self.rows.ids(row, longest), answer) for answer in answers])
         inputs = self.inputs(row)
         if self.reads != "model":
-            hidden = self.model(**inputs).last_hidden_state[0, self._read(row)].float()
+            hidden = self._read_row(inputs).last_hidden_state[0, self._read(row)].float()
             return torch.nn.functional.linear(hidden.mean(0), *self.head)
-        logits = self.model(**inputs).logits[0].float()
+        logits = self._read_row(inputs).logits[0].float()
         if self.rows.target == "HEAD":
             return logits
         at = self._masks(row) if self.rows.target == "MASK" else [len(logits) - 1]
@@ -273,7 +297,7 @@ class Adapter:
             first, written = len(self.start_ids) - 1, [*self.start_ids, *answer[:-1]]
         else:
             ids = [*ids, *answer[:-1]]
-        logits = self.model(**self._inputs(ids, written)).logits[0, first : first + len(answer)].float()
+        logits = self._read_row(self._inputs(ids, written)).logits[0, first : first + len(answer)].float()
         return logits.log_softmax(-1)[torch.arange(len(answer)), answer].mean()
 
     def _read(self, row: Row) -> list[int]:
@@ -300,7 +324,7 @@ class Adapter:
         """The likeliest continuation, token by token, up to the end-of-text token or the last position."""
         inputs = self.inputs(row)
         if self.rows.target == "MASK":
-            return self.rows.tokenizer.decode(self.model(**inputs).logits[0, self._masks(row)].argmax(-1))
+            return self.rows.tokenizer.decode(self._read_row(inputs).logits[0, self._masks(row)].argmax(-1))
         configured = self.model.generation_config.eos_token_id
         end_ids = {*(configured if isinstance(configured, list) else [configured]), self.rows.tokenizer.eos_token_id}
         used, name = (
@@ -309,7 +333,7 @@ class Adapter:
         if positions := getattr(self.model.config, "max_position_embeddings", None):
             max_new_tokens = min(max_new_tokens, positions - used)
         token_ids: list[int] = []
-        output = self.model(**inputs, use_cache=True)
+        output = self._read_row(inputs | {"use_cache": True})
         again: dict[str, Any] = {}
         if self.start_ids:
             read = BaseModelOutput(last_hidden_state=output.encoder_last_hidden_state)

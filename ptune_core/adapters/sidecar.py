@@ -186,6 +186,8 @@ class Sidecar(BaseModel):
     tuned_from: TunedFrom | None = None
     head_input: OneOf["model", "mean", "last", "first"] = "model"
     """What the classification head reads; other versions know only `model`, which is not written."""
+    prompt_depth: OneOf["input", "all"] = "input"
+    """Whether something is added before each layer too; `input` is not written, so that other versions read it."""
 
 
 def parse_json(content: bytes, name: str) -> dict[str, Any]:

@@ -159,7 +159,9 @@ def _max_new_tokens(trained: TrainedPrompt) -> int:
 
 def _by_peft(trained: TrainedPrompt, template: Template) -> bool:
     """Whether stock PEFT runs the adapter as it is: it compares no answers that differ from row to row."""
-    return is_peft_compatible(template, trained.head_input) and not answer_columns(trained.verbalizer or {})
+    is_deep = trained.deep is not None
+    brings_answers = bool(answer_columns(trained.verbalizer or {}))
+    return is_peft_compatible(template, trained.head_input, is_deep=is_deep) and not brings_answers
 
 
 def example_row(columns: Sequence[str], value: str = "Write a text here.") -> str:
@@ -185,6 +187,8 @@ def _start(trained: TrainedPrompt, template: Template, auto_class: str) -> str:
         why = "whose rows bring their own answers"
         if not is_peft_compatible(template):
             why = "whose virtual tokens PEFT cannot place"
+        elif trained.deep is not None:
+            why = "whose virtual tokens add to every layer, which PEFT's P_TUNING cannot"
         elif not trained.head_input.is_models:
             why = "whose classification head reads what PEFT has no way to read"
         what = f"Run this adapter, {why}."

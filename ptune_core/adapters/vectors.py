@@ -91,6 +91,12 @@ def read_vectors(path: Path, template: Template, hidden_size: int) -> Tensor:
                 needed="vectors of a frozen base model",
                 remedy="Use this adapter as it is: classify, chat and export take it",
             )
+        if trained.deep is not None:
+            raise AdapterError(
+                f"The virtual tokens of {path.name} add to every layer, which is lost if their vectors alone are taken",
+                needed="vectors that were trained in the input alone (prompt_depth: input)",
+                remedy="Use this adapter as it is: classify, chat and export take it",
+            )
         found = trained.prompt_embeddings
         needed = (template.num_virtual_tokens, hidden_size)
         if tuple(found.shape) != needed:

@@ -43,6 +43,13 @@ def export_vocabulary(trained: TrainedPrompt, zip_path: Path) -> None:
     template = template_of(trained)
     if template.target.kind is not TargetKind.ANSWER:
         raise refusal(FORM, got=f"a [{template.target.kind}] target", needed="a template with [ANSWER]")
+    if trained.deep is not None:
+        raise refusal(
+            FORM,
+            got="virtual tokens that add to every layer",
+            needed="an adapter with prompt_depth: input",
+            remedy="Export it in the format prefix",
+        )
     prompted = base_for(trained, template)
     base = prompted.base
     if not base.is_causal:

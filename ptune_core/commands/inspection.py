@@ -198,7 +198,7 @@ class _Subject:
             model = PromptedModel(self.base, template, examples.verbalizer, max_length=trained.max_length)
             if trained.head:
                 put_head_on(self.base, trained.head)
-            return leave_out_each(make_task(model, examples, settings, scratch / "tokens"), trained.prompt_embeddings)
+            return leave_out_each(make_task(model, examples, settings, scratch / "tokens"), trained.prompt)
 
 
 def _examples_of(table: Any, trained: TrainedPrompt, settings: RunSettings | None) -> Examples:
@@ -248,7 +248,8 @@ def _of_run(given: Path, arguments: argparse.Namespace) -> _Subject:
                        remedy="Look at --best or a --step; train with --out resumes the run")  # fmt: skip
     prompt_embeddings, start = snapshots.load(step), snapshots.load(snapshots.steps[0])
     trained = trained or _untold(settings, prompt_embeddings)
-    trained = replace(trained, prompt_embeddings=prompt_embeddings, encoder_state={"start": start}, head={})
+    deep = snapshots.load_deep(step)
+    trained = replace(trained, prompt_embeddings=prompt_embeddings, deep=deep, encoder_state={"start": start}, head={})
     has_head = settings.parsed_template.target.kind is TargetKind.HEAD
     is_whole = not has_head and settings.base_weights is BaseWeights.FROZEN
     return _Subject(trained, settings, given, snapshots, step, is_whole, device)

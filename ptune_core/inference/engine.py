@@ -44,7 +44,8 @@ from ptune_core.model.base import BaseModel, load_base_model, with_head_input
 from ptune_core.model.device import BaseWeights
 from ptune_core.model.generation import Sampling, stream
 from ptune_core.model.lease import is_training
-from ptune_core.model.prompted import Prefix, PromptedModel
+from ptune_core.model.past import Prefix
+from ptune_core.model.prompted import PromptedModel
 
 ROWS_PER_STEP = 16
 
@@ -66,7 +67,7 @@ class Ready:
 
     Attributes:
         model: The base model with the adapter's template and verbalizer.
-        prompt_embeddings: `[P, H]`.
+        prompt_embeddings: `[P, H]`; of a deep prompt `[(1 + L) * P, H]`, see `model.virtual`.
         prefix: What every row begins with, computed once; None where that cannot be.
     """
 
@@ -233,7 +234,7 @@ class Engine:
             # Whether this base model can be computed in parts is tried once, not for each of its adapters.
             texts = next((ready.model.texts for ready in self._ready.values()), None)
             model = prompted_model(adapter, self._base, texts)
-            prompt_embeddings = adapter.trained.prompt_embeddings.to(self._base.device)
+            prompt_embeddings = adapter.trained.prompt.to(self._base.device)
             self._ready[adapter] = Ready(model, prompt_embeddings, model.prefix(prompt_embeddings))
         if adapter is not self._head_of:
             put_head_on(self._base, adapter.trained.head)

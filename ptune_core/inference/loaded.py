@@ -18,9 +18,11 @@ from ptune_core.errors import AdapterError
 from ptune_core.model.base import BaseModel
 from ptune_core.model.head_input import HeadInput
 from ptune_core.model.prompted import PromptedModel
+from ptune_core.model.targets import layers_of
 from ptune_core.model.text_cache import TextCache
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.model.tuned import BASE_FILES
+from ptune_core.model.virtual import why_not_deep
 from ptune_core.prompt.template import TargetKind, Template
 from ptune_core.prompt.verbalizer import Verbalizer, answer_columns
 
@@ -139,6 +141,18 @@ def check_fit(trained: TrainedPrompt, model: PromptedModel) -> None:
             f"The adapter does not fit the base model {model.base.id}",
             got=f"{found[0]} virtual tokens of size {found[1]}",
             needed=f"{needed[0]} of size {needed[1]}",
+        )
+    if trained.deep is None:
+        return
+    if (why := why_not_deep(model.base)) is not None:
+        raise AdapterError(
+            f"The adapter adds to every layer, which the base model {model.base.id} is not made for", got=why
+        )
+    if (layers := len(layers_of(model.base.body))) != len(trained.deep):
+        raise AdapterError(
+            f"The adapter does not fit the base model {model.base.id}",
+            got=f"virtual tokens in {len(trained.deep)} layers",
+            needed=f"{layers} layers",
         )
 
 

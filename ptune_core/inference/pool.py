@@ -12,6 +12,7 @@ from itertools import groupby
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from ptune_core.adapters.format import template_of
@@ -23,9 +24,10 @@ from ptune_core.inference.probabilities import probabilities
 from ptune_core.model.base import BaseModel
 from ptune_core.model.head import ENCODER_HEAD
 from ptune_core.model.past import Past, go_on, inputs_after
-from ptune_core.model.prompted import PromptedModel, combine
+from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.targets import last_layer_at, only_rows
 from ptune_core.model.trained import TrainedPrompt
+from ptune_core.model.virtual import Added, adding, combine, parts_of
 from ptune_core.prompt.template import Template
 from ptune_core.prompt.verbalizer import Verbalizer, answer_columns
 
@@ -37,18 +39,23 @@ class _Member:
     """An adapter in the pool.
 
     Attributes:
-        prompt_embeddings: `[P, H]` in the base model's precision.
+        prompt: `[P, H]` in the base model's precision; a deep one `[(1 + L) * P, H]`.
         num_labels: C.
         model: Shared by all adapters of one template.
         answer_ids: `[C]`, the token that tells each label's answer; None with a head.
         head: Weight `[C, W]` and bias `[C]` in one, `[C, W + 1]` fp32; None with answers.
     """
 
-    prompt_embeddings: Tensor
+    prompt: Tensor
     num_labels: int
     model: PromptedModel
     answer_ids: Tensor | None
     head: Tensor | None
+
+    @property
+    def parts(self) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The prompt embeddings `[P, H]`, and what a deep prompt adds before each layer."""
+        return parts_of(self.prompt, self.model.num_virtual_tokens)
 
     @property
     def prefix_length(self) -> int:
@@ -107,7 +114,7 @@ class AdapterPool:
     @property
     def mib(self) -> float:
         """What the adapters' own tensors take."""
-        tensors = [t for m in self._members.values() for t in (m.prompt_embeddings, m.answer_ids, m.head)]
+        tensors = [t for m in self._members.values() for t in (m.prompt, m.answer_ids, m.head)]
         return sum(tensor.nbytes for tensor in tensors if tensor is not None) / _MIB
 
     @property
@@ -139,9 +146,9 @@ class AdapterPool:
             answer_ids = torch.tensor(verbalizer.first_ids(model.rows.encode_answer), device=self.base.device)
         else:
             head = self._head(trained)
-        prompt_embeddings = trained.prompt_embeddings.to(self.base.device, self.base.embedding_weight.dtype, copy=True)
+        prompt = trained.prompt.to(self.base.device, self.base.embedding_weight.dtype, copy=True)
         self._prefixes.forget(name)
-        self._members[name] = _Member(prompt_embeddings, len(trained.labels), model, answer_ids, head)
+        self._members[name] = _Member(prompt, len(trained.labels), model, answer_ids, head)
 
     def remove(self, name: str) -> None:
         """Forget an adapter.
@@ -202,16 +209,17 @@ class AdapterPool:
         """`[B, C]` fp32, C of the adapter with the most labels; -inf beyond an adapter's own."""
         members = [self._members[request.name] for request in requests]
         stored = requests[0].stored
-        first, table = self._table(requests)
+        first, table, layers = self._table(requests)
         rows = [_shifted(request.row.ids[stored:], first[request.name]) for request in requests]
         batch = make_batch(rows).to(self.base.device)
         embeddings = combine(self.base.word_embeddings(batch.token_ids), batch.virtual_index, table)
+        added = Added(layers, batch.virtual_index) if layers and not stored else None
         past = self._prefixes.past([request.name for request in requests], stored) if stored else None
         if self.base.head is None:
             inputs = inputs_after(self.base, past, embeddings)
-            with last_layer_at(self.base.row_wise, batch.targets):
+            with last_layer_at(self.base.row_wise, batch.targets), adding(self.base, added):
                 return self._answer_scores(inputs, batch, [m.answer_ids for m in members if m.answer_ids is not None])
-        read = members[0].model.read(batch, embeddings, past)
+        read = members[0].model.read(batch, embeddings, past, added)
         heads = [member.head for member in members if member.head is not None]
         every = pad_sequence(heads, batch_first=True)
         scores = torch.einsum("bch,bh->bc", every[:, :, :-1], read) + every[:, :, -1]
@@ -225,16 +233,28 @@ class AdapterPool:
             logits = self.base.model(**inputs).logits[0].float()
         return _only_own(logits.gather(1, places), [len(ids) for ids in answer_ids])
 
-    def _table(self, requests: Sequence[_Request]) -> tuple[dict[str, int], Tensor]:
-        """Each adapter's first row in the prompt embeddings of all adapters of a batch, and these, `[sum P, H]`."""
+    def _table(self, requests: Sequence[_Request]) -> tuple[dict[str, int], Tensor, tuple[Tensor, ...]]:
+        """The prompts of all adapters of a batch, one below the other.
+
+        Returns:
+            Each adapter's first row; prompt embeddings `[sum P, H]`; and, if one of the adapters is deep, what is added
+            before each layer, likewise.
+        """
         first: dict[str, int] = {}
         prompts: list[Tensor] = []
+        added: list[tuple[Tensor, ...]] = []
         num_rows = 0
         for name in dict.fromkeys(request.name for request in requests):
             first[name] = num_rows
-            prompts.append(self._members[name].prompt_embeddings)
-            num_rows += len(prompts[-1])
-        return first, torch.cat(prompts)
+            prompt_embeddings, layers = self._members[name].parts
+            prompts.append(prompt_embeddings)
+            added.append(layers)
+            num_rows += len(prompt_embeddings)
+        num_layers = max(map(len, added))
+        of_all = [
+            layers or (torch.zeros_like(prompt),) * num_layers for prompt, layers in zip(prompts, added, strict=True)
+        ]
+        return first, torch.cat(prompts), tuple(map(torch.cat, zip(*of_all, strict=True)))
 
     def _store_prefixes(self, names: Sequence[str]) -> None:
         """Compute the prefixes of adapters as long as there is room for them."""
@@ -300,8 +320,9 @@ class _Prefixes:
 
     def store(self, members: Mapping[str, _Member]) -> None:
         """Compute those of adapters whose prefixes are equally long, and keep as many as there is room for."""
-        rows = [member.model.embed(member.model.fixed_prefix, member.prompt_embeddings) for member in members.values()]
-        tensors = [tensor for pair in go_on(self.base, None, torch.cat(rows)).layers for tensor in pair]
+        rows = [member.model.embed(member.model.fixed_prefix, member.prompt) for member in members.values()]
+        added = _together([member.model.added(member.model.fixed_prefix, member.prompt) for member in members.values()])
+        tensors = [tensor for pair in go_on(self.base, None, torch.cat(rows), added).layers for tensor in pair]
         self._shapes = [(tensor.shape[1], tensor.shape[3]) for tensor in tensors]
         for name, row in zip(members, torch.cat([tensor.flatten(1) for tensor in tensors], dim=1), strict=True):
             if self.num_bytes + row.nbytes > self._room:
@@ -322,6 +343,25 @@ class _Prefixes:
         if name in self._states:
             self.num_bytes -= self._states.pop(name).nbytes
             self.is_full = False
+
+
+def _together(added: Sequence[Added | None]) -> Added | None:
+    """What is added for several rows of equal length, one row each; some may have nothing."""
+    some = [each for each in added if each is not None]
+    if not some:
+        return None
+    width = max(each.index.shape[1] for each in some)
+    nothing = some[0].index.new_full((1, width), -1)
+    indices, first = [], 0
+    for each in added:
+        if each is None:
+            indices.append(nothing)
+            continue
+        shifted = torch.where(each.index < 0, -1, each.index + first)
+        indices.append(functional.pad(shifted, (0, width - shifted.shape[1]), value=-1))
+        first += len(each.layers[0])
+    layers = tuple(torch.cat(of_layer) for of_layer in zip(*(each.layers for each in some), strict=True))
+    return Added(layers, torch.cat(indices))
 
 
 def _shifted(numbers: Sequence[int], first: int) -> Row:

@@ -19,6 +19,7 @@ from ptune_core.model.head import ENCODER_HEAD, inputs_of, last_linear
 from ptune_core.model.head_input import HeadInput
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.reading import read_at
+from ptune_core.model.virtual import adding
 
 
 @torch.no_grad()
@@ -35,16 +36,16 @@ def features(
     """
     base = model.base
     # Answers that rows bring are not read.
-    batch, inputs = model.whole_batch([replace(row, choices=()) for row in rows], prompt_embeddings)
+    batch, call = model.whole_batch([replace(row, choices=()) for row in rows], prompt_embeddings)
     found: dict[HeadInput, Tensor] = {}
-    with _body_output(base.body) as outputs:
+    with adding(base, call.added), _body_output(base.body) as outputs:
         if HeadInput.MODEL in ways and base.head_name == ENCODER_HEAD:
             assert base.head is not None
             with inputs_of(last_linear(base.head)) as read:
-                base.model(**inputs)
+                base.model(**call.inputs)
             found[HeadInput.MODEL] = read[0].cpu()
         else:
-            base.body(**inputs)
+            base.body(**call.inputs)
     writes_apart = base.kind is BaseKind.ENCODER_DECODER
     hidden: Tensor = outputs[0].encoder_last_hidden_state if writes_apart else outputs[0].last_hidden_state
     for way in ways:

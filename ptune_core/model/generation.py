@@ -20,9 +20,10 @@ from ptune_core.data.batching import Row
 from ptune_core.errors import SettingsError
 from ptune_core.model.base import BaseModel
 from ptune_core.model.base_kind import BaseKind
-from ptune_core.model.past import Past, filled_cache, go_on, inputs_after
-from ptune_core.model.prompted import Prefix, PromptedModel
+from ptune_core.model.past import Past, Prefix, filled_cache, go_on, inputs_after
+from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.targets import last_layer_at, only_rows
+from ptune_core.model.virtual import adding
 
 _OWN_CACHES = (None, "dynamic", "static")
 """Kinds of cache that can be filled beforehand; with the others the whole row is computed."""
@@ -96,10 +97,13 @@ def _begin(model: PromptedModel, row: Row, prompt_embeddings: Tensor | None, pre
     base = model.base
     num_done = 0 if prefix is None else prefix.covers([row])
     past = prefix.past.first(num_done) if prefix is not None and num_done else None
-    rest = model.embed(row.ids[num_done:], prompt_embeddings)
+    numbers = row.ids[num_done:]
+    rest, added = model.embed(numbers, prompt_embeddings), model.added(numbers, prompt_embeddings)
     last = torch.tensor([rest.shape[1] - 1], device=base.device)
-    with only_rows(base.model.get_output_embeddings(), last), last_layer_at(base.row_wise, last):
-        output = base.model(**(inputs_after(base, past, rest) | {"use_cache": True}))
+    inputs = inputs_after(base, past, rest) | {"use_cache": True}
+    head = base.model.get_output_embeddings()
+    with only_rows(head, last), last_layer_at(base.row_wise, last), adding(base, added):
+        output = base.model(**inputs)
     return output, lambda ids, cache: base.model(input_ids=ids, past_key_values=cache, use_cache=True)
 
 
@@ -191,11 +195,12 @@ def generate(
     num_done = prefix.covers([row]) if prefix is not None and option.cache in _OWN_CACHES else 0
     past = prefix.past.first(num_done) if prefix is not None and num_done else None
     if option.chunk is not None and model.texts is not None:
-        past = _in_chunks(base, past, embeddings, option.chunk)
+        past = _in_chunks(model, past, row, prompt_embeddings, option.chunk)
         options |= {"prefill_chunk_size": None}
     if past is not None or option.cache == "static":
         options |= {"cache_implementation": None, "past_key_values": option.filled_cache(past, len(row.ids) + room)}
-    with _in_one_piece(base.model.get_output_embeddings()):
+    added = model.added(row.ids[0 if past is None else past.width :], prompt_embeddings)
+    with _in_one_piece(base.model.get_output_embeddings()), adding(base, added, once=True):
         if option.is_assisted:
             start = 0 if past is None else past.width
             ids = _tokens([_placeholder(base) if number < 0 else number for number in row.ids[start:]], base)
@@ -232,14 +237,18 @@ class _Options:
         return filled_cache(self.base, past, length if self.cache == "static" else None)
 
 
-def _in_chunks(base: BaseModel, past: Past | None, embeddings: Tensor, size: int) -> Past | None:
+def _in_chunks(
+    model: PromptedModel, past: Past | None, row: Row, prompt_embeddings: Tensor | None, size: int
+) -> Past | None:
     """The past of a row up to its last position, `size` positions at a time.
 
     transformers' own chunks are made of token ids, which virtual tokens do not have.
     """
     start = 0 if past is None else past.width
-    for begin in range(start, embeddings.shape[1] - 1, size):
-        past = go_on(base, past, embeddings[:, begin : min(begin + size, embeddings.shape[1] - 1)])
+    for begin in range(start, len(row.ids) - 1, size):
+        numbers = row.ids[begin : min(begin + size, len(row.ids) - 1)]
+        embeddings, added = model.embed(numbers, prompt_embeddings), model.added(numbers, prompt_embeddings)
+        past = go_on(model.base, past, embeddings, added)
     return past
 
 

@@ -22,7 +22,7 @@ from ptune_core.model.module_adapter import (
     word_embedding_weight,
 )
 from ptune_core.model.placement import Placement, place
-from ptune_core.model.prompted import combine
+from ptune_core.model.virtual import combine
 from ptune_core.prompt.config import TaskType
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ next: sliding windows and position ids then need no care, and the mask hides the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +16,11 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, StaticCache
 from transformers.cache_utils import DynamicLayer
 
+from ptune_core.data.batching import Row
 from ptune_core.model.base import BaseModel
 from ptune_core.model.base_kind import BaseKind
 from ptune_core.model.targets import last_layer_at
+from ptune_core.model.virtual import Added, adding
 
 LayerStates = list[tuple[Tensor, Tensor]]
 """Keys and values `[B, h, T, d]` of each layer."""
@@ -81,6 +83,24 @@ class Past:
             return None
         device = self.layers[0][0].device
         return torch.tensor(self.lengths, device=device)[:, None] + torch.arange(new, device=device)
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What every row of a template begins with, computed for one prompt: reused for every request.
+
+    Attributes:
+        numbers: Token ids and virtual tokens, as in `Row`.
+        past: Their keys and values, one row.
+    """
+
+    numbers: tuple[int, ...]
+    past: Past
+
+    def covers(self, rows: Sequence[Row]) -> int:
+        """How many of the rows' first numbers it spares; at least one of each row is left."""
+        assert all(row.ids[: len(self.numbers)] == self.numbers for row in rows), "rows of another template"
+        return min(len(self.numbers), min(len(row.ids) for row in rows) - 1)
 
 
 class LastCache(DynamicCache):
@@ -148,12 +168,12 @@ def _is_written_out(base: BaseModel, inputs: dict[str, Any]) -> bool:
     return bool(rows * heads * new * seen * 4 <= WRITTEN_OUT_AT_MOST)
 
 
-def go_on(base: BaseModel, past: Past | None, inputs_embeds: Tensor) -> Past:
-    """The past of rows of equal length, after `inputs_embeds` `[B, T, H]` too."""
+def go_on(base: BaseModel, past: Past | None, inputs_embeds: Tensor, added: Added | None = None) -> Past:
+    """The past of rows of equal length, after `inputs_embeds` `[B, T, H]` and what is added before the layers too."""
     nowhere = torch.empty(0, dtype=torch.long, device=base.device)
     inputs = inputs_after(base, past, inputs_embeds)
     cache = inputs.setdefault("past_key_values", DynamicCache())
-    with last_layer_at(base.row_wise, nowhere):
+    with last_layer_at(base.row_wise, nowhere), adding(base, added):
         base.body(**(inputs | {"use_cache": True}))
     assert isinstance(cache, DynamicCache)
     lengths = (0,) * len(inputs_embeds) if past is None else past.lengths

@@ -2,14 +2,15 @@
 
 B rows, T positions, P virtual tokens, N answer tokens, M mask tokens, C labels, H hidden size, V vocabulary. Prompt
 embeddings are an argument everywhere, so one base model serves training, the baseline without them, and any number of
-adapters. S prompts pass through it together as S copies of a batch.
+adapters. S prompts pass through it together as S copies of a batch. Wherever `[P, H]` is asked for, it may be a deep
+prompt's `[(1 + L) * P, H]`, see `virtual`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import takewhile
 from typing import Any
@@ -23,31 +24,14 @@ from ptune_core.data.batching import Row, RowMaker, all_rows
 from ptune_core.data.layout import Arrangement, Batch, make_batch
 from ptune_core.model.base import BaseModel
 from ptune_core.model.head import ENCODER_HEAD
-from ptune_core.model.past import Past, attention_for, go_on, inputs_after, why_not_in_parts
+from ptune_core.model.past import Past, Prefix, attention_for, go_on, inputs_after, why_not_in_parts
 from ptune_core.model.reading import check_sees_prompt, read_at, reads_text
 from ptune_core.model.suiting import longest_row, resolve_template, row_options
 from ptune_core.model.targets import last_layer_at, only_rows
 from ptune_core.model.text_cache import TextCache
+from ptune_core.model.virtual import Added, Call, adding, combine, parts_of
 from ptune_core.prompt.template import TargetKind, Template
 from ptune_core.prompt.verbalizer import Verbalizer
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """What every row of a template begins with, computed for one prompt: reused for every request.
-
-    Attributes:
-        numbers: Token ids and virtual tokens, as in `Row`.
-        past: Their keys and values, one row.
-    """
-
-    numbers: tuple[int, ...]
-    past: Past
-
-    def covers(self, rows: Sequence[Row]) -> int:
-        """How many of the rows' first numbers it spares; at least one of each row is left."""
-        assert all(row.ids[: len(self.numbers)] == self.numbers for row in rows), "rows of another template"
-        return min(len(self.numbers), min(len(row.ids) for row in rows) - 1)
 
 
 class PromptedModel:
@@ -164,7 +148,7 @@ class PromptedModel:
             batch: From `label_batch`.
             prompt_embeddings: `[S * P, H]`; None if the rows have no virtual tokens.
         """
-        return self._scores(self._inputs(batch, prompt_embeddings), batch)
+        return self._scores(self._call(batch, prompt_embeddings), batch)
 
     def text_losses(self, batch: Batch, prompt_embeddings: Tensor | None) -> Tensor:
         """Cross entropy of every answer token, `[S * N]` fp32.
@@ -178,7 +162,7 @@ class PromptedModel:
 
     def token_logits(self, batch: Batch, prompt_embeddings: Tensor | None) -> Tensor:
         """Logits of the whole vocabulary for every answer token, `[S * N, V]` fp32; arguments as `text_losses`."""
-        return self._logits_at(self._inputs(batch, prompt_embeddings), batch.targets)
+        return self._logits_at(self._call(batch, prompt_embeddings), batch.targets)
 
     @torch.no_grad()
     def prefix(self, prompt_embeddings: Tensor) -> Prefix | None:
@@ -190,7 +174,8 @@ class PromptedModel:
         numbers = self.fixed_prefix
         if not numbers:
             return None
-        return Prefix(numbers, go_on(self.base, None, self.embed(numbers, prompt_embeddings)))
+        embeddings, added = self.embed(numbers, prompt_embeddings), self.added(numbers, prompt_embeddings)
+        return Prefix(numbers, go_on(self.base, None, embeddings, added))
 
     @cached_property
     def fixed_prefix(self) -> tuple[int, ...]:
@@ -213,13 +198,15 @@ class PromptedModel:
         whole = replace(self._arrangement, in_parts=False)
         batch = make_batch([replace(row, ids=row.ids[num_done:]) for row in rows], whole).to(self.base.device)
         if prefix is None or not num_done:
-            inputs = self._inputs(batch, prompt_embeddings)
+            call = self._call(batch, prompt_embeddings)
         else:
-            rest = combine(self.base.word_embeddings(batch.token_ids), batch.virtual_index, prompt_embeddings)
+            first, layers = self._parts(prompt_embeddings)
+            rest = combine(self.base.word_embeddings(batch.token_ids), batch.virtual_index, first)
             inputs = inputs_after(self.base, prefix.past.first(num_done).each(len(rest)), rest, is_last=True)
-        return self._scores(inputs, batch)
+            call = Call(inputs, self._added(batch.virtual_index, layers))
+        return self._scores(call, batch)
 
-    def whole_batch(self, rows: Sequence[Row], prompt_embeddings: Tensor | None) -> tuple[Batch, dict[str, Any]]:
+    def whole_batch(self, rows: Sequence[Row], prompt_embeddings: Tensor | None) -> tuple[Batch, Call]:
         """Rows in one part, and what the base model is called with for them.
 
         Args:
@@ -227,7 +214,7 @@ class PromptedModel:
             prompt_embeddings: `[P, H]`; None if the rows have no virtual tokens.
         """
         batch = make_batch(rows, replace(self._arrangement, in_parts=False)).to(self.base.device)
-        return batch, self._inputs(batch, prompt_embeddings)
+        return batch, self._call(batch, prompt_embeddings)
 
     @torch.no_grad()
     def fill(self, rows: Sequence[Row], prompt_embeddings: Tensor | None) -> list[list[int]]:
@@ -238,70 +225,89 @@ class PromptedModel:
             prompt_embeddings: `[P, H]`; None if the rows have no virtual tokens.
         """
         batch = make_batch(rows, self._arrangement).to(self.base.device)
-        inputs = self._inputs(batch, prompt_embeddings)
-        with only_rows(self.base.model.get_output_embeddings(), batch.targets), self._only(inputs, batch.targets):
-            likeliest = self.base.model(**inputs).logits[0].argmax(dim=-1)
+        call = self._call(batch, prompt_embeddings)
+        with only_rows(self.base.model.get_output_embeddings(), batch.targets), self._only(call, batch.targets):
+            likeliest = self.base.model(**call.inputs).logits[0].argmax(dim=-1)
         found: list[list[int]] = likeliest.view(len(rows), -1).tolist()
         return found
 
     def embed(self, numbers: Sequence[int], prompt_embeddings: Tensor | None) -> Tensor:
         """Input embeddings `[1, T, H]` of T numbers, see `Row`."""
         ids = torch.tensor([numbers], dtype=torch.long, device=self.base.device)
-        return combine(self.base.word_embeddings(ids.clamp(min=0)), -ids - 1, prompt_embeddings)
+        return combine(self.base.word_embeddings(ids.clamp(min=0)), -ids - 1, self._parts(prompt_embeddings)[0])
 
-    def _scores(self, inputs: dict[str, Any], batch: Batch) -> Tensor:
+    def added(self, numbers: Sequence[int], prompt_embeddings: Tensor | None) -> Added | None:
+        """What a deep prompt adds before the layers where these numbers stand; None: nothing."""
+        in_front = list(takewhile(lambda number: number < 0, numbers))
+        _, layers = self._parts(prompt_embeddings)
+        if not in_front or not layers:
+            return None
+        return self._added(-torch.tensor([in_front], device=self.base.device) - 1, layers)
+
+    def _parts(self, prompt_embeddings: Tensor | None, prompts: int = 1) -> tuple[Tensor | None, tuple[Tensor, ...]]:
+        """The prompt embeddings of S prompts, and what deep ones add before each layer, see `parts_of`."""
+        if prompt_embeddings is None:
+            return None, ()
+        return parts_of(prompt_embeddings, self.num_virtual_tokens, prompts)
+
+    def _added(self, index: Tensor, layers: tuple[Tensor, ...]) -> Added | None:
+        """What is added before the layers of rows with virtual tokens at `index` `[B, T]`, all of them in front."""
+        return Added(layers, index[:, : self.num_virtual_tokens]) if layers else None
+
+    def _scores(self, call: Call, batch: Batch) -> Tensor:
         """`label_logits` of what the base model is called with."""
         if batch.choices is None:
-            return self._scores_at(inputs, batch)
+            return self._scores_at(call, batch)
         choices = batch.choices
-        logits = self._logits_at(inputs, batch.targets)
+        logits = self._logits_at(call, batch.targets)
         losses = functional.cross_entropy(logits, choices.token_ids, reduction="none")
         sums = losses.new_zeros(choices.count).index_add(0, choices.answers, losses)
         lengths = torch.bincount(choices.answers, minlength=choices.count)
         return -(sums / lengths).view(-1, choices.per_row)
 
-    def _logits_at(self, inputs: dict[str, Any], targets: Tensor) -> Tensor:
+    def _logits_at(self, call: Call, targets: Tensor) -> Tensor:
         """Logits of the whole vocabulary at `[N]` targets of what the base model is called with, `[N, V]` fp32."""
-        with only_rows(self.base.model.get_output_embeddings(), targets), self._only(inputs, targets):
-            logits: Tensor = self.base.model(**inputs).logits[0].float()
+        with only_rows(self.base.model.get_output_embeddings(), targets), self._only(call, targets):
+            logits: Tensor = self.base.model(**call.inputs).logits[0].float()
         return logits
 
-    def _scores_at(self, inputs: dict[str, Any], batch: Batch) -> Tensor:
+    def _scores_at(self, call: Call, batch: Batch) -> Tensor:
         """`label_logits` of what the base model is called with, by answers or by the head."""
         base = self.base
         if base.head is None:
-            return self._answer_scores(inputs, batch.targets)
+            return self._answer_scores(call, batch.targets)
         if base.head_input.is_models and base.head_name == ENCODER_HEAD:
-            rows, width = inputs["inputs_embeds"].shape[:2]
-            with self._only(inputs, torch.arange(0, rows * width, width, device=base.device)):
-                return base.model(**inputs).logits.float()
-        scores: Tensor = base.head(self._read(inputs, batch))
+            rows, width = call.inputs["inputs_embeds"].shape[:2]
+            with self._only(call, torch.arange(0, rows * width, width, device=base.device)):
+                return base.model(**call.inputs).logits.float()
+        scores: Tensor = base.head(self._read(call, batch))
         return scores.float()
 
-    def read(self, batch: Batch, embeddings: Tensor, past: Past | None) -> Tensor:
+    def read(self, batch: Batch, embeddings: Tensor, past: Past | None, added: Added | None) -> Tensor:
         """What a head of one layer reads of rows, `[B, W]` fp32.
 
         Args:
             batch: Rows in one part, after `past`.
             embeddings: Theirs, virtual tokens included, `[B, T, H]`.
             past: What is behind them; None: nothing.
+            added: What is added before the layers meanwhile.
         """
         if self.base.is_causal:
-            return self._read(inputs_after(self.base, past, embeddings, is_last=True), batch)
+            return self._read(Call(inputs_after(self.base, past, embeddings, is_last=True), added), batch)
         mask = {"inputs_embeds": embeddings, "attention_mask": batch.attention_mask}
-        return self._read(mask | self._besides(batch), batch)
+        return self._read(Call(mask | self._besides(batch), added), batch)
 
-    def _read(self, inputs: dict[str, Any], batch: Batch) -> Tensor:
+    def _read(self, call: Call, batch: Batch) -> Tensor:
         """What a head of one layer reads, `[B, W]` fp32."""
         base, way = self.base, self.base.head_input
         if base.is_causal and not self.reads_text:
             # transformers pools a decoder's last position whatever stands there.
-            with self._only(inputs, batch.targets):
-                hidden = base.body(**inputs).last_hidden_state.flatten(0, 1)
+            with self._only(call, batch.targets):
+                hidden = base.body(**call.inputs).last_hidden_state.flatten(0, 1)
             return hidden.index_select(0, batch.targets).float()
         read = read_at(way, batch, self.beginnings)
-        with self._only(inputs, read.places):
-            return read.mean(base.body(**inputs).last_hidden_state)
+        with self._only(call, read.places):
+            return read.mean(base.body(**call.inputs).last_hidden_state)
 
     @cached_property
     def beginnings(self) -> frozenset[int]:
@@ -309,13 +315,13 @@ class PromptedModel:
         tokenizer = self.base.tokenizer
         return frozenset(id for id in (tokenizer.cls_token_id, tokenizer.bos_token_id) if id is not None)
 
-    def _answer_scores(self, inputs: dict[str, Any], targets: Tensor) -> Tensor:
+    def _answer_scores(self, call: Call, targets: Tensor) -> Tensor:
         """`label_logits` by answers, `[B, C]`, at one target a row or M mask tokens."""
         head = self.base.model.get_output_embeddings()
         ids, places = self._scored_ids
         vocabulary = None if self.base.adds_to_logits else ids
-        with only_rows(head, targets, vocabulary), self._only(inputs, targets):
-            logits: Tensor = self.base.model(**inputs).logits[0].float()
+        with only_rows(head, targets, vocabulary), self._only(call, targets):
+            logits: Tensor = self.base.model(**call.inputs).logits[0].float()
         if vocabulary is None:
             logits = logits.index_select(-1, ids)
         if places is None:
@@ -342,9 +348,10 @@ class PromptedModel:
         return torch.tensor(verbalizer.mask_ids(self.rows.encode_answer, target.count), device=self.base.device)
 
     @contextmanager
-    def _only(self, inputs: dict[str, Any], targets: Tensor) -> Iterator[None]:
-        """While this lasts, what the base model is called with costs no more than `[N]` targets need."""
-        with attention_for(self.base, inputs), last_layer_at(self.base.row_wise, targets):
+    def _only(self, call: Call, targets: Tensor) -> Iterator[None]:
+        """While this lasts, `call` costs no more than `[N]` targets need, and its layers are added to."""
+        base = self.base
+        with attention_for(base, call.inputs), last_layer_at(base.row_wise, targets), adding(base, call.added):
             yield
 
     def _besides(self, batch: Batch) -> dict[str, Any]:
@@ -358,39 +365,26 @@ class PromptedModel:
         # As a tokenizer marks a pair of texts: what stands after the first separator is the second one.
         return {"token_type_ids": (is_separator.cumsum(dim=1) - is_separator).clamp(max=1)}
 
-    def _inputs(self, batch: Batch, prompt_embeddings: Tensor | None) -> dict[str, Any]:
-        """What the base model is called with for the rest of the batch, after its contexts and what its rows share."""
-        rest = combine(self.base.word_embeddings(batch.token_ids), batch.virtual_index, prompt_embeddings)
+    def _call(self, batch: Batch, prompt_embeddings: Tensor | None) -> Call:
+        """The base model's call for the rest of the batch, after its contexts and what its rows share."""
+        copies = len(batch.shared)
+        first, layers = self._parts(prompt_embeddings, copies)
+        rest = combine(self.base.word_embeddings(batch.token_ids), batch.virtual_index, first)
+        added = self._added(batch.virtual_index, layers)
         if not self.base.is_causal:
-            return {"inputs_embeds": rest, "attention_mask": batch.attention_mask} | self._besides(batch)
+            inputs = {"inputs_embeds": rest, "attention_mask": batch.attention_mask}
+            return Call(inputs | self._besides(batch), added)
         past = None
         if batch.contexts:
             assert self.texts is not None, "only a base model that can be computed in parts has contexts"
             past = self.texts.past(batch.contexts[:1] if len(set(batch.contexts)) == 1 else batch.contexts)
-        copies = len(batch.shared)
         if past is not None and copies > 1:
             past = past.tile(copies)
-        if batch.shared.shape[1]:
-            embeddings = self.base.word_embeddings(batch.shared.clamp(min=0))
-            past = go_on(self.base, past, combine(embeddings, -batch.shared - 1, prompt_embeddings))
+        if num_shared := batch.shared.shape[1]:
+            index, embeddings = -batch.shared - 1, self.base.word_embeddings(batch.shared.clamp(min=0))
+            past = go_on(self.base, past, combine(embeddings, index, first), self._added(index, layers))
+            # All virtual tokens of a deep prompt are in front: none is left.
+            added = None if num_shared >= self.num_virtual_tokens else added
         if past is not None and len(past.lengths) < len(rest):
             past = past.each(len(rest) // len(past.lengths))
-        return inputs_after(self.base, past, rest, is_last=True)
-
-
-def combine(text_embeddings: Tensor, virtual_index: Tensor, prompt_embeddings: Tensor | None) -> Tensor:
-    """Put virtual tokens in their places.
-
-    Args:
-        text_embeddings: `[B, T, H]`.
-        virtual_index: `[B, T]`, the row of `prompt_embeddings` to put there, or -1.
-        prompt_embeddings: `[P, H]`, or None to leave the text as it is.
-
-    Returns:
-        `[B, T, H]` in the precision of the text embeddings.
-    """
-    if prompt_embeddings is None:
-        return text_embeddings
-    # Indexed first: a batch may use a few rows of the prompts of very many adapters.
-    placed = prompt_embeddings[virtual_index.clamp(min=0)].to(text_embeddings.dtype)
-    return torch.where((virtual_index >= 0).unsqueeze(-1), placed, text_embeddings)
+        return Call(inputs_after(self.base, past, rest, is_last=True), added)

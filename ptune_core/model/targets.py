@@ -35,6 +35,11 @@ class ReadAt(StrEnum):
         return {ReadAt.LAST: -1, ReadAt.ANYWHERE: _PROBE_TOKENS // 2, ReadAt.POOLED: 0}[self]
 
 
+def layers_of(body: nn.Module) -> list[nn.Module]:
+    """The layers of a base model, in their order."""
+    return [module for module in body.modules() if isinstance(module, GradientCheckpointingLayer)]
+
+
 @contextmanager
 def only_rows(head: nn.Module, targets: Tensor, vocabulary: Tensor | None = None) -> Iterator[None]:
     """While this lasts, a base model computes its vocabulary head at N target positions alone: logits `[1, N, V]`.
@@ -106,7 +111,7 @@ def row_wise_modules(model: PreTrainedModel, read_at: ReadAt) -> tuple[nn.Module
         model: In eval mode.
         read_at: Where the result is read.
     """
-    layers = [module for module in model.base_model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    layers = layers_of(model.base_model)
     if not layers:
         return ()
     layer, target = layers[-1], read_at.probe

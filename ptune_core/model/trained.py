@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ptune_core.model.head_input import HeadInput
@@ -43,6 +44,7 @@ class TrainedPrompt:
         tuned_base: Where the base model is that was trained together with the prompt, the only one the prompt works
             with: its folder, or the zip of the adapter, whose `base_model/` it is. None: the base model was frozen.
         head_input: What the classification head reads; MODEL for any other target.
+        deep: What virtual tokens add to their hidden states before each layer, `[L, P, H]` fp32; None: nothing.
     """
 
     prompt_embeddings: Tensor
@@ -62,3 +64,11 @@ class TrainedPrompt:
     segments: tuple[Segment, ...] = ()
     tuned_base: Path | None = None
     head_input: HeadInput = HeadInput.MODEL
+    deep: Tensor | None = None
+
+    @property
+    def prompt(self) -> Tensor:
+        """What a prompted model takes: `[P, H]`, of a deep prompt `[(1 + L) * P, H]`, see `model.virtual`."""
+        if self.deep is None:
+            return self.prompt_embeddings
+        return torch.cat([self.prompt_embeddings, self.deep.flatten(0, 1)])

@@ -76,6 +76,13 @@ class PromptInit(StrEnum):
     ADAPTER = "adapter"
 
 
+class PromptDepth(StrEnum):
+    """Where in the base model virtual tokens are trained."""
+
+    INPUT = "input"  # their embeddings alone, as in P-tuning
+    ALL = "all"  # and before each layer what is added to their hidden states
+
+
 def kind_of(config: PromptEncoderConfig) -> EncoderKind:
     """The kind a config asks for.
 

@@ -76,7 +76,7 @@ class Measurer:
                 )
             base = self._load(adapter.base_key, settings)
             put_head_on(base, trained.head)
-            tuned, used = asked.tuned(prompted_model(adapter, base), trained.prompt_embeddings.to(base.device))
+            tuned, used = asked.tuned(prompted_model(adapter, base), trained.prompt.to(base.device))
         rows = list(read_rows(test, test.columns))
         return Predictions([rows[place] for place in used.places], tuned, alone, by_hand)
 

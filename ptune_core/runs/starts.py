@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ptune_core.errors import AdapterError
 from ptune_core.files import atomic_write
 from ptune_core.runs.directory import RunDirectory
 from ptune_core.training.settings import PromptInit, RunSettings
@@ -43,7 +44,15 @@ def _read(name: str, directory: Path, *, keep: bool) -> np.ndarray:
         return load(copy.read_bytes())[_TENSOR]
     place = Path(name.strip()).expanduser()
     run = RunDirectory(place)
-    vectors: np.ndarray = load_adapter(run.adapter if run.exists() else place).prompt_embeddings.numpy()
+    trained = load_adapter(run.adapter if run.exists() else place)
+    if trained.deep is not None:
+        raise AdapterError(
+            "Virtual tokens cannot start from the vectors alone of an adapter that adds to every layer",
+            got=f"{name}, with prompt_depth: all",
+            needed="an adapter that was trained in the input alone",
+            remedy="Choose another adapter, or another prompt_init",
+        )
+    vectors: np.ndarray = trained.prompt_embeddings.numpy()
     if keep:
         directory.mkdir(parents=True, exist_ok=True)
         atomic_write(copy, save({_TENSOR: vectors}))

@@ -16,7 +16,7 @@ from typing import Any
 from ptune_core.errors import PTuneError
 from ptune_core.model.device import BaseWeights, Device, Precision
 from ptune_core.model.facts import BaseFacts
-from ptune_core.prompt.kinds import TRAINING_BYTES, EncoderKind
+from ptune_core.prompt.kinds import TRAINING_BYTES, EncoderKind, PromptDepth
 from ptune_core.prompt.template import Target, TargetKind, with_num_virtual_tokens
 from ptune_core.prompt.verbalizer import answer_columns
 from ptune_core.training.checked import Check, Fix, Level, Machine, Rows
@@ -59,6 +59,7 @@ def checks(
     ]  # fmt: skip
     return [
         *_target(settings, known),
+        *_depth(settings, known),
         *_memory(settings, known, machine),
         *_length(settings, known),
         *of_rows,
@@ -105,9 +106,12 @@ def value_checks(values: Mapping[str, Any]) -> tuple[list[Check], RunSettings | 
     return [*found, Check("together", Level.STOP, together)], None
 
 
+IN_THE_INPUT = Fix("Train in the input alone", {"prompt_depth": str(PromptDepth.INPUT)})
+
 _OF_COMBINATIONS = (
     Fix("Set precision to auto", {"precision": str(Precision.AUTO)}),
     Fix("Clear the revision", {"revision": None}),
+    IN_THE_INPUT,
     Fix("Start from words of the vocabulary", {"prompt_init": "vocabulary"}),
     Fix("Leave the sweep out", {"sweep": {}}),
 )
@@ -138,6 +142,13 @@ def _target(settings: RunSettings, base: BaseFacts) -> Iterator[Check]:
     text = f"This base model cannot {_DOES[target.kind]}, which the template asks for. It can {_DOES[kind]}."
     template = with_target(settings.template, target, kind)
     yield Check("target", Level.STOP, text, Fix(f"Use [{kind}:{target.column}]", {"template": template}))
+
+
+def _depth(settings: RunSettings, base: BaseFacts) -> Iterator[Check]:
+    """What reads with some layers and writes with others can do nothing but answer."""
+    if settings.prompt_depth is PromptDepth.ALL and base.targets == (TargetKind.ANSWER,):
+        text = "Virtual tokens cannot learn in every layer of an encoder-decoder, which this base model is."
+        yield Check("depth", Level.STOP, text, IN_THE_INPUT)
 
 
 _DOES = {

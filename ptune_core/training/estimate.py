@@ -239,9 +239,10 @@ def measure(trainer: Trainer, lesson: Lesson, part: AnyTask, begun: float) -> Es
 
 
 def _kept_bytes(trainer: Trainer, task: AnyTask, base: BaseModel) -> int:
-    """Of the tensors in an adapter, all fp32: `[P, H]`, and what learns of the base model."""
+    """Of the tensors in an adapter, all fp32: the prompt, deep or not, and what learns of the base model."""
     prompt = task.model.template.num_virtual_tokens * base.hidden_size
-    others = (*trainer.head_parameters, *trainer.base_parameters.values())
+    deep = [] if trainer.prompt.deep is None else [trainer.prompt.deep]
+    others = (*deep, *trainer.head_parameters, *trainer.base_parameters.values())
     return FP32_BYTES * (prompt + sum(parameter.numel() for parameter in others))
 
 

@@ -24,9 +24,11 @@ from ptune_core.model.head_input import HeadStart
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.text_cache import free_memory
 from ptune_core.model.tuned import learning
+from ptune_core.model.virtual import hidden_lengths, why_not_deep
 from ptune_core.prompt.config import PromptEncoderConfig
 from ptune_core.prompt.kinds import (
     TRAINING_BYTES,
+    PromptDepth,
     PromptInit,
     count_parameters,
     kind_of,
@@ -57,6 +59,10 @@ RUNGS = (1 / 10, 1 / 5, 2 / 5)
 FROM_PROBE, FROM_ZERO = 1 / 3, 3.0
 """A classification head's learning rate, in the prompt encoder's. One that begins as a probe is nearly where it will
 end, and larger steps undo that before the prompt has learned (benchmarks/RESULTS.md); from nothing it is far."""
+
+MAX_DEEP_VALUES = 2**25
+"""Numbers that a deep prompt may add in all layers together: half of what an adapter's file may hold."""
+
 
 _MIB = 2**20
 
@@ -163,6 +169,39 @@ def check_encoder_room(config: PromptEncoderConfig, base: BaseModel) -> None:
             needed=f"at most {free / 2**30:.1f} GiB, which are free on {base.device}",
             remedy=narrower(config, free // (2 * TRAINING_BYTES)),
         )
+
+
+def layers_to_train(settings: RunSettings, base: BaseModel, template: Template) -> Tensor | None:
+    """How long the hidden states of words are before each layer, `[L]`, for a deep prompt; None for any other.
+
+    Args:
+        settings: Whether it is deep.
+        base: The base model.
+        template: Resolved.
+
+    Raises:
+        SettingsError: The prompt should be deep, and this base model's layers are not made for it, or an adapter could
+            not hold what it would add.
+    """
+    if settings.prompt_depth is not PromptDepth.ALL:
+        return None
+    if (why := why_not_deep(base)) is not None:
+        raise SettingsError(
+            "Virtual tokens cannot be trained in every layer of this base model",
+            got=f"{base.id}: {why}",
+            needed="a decoder or an encoder with layers of its own, as wide as its word embeddings",
+            remedy="Set prompt_depth to input, or choose another base model",
+        )
+    lengths = hidden_lengths(base)
+    most = MAX_DEEP_VALUES // (len(lengths) * base.hidden_size)
+    if (count := template.num_virtual_tokens) > most:
+        raise SettingsError(
+            "So many virtual tokens are too large for an adapter if they are trained in every layer",
+            got=f"{count} in {len(lengths)} layers of width {base.hidden_size}",
+            needed=f"at most {most}",
+            remedy="Write fewer, such as [P*20], or set prompt_depth to input",
+        )
+    return lengths
 
 
 def settings_warnings(trials: Sequence[RunSettings], base: BaseModel, template: Template) -> list[str]:

@@ -29,6 +29,7 @@ from ptune_core.model.recomputing import with_gradient_checkpointing
 from ptune_core.model.text_cache import Budget, TextCache
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.model.tuned import put_weights, tunable, untrained_weights
+from ptune_core.prompt.kinds import PromptDepth
 from ptune_core.training import newest
 from ptune_core.training.estimate import Estimate, measure
 from ptune_core.training.halving import Halving, without_seed
@@ -40,6 +41,7 @@ from ptune_core.training.preparation import (
     check_room,
     describe_base,
     describe_text_cache,
+    layers_to_train,
     load_examples,
     make_task,
     settings_warnings,
@@ -202,6 +204,7 @@ class _Session:
                     starts=self.tables.starts,
                 )
                 lessons[key], texts = made, made.model.texts
+            layers_to_train(settings, base, lessons[key].model.template)  # told before the first trial, not at its turn
         if texts is not None:
             self.reserve(texts, list(lessons.values()))
         return lessons
@@ -223,9 +226,11 @@ class _Session:
         # Those that differ in the seed alone stay together, if they are not too many.
         seeds = len(set(self.settings.sweep.get("seed", [0])))
         at_most = max(1, at_most // seeds) * seeds if seeds <= at_most else at_most
-        groups: dict[LessonKey, dict[str, list[int]]] = {}
+        groups: dict[tuple[LessonKey, PromptDepth], dict[str, list[int]]] = {}
         for number, settings in enumerate(self.trials):
-            groups.setdefault(lesson_key(settings), {}).setdefault(without_seed(settings), []).append(number)
+            # What passes through the base model together is of one depth.
+            key = lesson_key(settings), settings.prompt_depth
+            groups.setdefault(key, {}).setdefault(without_seed(settings), []).append(number)
         ordered = [list(chain.from_iterable(of.values())) for of in groups.values()]
         return [of[i : i + at_most] for of in ordered for i in range(0, len(of), at_most)]
 
@@ -356,7 +361,7 @@ class _Session:
             metric=str(trial.lesson.metric),
             base=describe_base(model.base, len(self.trials)),
             parameters=sum(parameter.numel() for parameter in trial.trainer.parameters),
-            prompt_values=model.num_virtual_tokens * model.base.hidden_size,
+            prompt_values=trial.start.numel(),
             device=str(model.base.device),
             precision=model.base.precision,
             data=examples.report.summary(),

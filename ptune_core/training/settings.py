@@ -20,15 +20,21 @@ from ptune_core.demo import DEMO, DEMO_TEMPLATE
 from ptune_core.errors import PTuneError, SettingsError
 from ptune_core.model.device import BaseWeights, Device, Precision
 from ptune_core.model.head_input import HeadInput, HeadStart
-from ptune_core.prompt.kinds import EncoderKind, PromptInit
+from ptune_core.prompt.kinds import EncoderKind, PromptDepth, PromptInit
 from ptune_core.prompt.template import Target, TargetKind, Template, parse_template
 from ptune_core.prompt.verbalizer import answer_columns
 from ptune_core.training.option_text import bounds_text, describe
 from ptune_core.training.plain_yaml import load_mapping
 from ptune_core.training.refusals import (
+    deep_and_tuned,
+    head_without_labels,
+    no_word_to_find,
     not_compiled,
+    not_deep,
+    other_target,
     read_by_its_own_head,
     revision_of_a_folder,
+    start_from_nothing,
     too_coarse_to_learn,
 )
 
@@ -37,8 +43,8 @@ MAX_TRIALS = 64
 
 SWEPT = (
     "template", "encoder_reparameterization_type", "encoder_hidden_size", "encoder_num_layers", "encoder_dropout",
-    "prompt_init", "prompt_init_text", "prompt_init_adapter", "head_input", "head_start", "learning_rate",
-    "head_learning_rate", "weight_decay", "base_learning_rate", "warmup_ratio", "max_grad_norm", "seed",
+    "prompt_depth", "prompt_init", "prompt_init_text", "prompt_init_adapter", "head_input", "head_start",
+    "learning_rate", "head_learning_rate", "weight_decay", "base_learning_rate", "warmup_ratio", "max_grad_norm", "seed",
 )  # fmt: skip
 """Options a sweep may vary. The seed decides the start of each trial; split and order are those of the run's seed."""
 
@@ -110,6 +116,12 @@ class RunSettings(BaseModel):
     )
     encoder_dropout: float = Field(
         0.0, ge=0.0, lt=1.0, description="Dropout between LSTM layers; more regularises more."
+    )
+    prompt_depth: PromptDepth = Field(
+        PromptDepth.INPUT,
+        description="input is P-tuning; all also trains what is added to the virtual tokens' hidden states before each "
+        "layer. For virtual tokens in front and a frozen base model. Stock PEFT runs a decoder's after export --format "
+        "prefix; the others come with a loader of their own.",
     )
     prompt_init: PromptInit = Field(
         PromptInit.AUTO,
@@ -249,17 +261,9 @@ class RunSettings(BaseModel):
             raise revision_of_a_folder(self.base_model, self.revision)
         target = template.target
         if self.candidates and (self.labels or target.kind is TargetKind.HEAD or target.count > 1):
-            raise SettingsError(
-                "Candidates are for one word to find, and this run has another target",
-                got="labels" if self.labels else f"[{target.kind}:{target.column}]",
-                needed="candidates with [ANSWER:column] or one [MASK:column], and without labels",
-            )
+            raise no_word_to_find("labels" if self.labels else f"[{target.kind}:{target.column}]")
         if self.labels == {} and target.kind is TargetKind.HEAD:
-            raise SettingsError(
-                "A classification head needs labels, and empty labels say that there are none",
-                got=f"labels: {{}} and [{target.kind}:{target.column}]",
-                remedy="Leave labels out, or let the base model write the text with [ANSWER:column]",
-            )
+            raise head_without_labels(target.column)
         if self.base_weights is BaseWeights.TUNED and self.precision not in (Precision.AUTO, Precision.FP32):
             raise too_coarse_to_learn(self.precision)
         if self.base_weights is BaseWeights.TUNED and self.head_input not in (HeadInput.AUTO, HeadInput.MODEL):
@@ -268,6 +272,10 @@ class RunSettings(BaseModel):
             raise not_compiled(others)
         if not self.sweep:  # else each trial is checked
             self._check_start()
+            if self.prompt_depth is PromptDepth.ALL and not template.is_front:
+                raise not_deep(self.template)
+        if self.prompt_depth is PromptDepth.ALL and self.base_weights is BaseWeights.TUNED:
+            raise deep_and_tuned()
         self._check_sweep(template.target)
         return self
 
@@ -284,11 +292,7 @@ class RunSettings(BaseModel):
     def _check_start(self) -> None:
         needed = {PromptInit.TEXT: "prompt_init_text", PromptInit.ADAPTER: "prompt_init_adapter"}.get(self.prompt_init)
         if needed is not None and not (getattr(self, needed) or "").strip():
-            raise SettingsError(
-                f"The virtual tokens should start from {self.prompt_init}, and {needed} does not say which",
-                got=f"{needed}: {getattr(self, needed)!r}",
-                remedy=f"Give {needed}, or choose another prompt_init",
-            )
+            raise start_from_nothing(self.prompt_init, needed, getattr(self, needed))
 
     def _check_sweep(self, target: Target) -> None:
         if wrong := [option for option in self.sweep if option not in SWEPT]:
@@ -300,11 +304,7 @@ class RunSettings(BaseModel):
             raise SettingsError("The sweep has too many trials", got=str(count), needed=f"at most {MAX_TRIALS}")
         for trial in self.trials if self.sweep else ():
             if (found := trial.parsed_template.target) != target:
-                raise SettingsError(
-                    "All templates of a sweep need the same target",
-                    got=f"[{found.kind}:{found.column}]",
-                    needed=f"[{target.kind}:{target.column}]",
-                )
+                raise other_target(f"[{found.kind}:{found.column}]", f"[{target.kind}:{target.column}]")
 
     @property
     def trials(self) -> list[RunSettings]:

@@ -22,7 +22,7 @@ KEPT_AT_LEAST = 8
 ROOM = 64 * 2**20
 """Bytes that all snapshots of a run may take, unless the fewest that are kept are larger."""
 
-_NAME = "prompt_embeddings"
+_NAME, _DEEP = "prompt_embeddings", "deep"
 
 
 class Snapshots:
@@ -41,25 +41,27 @@ class Snapshots:
         names = (path.stem.removeprefix("step-") for path in self.folder.glob("step-*.safetensors"))
         return sorted(int(name) for name in names if name.isdigit())
 
-    def record(self, step: int, prompt_embeddings: Tensor, best_step: int) -> None:
+    def record(self, step: int, prompt_embeddings: Tensor, deep: Tensor | None, best_step: int) -> None:
         """Keep `[P, H]` prompt embeddings; of too many, one of those that lie closest together goes.
 
         Args:
             step: Optimizer steps done.
             prompt_embeddings: As they are now.
+            deep: What a deep prompt adds before each layer, `[L, P, H]`; None for any other.
             best_step: The step of the best evaluation so far, which stays.
 
         Raises:
             OSError: The disk is full or cannot be written; the others are untouched.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        tensor = prompt_embeddings.detach().float().cpu().contiguous()
+        tensors = {_NAME: prompt_embeddings} | ({} if deep is None else {_DEEP: deep})
+        tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
         # Whole after a kill. Not forced to the disk, which takes longer than all the rest: after a power cut the last
         # ones may be damaged, and nothing but a look back is lost.
         unfinished = self.folder / ".tmp-snapshot"
-        unfinished.write_bytes(safetensors.torch.save({_NAME: tensor}))
+        unfinished.write_bytes(safetensors.torch.save(tensors))
         os.replace(unfinished, self._path(step))
-        most = max(KEPT_AT_LEAST, min(KEPT_AT_MOST, ROOM // max(1, tensor.nbytes)))
+        most = max(KEPT_AT_LEAST, min(KEPT_AT_MOST, ROOM // max(1, sum(tensor.nbytes for tensor in tensors.values()))))
         steps = self.steps
         while len(steps) > most:
             inner = [place for place in range(1, len(steps) - 1) if steps[place] != best_step]
@@ -78,8 +80,20 @@ class Snapshots:
         Raises:
             CheckpointError: There is none of that step, or its file is damaged.
         """
+        return self._load(step)[_NAME]
+
+    def load_deep(self, step: int) -> Tensor | None:
+        """What a deep prompt added before each layer at `step`, `[L, P, H]` fp32; None for any other.
+
+        Raises:
+            CheckpointError: As `load`.
+        """
+        return self._load(step).get(_DEEP)
+
+    def _load(self, step: int) -> dict[str, Tensor]:
         try:
-            return safetensors.torch.load(self._path(step).read_bytes())[_NAME]
+            found = safetensors.torch.load(self._path(step).read_bytes())
+            return {_NAME: found[_NAME], **found}
         except FileNotFoundError:
             raise CheckpointError(
                 "There is no snapshot of this step", got=str(step), needed=", ".join(map(str, self.steps)) or "none",

@@ -20,6 +20,7 @@ from ptune_core.model.head import plain_state
 from ptune_core.model.insight import movement
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.model.tuned import save_base_model
+from ptune_core.model.virtual import parts_of
 from ptune_core.prompt.init import Prompt
 from ptune_core.training.checkpoint import KEPT, load_checkpoint, save_checkpoint
 from ptune_core.training.head_start import start_head
@@ -32,7 +33,13 @@ from ptune_core.training.metrics import (
     wilson_interval,
 )
 from ptune_core.training.predictions import answers, keep_base_answers, write_predictions
-from ptune_core.training.preparation import check_encoder_room, initial_prompt_embeddings, make_schedule, prompt_config
+from ptune_core.training.preparation import (
+    check_encoder_room,
+    initial_prompt_embeddings,
+    layers_to_train,
+    make_schedule,
+    prompt_config,
+)
 from ptune_core.training.settings import RunSettings
 from ptune_core.training.snapshots import Snapshots
 from ptune_core.training.tasks import LabelTask, TextTask
@@ -70,12 +77,13 @@ class Trial:
         base = model.base
         self.config = prompt_config(settings, base, model.template)
         check_encoder_room(self.config, base)
+        hidden_lengths = layers_to_train(settings, base, model.template)
         start = initial_prompt_embeddings(
             settings, base, model.template, verbalizer=model.verbalizer, starts=lesson.starts
         )
         # Decides how the prompt encoder starts.
         torch.manual_seed(settings.seed)
-        prompt = Prompt(self.config, start).eval()
+        prompt = Prompt(self.config, start, hidden_lengths).eval()
         with torch.no_grad():
             self.start = prompt()  # the same in every attempt
         if base.head is not None:
@@ -224,11 +232,15 @@ class Trial:
                 tensors |= answers(task, evaluation)
             keep = 1 if self.lesson.model.base.is_tuned else KEPT
             save_checkpoint(self.directory / "best", event.step, tensors, state, keep=keep)
-        self.snapshots.record(event.step, prompt_embeddings, self.trainer.progress.best_step)
+        self.snapshots.record(event.step, *self._parts(prompt_embeddings), self.trainer.progress.best_step)
         self.report("sample", step=event.step, rows=rows)
-        self.report(
-            "tokens", step=event.step, **asdict(movement(prompt_embeddings, self.start, self.lesson.model.base))
-        )
+        moved = movement(self._parts(prompt_embeddings)[0], self._parts(self.start)[0], self.lesson.model.base)
+        self.report("tokens", step=event.step, **asdict(moved))
+
+    def _parts(self, prompt: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The prompt embeddings `[P, H]`, and what a deep prompt adds before each layer, `[L, P, H]`."""
+        first, layers = parts_of(prompt, self.lesson.model.num_virtual_tokens)
+        return first, torch.stack(layers) if layers else None
 
     def _numbers(self, evaluation: Evaluation) -> dict[str, Any]:
         """What a line says of an evaluation, with the interval that so many rows leave."""
@@ -312,8 +324,9 @@ class Trial:
         head = {} if base.head is None else plain_state(base.head, f"{base.head_name}.")
         if base.is_tuned:
             save_base_model(base, self.directory / TUNED)
+        prompt_embeddings, deep = self._parts(self.trainer.prompt().float().cpu())
         return TrainedPrompt(
-            prompt_embeddings=self.trainer.prompt().float().cpu(),
+            prompt_embeddings=prompt_embeddings,
             template=self.settings.template,
             verbalizer=None if verbalizer is None or base.head is not None else dict(verbalizer.answers),
             labels=() if verbalizer is None else verbalizer.labels,
@@ -331,6 +344,7 @@ class Trial:
             segments=model.template.segments,
             tuned_base=self.directory / TUNED if base.is_tuned else None,
             head_input=base.head_input,
+            deep=deep,
         )
 
     def _state(self) -> dict[str, Any]:

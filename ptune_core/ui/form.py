@@ -41,7 +41,7 @@ OF_DATA = ("examples_per_label",)
 """Settings in the card of the data."""
 
 _GROUPS: dict[str, tuple[str, ...]] = {
-    "Prompt encoder": ("encoder_hidden_size", "encoder_num_layers", "encoder_dropout"),
+    "Prompt encoder": ("prompt_depth", "encoder_hidden_size", "encoder_num_layers", "encoder_dropout"),
     "Start of the virtual tokens": ("prompt_init", "prompt_init_text", "prompt_init_adapter", "seed"),
     "Learning": (
         "epochs", "patience", "gradient_accumulation_steps", "warmup_ratio", "weight_decay", "max_grad_norm",

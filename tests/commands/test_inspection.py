@@ -185,3 +185,17 @@ def test_worth_of_a_prompt_that_fills_masks_with_text(
     for source in (out, out / "adapter.zip"):
         found = inspected(capsys, str(source), "--leave-out", "--data", str(data))["leave_out"]
         assert found["examples"] == 24
+
+
+def test_a_deep_prompt_is_seen_by_its_input_and_measured_with_its_layers(
+    tiny_gpt2: Path, reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    template = "template=[P*3] {text~}[ANSWER:label]"
+    run = train(tmp_path / "run", tiny_gpt2, reviews, template, "prompt_depth=all", "learning_rate=0.1")
+    found = inspected(capsys, str(run), "--step", "4", "--over-training", "--leave-out")
+    assert len(found["tokens"]) == 3 and [len(moment["norm"]) for moment in found["over_training"]] == [3, 3, 3]
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    last = next(line for line in reversed(lines) if line["kind"] == "eval")
+    assert found["leave_out"]["whole"]["loss"] == pytest.approx(last["loss"], rel=1e-4)
+    deep = Snapshots(run).load_deep(4)
+    assert deep is not None and deep.shape == (2, 3, 32) and deep.abs().max() > 0

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ptune_core.adapters.format import load_adapter
+from ptune_core.adapters.format import load_adapter, save_adapter
+from ptune_core.adapters.ptune_loader import Adapter
 from ptune_core.errors import AdapterError, BaseModelError, DataError, InferenceError, OutOfMemory
 from ptune_core.inference.engine import NO_HEAD_NOTE, Engine, check_gpu_room
 from ptune_core.inference.protocol import (
@@ -371,3 +373,22 @@ def test_masks_and_encoder_decoders_answer(
     writer = make_adapter(folder, f"{{text~}} [P*4] {target.replace('label', 'answer')}")
     (*_, last) = generate(Engine(), writer, TEXTS[1], max_new_tokens=6, compare=True)
     assert last["tuned"] and last["base"] is not None
+
+
+def test_a_deep_adapter_answers_with_its_layers_and_the_base_model_without(base: Path, make_adapter, tmp_path) -> None:
+    for template, labels in (("[P*4] {text~}[ANSWER:label]", LABELS), ("[P*4] {text~}[ANSWER:answer]", None)):
+        of_input = make_adapter(base, template, labels=labels)
+        torch.manual_seed(0)
+        save_adapter(replace(load_adapter(of_input), deep=torch.randn(2, 4, 32)), tmp_path / "deep")
+        engine = Engine()
+        if labels is None:
+            plain, deep = (generate(engine, path, TEXTS[0])[-1] for path in (of_input, tmp_path / "deep"))
+            assert plain["base"] == deep["base"] and plain["tuned"] != deep["tuned"]
+            continue
+        found, others = classify(engine, tmp_path / "deep", TEXTS), classify(engine, of_input, TEXTS)
+        torch.testing.assert_close(found["base"], others["base"], atol=1e-6, rtol=0)
+        assert found["tuned"][0] != pytest.approx(others["tuned"][0], abs=1e-3)
+        alone = Adapter(tmp_path / "deep")
+        for text, tuned in zip(TEXTS, found["tuned"], strict=True):
+            expected = list(alone.classify({"text": text}).values())
+            torch.testing.assert_close(tuned, expected, atol=1e-4, rtol=0)

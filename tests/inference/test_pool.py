@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ptune_core.adapters.format import load_adapter
+from ptune_core.adapters.format import load_adapter, save_adapter
 from ptune_core.errors import AdapterError
 from ptune_core.inference.loaded import LoadedAdapter, prompted_model, put_head_on
 from ptune_core.inference.pool import AdapterPool
@@ -18,6 +18,7 @@ from ptune_core.model.base import BaseModel, load_base_model
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.template import TargetKind
 
+FRONT = " {text}[ANSWER:label]"
 TEXTS = ["the film was great", "a terrible waste of time ; the food was bad and I loved every minute", "", "great"]
 TWO = {"negative": " bad", "positive": " good"}
 THREE = {"no": " no", "yes": " yes", "maybe": " time"}
@@ -39,7 +40,7 @@ def alone(base: BaseModel, adapter: Path, text: str) -> list[float]:
     model = prompted_model(loaded, base)
     put_head_on(base, loaded.trained.head)
     with torch.no_grad():
-        scores = model.scores(model.make_rows([{"text": text}]), loaded.trained.prompt_embeddings)
+        scores = model.scores(model.make_rows([{"text": text}]), loaded.trained.prompt)
     return probabilities(scores)[0].tolist()
 
 
@@ -71,6 +72,29 @@ def test_mixed_batches_are_what_each_adapter_gives_alone(
         with_room = pool.prefix_mib
         pool.remove("0")
         assert pool.prefix_mib < with_room
+
+
+@pytest.mark.parametrize("prefix_mib", [0, 64], ids=["none stored", "all stored"])
+def test_deep_adapters_are_mixed_with_others(
+    prefix_mib: float, tiny_gpt2: Path, make_adapter: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = load(tiny_gpt2)
+    folders = [
+        make_adapter(tiny_gpt2, template, seed=seed, labels=labels) for seed, (template, labels) in enumerate(ADAPTERS)
+    ]
+    for seed, (folder, count) in enumerate(
+        [(folders[1], 4), (make_adapter(tiny_gpt2, f"[P*6]{FRONT}", labels=TWO), 6)]
+    ):
+        torch.manual_seed(seed)
+        save_adapter(replace(load_adapter(folder), deep=torch.randn(2, count, 32)), tmp_path / f"deep-{seed}")
+        folders.append(tmp_path / f"deep-{seed}")
+    pool = AdapterPool(model, batch_size=16, prefix_mib=prefix_mib)
+    for i, adapter in enumerate(folders):
+        pool.add(str(i), load_adapter(adapter))
+    requests = [(str(i), {"text": text}) for text in TEXTS if text for i in range(len(folders))]
+    expected = [alone(model, folders[int(name)], values["text"]) for name, values in requests]
+    assert_same(pool.classify(requests), expected)
+    assert expected[1] != pytest.approx(expected[5]), "what is added makes a difference"
 
 
 def test_decoder_heads_are_mixed(tiny_llama: Path, make_adapter: Callable[..., Path]) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor
 from ptune_core.model.base import load_base_model
 from ptune_core.model.base_kind import BaseKind
 from ptune_core.model.generation import Sampling, complete, generate
-from ptune_core.model.prompted import PromptedModel, combine
+from ptune_core.model.prompted import PromptedModel
+from ptune_core.model.virtual import combine
 from ptune_core.prompt.template import TargetKind, parse_template
 from ptune_core.prompt.verbalizer import Verbalizer
 

@@ -22,7 +22,8 @@ from ptune_core.errors import BaseModelError, SettingsError
 from ptune_core.model.base import load_base_model
 from ptune_core.model.base_kind import BaseKind
 from ptune_core.model.generation import Sampling, complete
-from ptune_core.model.prompted import PromptedModel, combine
+from ptune_core.model.prompted import PromptedModel
+from ptune_core.model.virtual import combine
 from ptune_core.prompt.template import TargetKind, parse_template
 from ptune_core.prompt.verbalizer import Verbalizer
 

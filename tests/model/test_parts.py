@@ -15,9 +15,10 @@ from torch.nn import functional
 from ptune_core.data.layout import make_batch
 from ptune_core.model.base import load_base_model
 from ptune_core.model.past import why_not_in_parts
-from ptune_core.model.prompted import PromptedModel, combine
+from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.recomputing import with_gradient_checkpointing
 from ptune_core.model.text_cache import Budget, Place
+from ptune_core.model.virtual import combine
 from ptune_core.prompt.template import TargetKind, parse_template
 from ptune_core.prompt.verbalizer import Verbalizer
 

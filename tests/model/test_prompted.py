@@ -15,7 +15,8 @@ from ptune_core.data.batching import Row
 from ptune_core.data.layout import make_batch
 from ptune_core.errors import SettingsError
 from ptune_core.model.base import load_base_model
-from ptune_core.model.prompted import PromptedModel, combine
+from ptune_core.model.prompted import PromptedModel
+from ptune_core.model.virtual import combine
 from ptune_core.prompt.config import PromptEncoderConfig
 from ptune_core.prompt.encoder import PromptEncoder
 from ptune_core.prompt.template import TargetKind, parse_template

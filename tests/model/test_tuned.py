@@ -12,9 +12,10 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from ptune_core.model.base import BaseModel, load_base_model
-from ptune_core.model.prompted import PromptedModel, combine
+from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.recomputing import with_gradient_checkpointing
 from ptune_core.model.tuned import BASE_FILES, learning, put_weights, save_base_model, tunable, untrained_weights
+from ptune_core.model.virtual import combine
 from ptune_core.prompt.template import TargetKind, parse_template
 from ptune_core.prompt.verbalizer import Verbalizer
 

@@ -10,7 +10,7 @@ import torch
 from ptune_core.errors import SettingsError
 from ptune_core.prompt.config import PromptEncoderConfig
 from ptune_core.prompt.encoder import PromptEncoder
-from ptune_core.prompt.init import REACH, TABLE_GAIN, Prompt
+from ptune_core.prompt.init import DEEP_GAIN, REACH, TABLE_GAIN, Prompt
 from ptune_core.prompt.kinds import EncoderKind
 from ptune_core.prompt.starts import from_token_ids
 
@@ -145,3 +145,22 @@ def test_without_encoder_and_start_the_prompt_is_pefts_table() -> None:
     prompt = Prompt(config("none"))
     torch.manual_seed(3)
     assert torch.equal(prompt(), torch.nn.Embedding(6, 4).weight)
+
+
+def test_a_deep_prompt_begins_at_its_input_and_stays_within_reach_in_each_layer() -> None:
+    start, lengths = torch.randn(6, 4, generator=seeded()), torch.tensor([1.0, 100.0])
+    prompt = Prompt(config(), start, lengths)
+    assert prompt().shape == (18, 4)
+    assert torch.equal(prompt()[:6], start) and prompt()[6:].abs().max() == 0
+    assert {"deep", "hidden_lengths", "start"} < set(prompt.state_dict())
+    prompt().square().sum().backward()
+    prompt.zero_grad()
+    prompt()[6:].sum().backward()
+    assert prompt.deep is not None and prompt.deep.grad is not None and (prompt.deep.grad != 0).all()
+    torch.nn.init.normal_(prompt.deep, std=1e-4)
+    small = prompt()[6:].detach().unflatten(0, (2, 6)) / lengths[:, None, None]
+    expected = prompt.deep.detach() * DEEP_GAIN / 4**0.5
+    torch.testing.assert_close(small, expected, atol=0, rtol=1e-4)
+    torch.nn.init.normal_(prompt.deep, std=1e4)
+    far = prompt()[6:].detach().unflatten(0, (2, 6)).norm(dim=2) / lengths[:, None]
+    torch.testing.assert_close(far, torch.full((2, 6), float(REACH)))

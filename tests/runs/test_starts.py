@@ -86,3 +86,18 @@ def test_an_adapter_that_is_not_there_ends_the_run_with_its_name(tiny_gpt2: Path
         read_starts(settings, tmp_path / "starts")
     result = train_here(settings, tmp_path / "run")
     assert result["state"] == "failed" and str(missing) in result["error"]["text"]
+
+
+def test_an_adapter_that_adds_to_every_layer_is_no_start(
+    first: Path, tiny_gpt2: Path, data: Path, tmp_path: Path
+) -> None:
+    """Its virtual tokens alone would be another prompt, and nobody would be told."""
+    front = {"template": "[P*3] {text~}[ANSWER:label]", "prompt_depth": "all"}
+    assert train_here(settings_for(tiny_gpt2, data, **front), tmp_path / "deep")["state"] == "finished"
+    settings = settings_for(tiny_gpt2, data, prompt_init="adapter", prompt_init_adapter=str(tmp_path / "deep"))
+    with pytest.raises(AdapterError, match="adds to every layer"):
+        read_starts(settings, tmp_path / "starts")
+    # The other way round nothing is lost: what layers add begins at zero.
+    lines: list[dict[str, Any]] = []
+    more = settings_for(tiny_gpt2, data, **front, prompt_init="adapter", prompt_init_adapter=str(first))
+    assert train_here(more, tmp_path / "more", report=lines.append)["state"] == "finished"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -121,6 +122,8 @@ def test_wrong_values_are_named_each_and_the_rest_is_still_looked_at() -> None:
         {"base_weights": "tuned", "precision": "int8"},
         {"revision": "main"},
         {"prompt_init": "text"},
+        {"prompt_depth": "all", "template": "{text} [P*4][ANSWER:label]"},
+        {"prompt_depth": "all", "template": "[P*4] {text} [HEAD:label]", "base_weights": "tuned"},
         {"sweep": {"learning_rate": list(range(1, 100))}},
     ],
 )
@@ -128,6 +131,15 @@ def test_settings_that_do_not_go_together_get_a_fix(values: dict[str, Any]) -> N
     ((check,), settings) = value_checks(values)
     assert check.level is Level.STOP and check.fix is not None and settings is not None
     assert value_checks(values | check.fix.values)[0] == []
+
+
+def test_an_encoder_decoder_is_told_from_a_decoder_before_the_start() -> None:
+    values = {"prompt_depth": "all", "template": "[P*4] {text}[ANSWER:label]"}
+    writer = replace(WRITER, targets=(TargetKind.ANSWER,))
+    check = found(values, base=writer)["depth"]
+    assert check.level is Level.STOP and check.fix is not None
+    assert "depth" not in found(values | check.fix.values, base=writer)
+    assert "depth" not in found(values)
 
 
 def test_a_start_that_needs_a_text_is_not_wrong_of_itself() -> None:

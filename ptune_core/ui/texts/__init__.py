@@ -59,6 +59,7 @@ LABELS = {
     "head_input": "What the head reads",
     "head_start": "Where the head starts",
     "head_learning_rate": "Learning rate of the head",
+    "prompt_depth": "Where virtual tokens learn",
     "prompt_init": "Start from",
     "prompt_init_text": "Initial text",
     "prompt_init_adapter": "Initial adapter",
@@ -178,6 +179,7 @@ _CHOICES = {
         "none": "None", "paper-lama": "The paper's LSTM for facts", "paper-few-shot": "The paper's LSTM for few rows",
     },
     "base_weights": {"frozen": "Virtual tokens only", "tuned": "The base model too"},
+    "prompt_depth": {"input": "In the input", "all": "In every layer"},
     "prompt_init": {
         "auto": "What suits", "separator": "Separators", "random": "Random", "normal": "Noise",
         "vocabulary": "Random words", "labels": "Answer words",

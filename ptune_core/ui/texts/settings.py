@@ -18,6 +18,8 @@ _HELP = {
     "it gives without virtual tokens. Nothing: the head learns from zero.",
     "head_learning_rate": "Of a classification head. Higher: it learns faster than the virtual tokens. Empty: what "
     "suits its start.",
+    "prompt_depth": "In every layer: says more with as many virtual tokens, and makes the adapter larger. For virtual "
+    "tokens in front and a frozen base model; PEFT runs it only where export writes keys and values.",
     "prompt_init": "Words the virtual tokens start from. Random is noise as in PEFT; the others start closer to what "
     "the model knows, which matters most without a prompt encoder.",
     "prompt_init_text": "The virtual tokens start as these words, repeated or cut to their number.",
