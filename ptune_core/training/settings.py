@@ -44,7 +44,8 @@ MAX_TRIALS = 64
 SWEPT = (
     "template", "encoder_reparameterization_type", "encoder_hidden_size", "encoder_num_layers", "encoder_dropout",
     "prompt_depth", "prompt_init", "prompt_init_text", "prompt_init_adapter", "head_input", "head_start",
-    "learning_rate", "head_learning_rate", "weight_decay", "base_learning_rate", "warmup_ratio", "max_grad_norm", "seed",
+    "learning_rate", "head_learning_rate", "weight_decay", "base_learning_rate", "warmup_ratio", "max_grad_norm",
+    "seed",
 )  # fmt: skip
 """Options a sweep may vary. The seed decides the start of each trial; split and order are those of the run's seed."""
 
