@@ -63,9 +63,9 @@ def compare(asked: object, find: Find) -> dict[str, Any]:
         find: Finds a run for this viewer.
 
     Returns:
-        ``curves``, in the order asked for, each with what `live.curve_since` says of it, ``name``, ``state``, ``created``,
-        ``baselines`` and ``head``, what a classification head reads; ``differing``: the settings that are not the same in
-        all, ``setting`` and ``values``, or None if nothing is asked for anew.
+        ``curves``, in the order asked for, each with what `live.curve_since` says of it, ``name``, ``state``,
+        ``created``, ``baselines`` and ``head``, what a classification head reads; ``differing``: the settings that are
+        not the same in all, ``setting`` and ``values``, or None if nothing is asked for anew.
 
     Raises:
         RunError: There is no such run for this viewer, or too many are asked for.
