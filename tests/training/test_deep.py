@@ -11,8 +11,12 @@ import torch
 from ptune_core.data.ingest import ingest_text
 from ptune_core.data.table import Table, Tables
 from ptune_core.errors import PTuneError, SettingsError
+from ptune_core.model.base import load_base_model
+from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.init import Prompt
+from ptune_core.prompt.template import TargetKind, parse_template
+from ptune_core.prompt.verbalizer import Verbalizer
 from ptune_core.training.session import estimate_run, run_training
 from ptune_core.training.settings import RunSettings
 from ptune_core.training.snapshots import Snapshots
@@ -71,6 +75,24 @@ def test_step_0_is_that_of_the_input_alone_and_layers_learn(base, tmp_path, tabl
     more = deep.of("plan")[0]["parameters"] - of_input.of("plan")[0]["parameters"]
     assert more == 2 * 4 * 32 and deep.of("plan")[0]["prompt_values"] == 3 * 4 * 32
     assert result["trained_values"] == deep.of("plan")[0]["parameters"]
+
+
+@pytest.mark.parametrize("prompt", [{"template": '[P="Question : is the film"] {text}[ANSWER:label]'}, {
+    "template": "[P*5] {text}[ANSWER:label]", "prompt_init": "text", "prompt_init_text": "Question : is the film",
+}], ids=["in the template", "as a setting"])  # fmt: skip
+def test_step_0_of_a_start_from_a_text_is_that_text(prompt, tmp_path, tiny_gpt2, table) -> None:
+    settings = settings_for(tiny_gpt2, **prompt, max_steps=2)
+    Recorder().train(settings, table, tmp_path / "run")
+    snapshots = Snapshots(tmp_path / "run")
+    step_0 = torch.cat([snapshots.load(0), snapshots.load_deep(0).flatten(0, 1)])  # type: ignore[union-attr]
+    base = load_base_model(str(tiny_gpt2), target=TargetKind.ANSWER, device="cpu", precision="fp32")
+    answers = Verbalizer({"good": " good", "bad": " bad"})
+    model = PromptedModel(base, settings.parsed_template, answers)
+    literal = PromptedModel(base, parse_template("Question : is the film{text}[P][ANSWER:label]"), answers)
+    rows = [{"text": " great film 1"}, {"text": " bad food 2"}]
+    assert model.num_virtual_tokens == len(base.tokenizer("Question : is the film")["input_ids"]) == 5
+    expected = literal.scores(literal.make_rows(rows, prompted=False), None)
+    torch.testing.assert_close(model.scores(model.make_rows(rows), step_0), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_an_estimate_counts_what_layers_learn(tmp_path, tiny_gpt2, table) -> None:
