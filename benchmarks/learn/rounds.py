@@ -22,7 +22,7 @@ from ptune_core.training.settings import RunSettings
 TRIED = {P_TUNING: RATES["PEFT P-tuning"], LORA: RATES["PEFT LoRA"], LORA_OUR_HEAD: RATES["PEFT LoRA"]}
 """Learning rates of the sides that have none of their own."""
 
-HEADS = {"minilm": (20, "[P*20] {text} [HEAD:label]"), "demo": (8, "{text} [P*8] [HEAD:label]")}
+HEADS = {"minilm": (20, "[P*20] {text} [HEAD:label]"), "demo": (20, "[P*20] {text} [HEAD:label]")}
 """Virtual tokens and PTune's template on each base model."""
 
 ANSWER_WORDS = "{text} [P*8] [ANSWER:label]"

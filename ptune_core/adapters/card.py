@@ -13,18 +13,10 @@ from ptune_core.adapters.sidecar import BASE_FOLDER
 from ptune_core.adapters.snippet import example_row, packages_for
 from ptune_core.data.columns import inputs_of
 from ptune_core.demo import DEMO
-from ptune_core.model.head_input import HeadInput
+from ptune_core.model.head_input import READS, reading
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.template import TargetKind, Template
 from ptune_core.prompt.verbalizer import answer_columns
-
-READS = {
-    HeadInput.MODEL: "what the base model's own class reads",
-    HeadInput.MEAN: "the mean of the text's last hidden states",
-    HeadInput.LAST: "the last hidden state of the row's last position",
-    HeadInput.FIRST: "the last hidden state of the text's first position",
-}
-"""What a classification head reads, in words."""
 
 _METRIC_NAMES = {"accuracy": "Accuracy", "loss": "Loss"}
 
@@ -40,7 +32,7 @@ def model_card(trained: TrainedPrompt) -> str:
         "## Template\n\n" + block(trained.template),
     ]
     if trained.labels:
-        parts.append("## Labels\n\n" + _labels(trained))
+        parts.append("## Labels\n\n" + labels_of(trained))
     parts += ["## Use\n\n" + _usage(trained, template), "## Limits\n\n" + _limits(trained)]
     return "\n".join(parts)
 
@@ -54,11 +46,11 @@ def _hub_id(base_model: str) -> str | None:
     return None if is_folder(base_model) or "/" not in base_model else base_model
 
 
-def front_matter(trained: TrainedPrompt, library: str) -> str:
-    """What the Hub reads; `library` is the one that loads the adapter."""
+def front_matter(trained: TrainedPrompt, library: str, *, is_whole: bool = False) -> str:
+    """What the Hub reads; `library` is the one that loads the adapter, `is_whole`: with a frozen base model in it."""
     base = _hub_id(trained.base_model)
     values: dict[str, Any] = {}
-    relation = "adapter" if trained.tuned_base is None else "finetune"
+    relation = "finetune" if is_whole or trained.tuned_base is not None else "adapter"
     if base is not None:
         values |= {"base_model": base, "base_model_relation": relation}
     values["library_name"] = library
@@ -121,22 +113,34 @@ def numbers(metrics: Mapping[str, Any]) -> str:
     if value is None:
         return "Nothing was measured.\n"
     metric = _line(str(metrics.get("metric", "value")))
-    spread = ""
-    match metrics.get("interval"):
-        case [low, high]:
-            spread = f" (95 % interval {_number(low)} to {_number(high)})"
+    probe_rows = f"{_line(str(metrics.get('probe_train_rows')))} training rows"
     names = {
         "baseline_few_shot": "The base model before training, with "
         f"{_line(str(metrics.get('few_shot_examples')))} examples in its context",
         "baseline_zero_shot": "The base model before training, with the same template and no virtual tokens",
-        "baseline_probe": "A regression on the base model's features, without virtual tokens "
-        f"({_line(str(metrics.get('probe_train_rows')))} training rows)",
+        "baseline_probe": "A probe of the frozen base model, without virtual tokens: a regression on what it makes of "
+        + probe_rows,
         "baseline_majority": "Always the most frequent label",
     }
-    rows = [("This adapter", _number(value) + spread)]
-    rows += [(text, _number(metrics[key])) for key, text in names.items() if metrics.get(key) is not None]
+    rows = [("This adapter", _number(value) + _spread(metrics.get("interval")))]
+    for key, text in names.items():
+        if metrics.get(key) is not None:
+            spread = _spread(metrics.get("probe_interval")) if key == "baseline_probe" else ""
+            rows.append((text, _number(metrics[key]) + spread))
     table = [f"| On rows set aside for validation | {_METRIC_NAMES.get(metric, metric)} |", "|---|---|"]
     table += [f"| {name} | {number} |" for name, number in rows]
+    return "\n".join([*table, "", *_facts(metrics)]).rstrip() + "\n"
+
+
+def _spread(interval: object) -> str:
+    match interval:
+        case [low, high]:
+            return f" (95 % interval {_number(low)} to {_number(high)})"
+    return ""
+
+
+def _facts(metrics: Mapping[str, Any]) -> list[str]:
+    """What was measured, a sentence each."""
     facts = []
     if metrics.get("macro_f1") is not None:
         facts.append(f"Macro-F1 of this adapter: {_number(metrics['macro_f1'])}.")
@@ -144,12 +148,20 @@ def numbers(metrics: Mapping[str, Any]) -> str:
         best_step = metrics.get("best_step")
         best = f"; the best one, kept here, was {_number(best_step)}" if best_step is not None else ""
         facts.append(f"Training took {_number(metrics['steps'])} steps{best}.")
+        if best_step == 0:
+            facts.append("**The virtual tokens added nothing here**: what is kept is how training began.")
+    share = metrics.get("evaluation_share")
+    if isinstance(share, float):
+        facts.append(f"Evaluations took {share:.0%} of the time.")
+    if read := reading(metrics.get("head")):
+        facts.append(read)
     if metrics.get("data"):
         facts.append(_line(str(metrics["data"])).rstrip(".") + ".")
-    return "\n".join([*table, "", *facts]).rstrip() + "\n"
+    return facts
 
 
-def _labels(trained: TrainedPrompt) -> str:
+def labels_of(trained: TrainedPrompt) -> str:
+    """The labels, with their answers where they have some."""
     if trained.verbalizer is None:
         return ", ".join(_code(label) for label in trained.labels) + "\n"
     rows = [f"| {_code(label)} | {_code(answer)} |" for label, answer in trained.verbalizer.items()]

@@ -12,7 +12,7 @@ from ptune_core.adapters.export import with_whole_path
 from ptune_core.adapters.names import CARD_FILE, CONFIG_FILE, TENSOR_FILE
 from ptune_core.adapters.sidecar import dump_json
 from ptune_core.errors import AdapterError
-from ptune_core.model.base import load_base_model
+from ptune_core.model.base import load_base_model, with_head_input
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.config import PEFT_VERSION
@@ -45,15 +45,15 @@ def base_for(trained: TrainedPrompt, template: Template) -> PromptedModel:
             needed="the same answers for all rows",
             remedy="Export it in the usual form, whose zip has a script that compares them",
         )
-    base = load_base_model(
+    loaded = load_base_model(
         trained.base_model,
         target=template.target.kind,
         num_labels=len(trained.labels) if template.target.kind is TargetKind.HEAD else None,
         revision=trained.revision,
         device="cpu",
         precision="fp32" if trained.precision == "fp32" else "bf16",
-        head_input=trained.head_input,
     )
+    base = with_head_input(loaded, trained.head_input)
     width = trained.prompt_embeddings.shape[1]
     if width != base.hidden_size:
         raise AdapterError(

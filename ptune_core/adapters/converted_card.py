@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import PurePath
 
-from ptune_core.adapters.card import block, front_matter, numbers, title
+from ptune_core.adapters.card import READS, block, front_matter, labels_of, numbers, title
 from ptune_core.adapters.export import with_whole_path
 from ptune_core.adapters.format import is_folder
 from ptune_core.adapters.row_text import RowText
@@ -58,6 +58,17 @@ whole.save_pretrained("whole")
 tokenizer.save_pretrained("whole")
 """
 
+_SENTENCE = """# pip install sentence-transformers
+from sentence_transformers import SentenceTransformer
+
+FOLDER = "."  # where the zip was unpacked
+LABELS = {labels}
+model = SentenceTransformer(FOLDER)
+scores = model.encode(["Write a text here."], convert_to_tensor=True)  # one number for each label
+for row in scores.float().softmax(1).tolist():
+    print(dict(zip(LABELS, row)))
+"""
+
 
 def prefix_card(trained: TrainedPrompt, prompted: PromptedModel, text: RowText) -> str:
     """`README.md` of a PREFIX_TUNING adapter."""
@@ -88,8 +99,41 @@ def vocabulary_card(trained: TrainedPrompt, prompted: PromptedModel, text: RowTe
     return "\n".join([*_top(trained, what), _text_part(text), load, merge])
 
 
-def _top(trained: TrainedPrompt, what: str) -> list[str]:
-    return [front_matter(trained, "peft"), f"# {title(trained)}\n", what, "## Numbers\n\n" + numbers(trained.metrics)]
+def sentence_card(trained: TrainedPrompt, prompt: str, max_length: int, num_bytes: int) -> str:
+    """`README.md` of a folder of sentence-transformers.
+
+    Args:
+        trained: The adapter.
+        prompt: What stands before every text.
+        max_length: The longest row in tokens.
+        num_bytes: Size of the base model's weights.
+    """
+    what = (
+        f"The frozen base model with {len(trained.prompt_embeddings)} virtual tokens as tokens of its vocabulary and "
+        f"a classification head for {len(trained.labels)} labels: a folder that `SentenceTransformer` loads as it is. "
+        f"The base model's weights are in it ({num_bytes / 1e6:,.1f} MB). What `encode` gives for a text are the "
+        "scores of the labels, the same as those of the P-tuning adapter it was made from, and no embedding to compare "
+        f"texts by: a softmax over them makes probabilities. The head reads {READS[trained.head_input]}. It cannot be "
+        "trained further as an adapter; keep the original for that.\n"
+    )
+    how = (
+        "`encode`, `encode_query` and `encode_document` put this before every text by themselves; a `prompt` of your "
+        f"own in its place would leave the virtual tokens out. Of longer texts the first {max_length} tokens are "
+        f"read, these included. The names of the virtual tokens must not stand in a text.\n\n{block(prompt)}"
+    )
+    return "\n".join(
+        [
+            *_top(trained, what, "sentence-transformers", is_whole=True),
+            "## Labels\n\n" + labels_of(trained),
+            "## Prompt\n\n" + how,
+            _load_part(_SENTENCE.format(labels=list(trained.labels))),
+        ]
+    )
+
+
+def _top(trained: TrainedPrompt, what: str, library: str = "peft", *, is_whole: bool = False) -> list[str]:
+    front = front_matter(trained, library, is_whole=is_whole)
+    return [front, f"# {title(trained)}\n", what, "## Numbers\n\n" + numbers(trained.metrics)]
 
 
 def _text_part(text: RowText) -> str:

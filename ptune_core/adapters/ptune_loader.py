@@ -82,6 +82,8 @@ class Rows:
         self.drops_space = len(self.encode(" a")) > len(self.encode("a"))
         self.brings_answers = any(_COLUMN.search(text) for text in (self.info["verbalizer"] or {}).values())
         self.prefix, self.suffix = self._special_affixes()
+        written = [s.get("token") for s in self.info["segments"] if self.target == "MASK" or s["kind"] != "target"]
+        self.separates_texts = "SEP" in written[:-1]  # one that is written in a text begins no second text
 
     def encode(self, text: str) -> list[int]:
         """Token ids without special tokens."""
@@ -156,7 +158,7 @@ class Rows:
         ends = [sum(len(part) for part, _ in run[: i + 1]) - dropped for i in range(len(run))]
         at = 0
         for token_id, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            while max(start, end - 1) >= ends[at]:
+            while max(start, end - 1) >= ends[at] and at < len(ends) - 1:
                 at += 1
             pieces[at][0].append(token_id)
         return pieces
@@ -263,7 +265,7 @@ class Adapter:
         given = {"inputs_embeds": embeddings, "attention_mask": torch.ones_like(ids)}
         if self.start_ids:
             given["decoder_input_ids"] = torch.tensor([written], device=self.model.device)
-        separator = self.rows.tokenizer.sep_token_id
+        separator = self.rows.tokenizer.sep_token_id if self.rows.separates_texts else None
         if separator is not None and self.reads_token_types and getattr(self.model.config, "type_vocab_size", 0) > 1:
             after = (ids == separator).long()
             given["token_type_ids"] = (after.cumsum(1) - after).clamp(max=1)
@@ -307,8 +309,8 @@ class Adapter:
         text = [i for i, number in enumerate(numbers) if number >= 0] or list(range(len(numbers)))
         if self.reads in ("first", "last"):
             return [text[0] if self.reads == "first" else text[-1]]
-        begins = (tokenizer.cls_token_id, tokenizer.bos_token_id)  # no part of a mean
-        return [i for i in text if numbers[i] not in begins] or text
+        begins = (tokenizer.cls_token_id, tokenizer.bos_token_id)  # in first place no part of a mean
+        return text[1:] or text if numbers[text[0]] in begins else text
 
     def _masks(self, row: Row) -> list[int]:
         """Where the mask tokens stand."""

@@ -23,7 +23,8 @@ _SPACINGS: tuple[Callable[[str], str], ...] = (
 )
 """What a text may need that stands after a virtual token or at the start."""
 
-_PROBES = ("the film was great", "A", " (so it goes)", "1984?", "naïve café — 東京", "Write a text here.\nTwo lines.")
+PROBES = ("the film was great", "A", " (so it goes)", "1984?", "naïve café — 東京", "Write a text here.\nTwo lines.")
+"""Texts that tokenizers treat in different ways."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def find_row_text(rows: RowMaker, tokenizer: Any, names: Sequence[str]) -> RowTe
     """
     before, after = _affixes(rows.tokenizer)
     ids = tokenizer.convert_tokens_to_ids([name for name in names if name])
-    probes = [dict.fromkeys(rows.template.columns, probe) for probe in _PROBES]
+    probes = [dict.fromkeys(rows.template.columns, probe) for probe in PROBES]
     # Only columns are cut, by tokens and not by text.
     whole = [(values, row) for values in probes if not (row := rows.row(values)).num_cut]
     expected = [_ids(row.ids, ids) for _, row in whole]

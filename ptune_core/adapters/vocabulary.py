@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
 from torch import Tensor
 
+from ptune_core.adapters.added_tokens import add_tokens, embedding_scale
 from ptune_core.adapters.conversion import base_for, common_config, refusal, write_converted
 from ptune_core.adapters.converted_card import vocabulary_card
 from ptune_core.adapters.format import template_of
@@ -29,8 +29,6 @@ from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.template import TargetKind
 
 FORM = "vocabulary rows (TRAINABLE_TOKENS)"
-
-_PROBE_TOKENS = 16
 
 
 def export_vocabulary(trained: TrainedPrompt, zip_path: Path) -> None:
@@ -57,9 +55,9 @@ def export_vocabulary(trained: TrainedPrompt, zip_path: Path) -> None:
     if not base.is_causal:
         raise refusal(FORM, got=f"{base.id}, an {base.kind}", needed="a causal decoder")
     tokenizer: Any = copy.deepcopy(base.tokenizer)
-    names, new_ids = _add_tokens(tokenizer, len(trained.prompt_embeddings))
+    names, new_ids = add_tokens(tokenizer, len(trained.prompt_embeddings), FORM)
     text = find_row_text(prompted.rows, tokenizer, names)
-    rows = (trained.prompt_embeddings / _embedding_scale(base)).contiguous()
+    rows = (trained.prompt_embeddings / embedding_scale(base, FORM)).contiguous()
     places = [f"base_model.model.{place}.trainable_tokens_delta" for place in _places(base)]
     config = common_config(trained) | {
         "init_weights": True,
@@ -78,33 +76,6 @@ def export_vocabulary(trained: TrainedPrompt, zip_path: Path) -> None:
         tensors=safetensors.torch.save({place: rows.clone() for place in places}, {"format": "pt"}),
         others=tokenizer_files,
     )
-
-
-def _add_tokens(tokenizer: Any, count: int) -> tuple[list[str], list[int]]:
-    """Add tokens that no text holds by chance; their names and ids."""
-    last = max(tokenizer.get_vocab().values())
-    names = [f"<|ptune_{i}|>" for i in range(count)]
-    tokenizer.add_tokens(names, special_tokens=True)
-    new_ids: list[int] = tokenizer.convert_tokens_to_ids(names)
-    if len(set(new_ids)) < count or min(new_ids) <= last:
-        raise refusal(FORM, got="a base model that has tokens of PTune already", needed="the one it was trained on")
-    return names, new_ids
-
-
-def _embedding_scale(base: BaseModel) -> float:
-    """What the word embedding multiplies its rows by: 1 for most, the square root of H for some.
-
-    Raises:
-        AdapterError: It does something else to them.
-    """
-    ids = torch.arange(min(_PROBE_TOKENS, len(base.embedding_weight)), device=base.device)
-    rows, embedded = base.embedding_weight[ids].float(), base.word_embeddings(ids).float()
-    scale = float((rows * embedded).sum() / (rows * rows).sum())
-    if torch.equal(rows, embedded):
-        return 1.0
-    if not torch.allclose(rows * scale, embedded, rtol=1e-2, atol=1e-5):
-        raise refusal(FORM, got=f"the word embedding of {base.id}, which does more than look rows up")
-    return scale
 
 
 def _places(base: BaseModel) -> list[str]:

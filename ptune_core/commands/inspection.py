@@ -57,6 +57,8 @@ def declare(commands: Commands) -> None:
 def inspect_command(arguments: argparse.Namespace) -> int:
     """Print virtual tokens beside the words of their base model, and what else was asked for."""
     from ptune_core.model.insight import as_text, over_training, similarity, virtual_tokens, word_norm
+    from ptune_core.runs.baselines import baseline_list, findings
+    from ptune_core.runs.terminal import score_lines
 
     if arguments.data is not None and not arguments.leave_out:
         raise SettingsError("--data is for --leave-out alone", got=str(arguments.data))
@@ -70,7 +72,17 @@ def inspect_command(arguments: argparse.Namespace) -> int:
         "word_norm": word_norm(base),
         "tokens": [asdict(token) for token in tokens],
     }
+    result = subject.result
+    found |= {
+        "value": result.get("value"),
+        "interval": result.get("interval"),
+        "baselines": [asdict(baseline) for baseline in baseline_list(result)],
+        "head": result.get("head"),
+        "notes": findings({}, result),
+    }
     lines = [as_text(trained, base, tokens)]
+    if score := score_lines(result):
+        lines.append("\n".join(score))
     if arguments.similarity:
         found["similarity"] = similarity(trained.prompt_embeddings).tolist()
         lines.append(_matrix(found["similarity"]))
@@ -127,6 +139,12 @@ class _Subject:
             needed = "a run directory for --step, --best and --trial"
             raise SettingsError("An adapter is of one moment", got=str(given), needed=needed)
         return cls(load_adapter(given), device="auto" if arguments.leave_out else "cpu")
+
+    @property
+    def result(self) -> Mapping[str, Any]:
+        """What was measured of this step; empty where that is another one."""
+        metrics = self.trained.metrics
+        return metrics if self.step in (None, metrics.get("best_step")) else {}
 
     @cached_property
     def base(self) -> BaseModel:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ptune_core.commands.arguments import USER_ERROR, Commands, add_overrides, read_settings
+from ptune_core.steady import keep_steady
 
 
 def declare(commands: Commands) -> None:
@@ -66,7 +67,9 @@ def estimate_command(arguments: argparse.Namespace) -> int:
     from ptune_core.data.table import Tables, open_table
     from ptune_core.runs.starts import read_starts
     from ptune_core.training.session import estimate_run
+    from ptune_core.training.ways import told
 
+    keep_steady()  # as the run will be, which it is an estimate of
     settings = read_settings(arguments.settings, arguments.overrides)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
@@ -84,6 +87,8 @@ def estimate_command(arguments: argparse.Namespace) -> int:
         for warning in found.warnings:
             print(f"warning: {warning}", file=sys.stderr)
         print(found.of_sweep(len(settings.trials), len(templates), halving=settings.halving))
+        if found.ways:
+            print(told(found.ways))
     return 0
 
 

@@ -22,6 +22,13 @@ def special_affixes(tokenizer: PreTrainedTokenizerBase, template: Template) -> t
     return (), ()
 
 
+def separates_texts(template: Template) -> bool:
+    """Whether something stands behind a template's own separator; one written in a text begins no second text."""
+    is_mask = template.target.kind is TargetKind.MASK
+    rest = [segment for segment in template.segments if is_mask or not isinstance(segment, Target)]
+    return any(isinstance(segment, Special) and segment.kind == "SEP" for segment in rest[:-1])
+
+
 def space_is_a_token(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the tokenizer already puts a word boundary before a text, so that a space in front would be a token."""
     spaced = tokenizer(" a", add_special_tokens=False)["input_ids"]

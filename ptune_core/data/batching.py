@@ -268,7 +268,8 @@ class RowMaker:
             grouped: list[list[int]] = [[] for _ in parts]
             piece = 0
             for token_id, (start, end) in zip(ids, encoded.offsets, strict=True):
-                while max(start, end - 1) >= ends[piece] - dropped:
+                # RoBERTa says that a token of spaces alone stands behind them, so that the last one would be nowhere.
+                while max(start, end - 1) >= ends[piece] - dropped and piece < len(ends) - 1:
                     piece += 1
                 grouped[piece].append(token_id)
             columns = [segment if isinstance(segment, Column) else None for segment in run]

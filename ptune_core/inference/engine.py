@@ -40,7 +40,7 @@ from ptune_core.inference.protocol import (
     build_request,
     join_parts,
 )
-from ptune_core.model.base import BaseModel, load_base_model
+from ptune_core.model.base import BaseModel, load_base_model, with_head_input
 from ptune_core.model.device import BaseWeights
 from ptune_core.model.generation import Sampling, stream
 from ptune_core.model.lease import is_training
@@ -252,15 +252,15 @@ class Engine:
         """Load into RAM first: only then is it known what the GPU must have room for."""
         key = adapter.base_key
         with base_place(adapter.trained) as (place, revision):
-            base = load_base_model(
+            loaded = load_base_model(
                 place,
                 target=key.target,
                 num_labels=key.num_labels,
                 revision=revision,
                 device="cpu",
                 precision=key.precision,
-                head_input=key.head_input,
             )
+        base = with_head_input(loaded, key.head_input)
         if torch.cuda.is_available():
             free, _ = torch.cuda.mem_get_info()
             check_gpu_room(base, free, is_training=self._is_training())

@@ -11,7 +11,7 @@ from ptune_core.data.columns import inputs_of
 from ptune_core.errors import DataError
 from ptune_core.inference.preview import MAX_CUT_SHOWN, row_pieces, token_texts
 from ptune_core.inference.protocol import AnswerTokens, Look, Looked, Measure, Measured, Piece
-from ptune_core.model.base import BaseKind
+from ptune_core.model.base_kind import BaseKind
 from ptune_core.model.outline import Outline, load_outline, stamp_of
 from ptune_core.model.suiting import longest_row, resolve_template, row_options
 from ptune_core.prompt.template import TargetKind, Template, parse_template

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Any
 
 import torch
@@ -14,18 +14,13 @@ from accelerate.utils import is_bf16_available
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    AutoModelForSeq2SeqLM,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
-    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from ptune_core.errors import BaseModelError, SettingsError
+from ptune_core.model.base_kind import BaseKind, auto_class_for, most_positions
 from ptune_core.model.head import ENCODER_HEAD, learning_in_fp32, own_head, plain_head, with_standardised_inputs
 from ptune_core.model.head_input import HeadInput
 from ptune_core.model.kernels import fuse_activations, onednn_is_faster, use_onednn
@@ -34,16 +29,6 @@ from ptune_core.model.source import check_reachable, explained, place_of, quiet
 from ptune_core.model.targets import ReadAt, row_wise_modules
 from ptune_core.prompt.config import TaskType
 from ptune_core.prompt.template import TargetKind
-
-_POSITION_LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len")
-
-
-class BaseKind(StrEnum):
-    """How a base model reads and writes."""
-
-    DECODER = "decoder"  # GPT-2, Llama: a position sees only what stands before it
-    ENCODER = "encoder"  # BERT: a position sees all others
-    ENCODER_DECODER = "encoder-decoder"  # T5, BART: reads as an encoder, writes as a decoder
 
 
 @dataclass(frozen=True)
@@ -62,7 +47,7 @@ class BaseModel:
         gradient_checkpointing: Whether layers compute their activations again for the gradient.
         is_tuned: Whether the base model's own weights learn too, see `tuned.tunable`.
         head: The trainable classification head, which `with_head` puts on the model; None for a language model.
-        head_input: What the classification head reads; AUTO where that is still to be chosen.
+        head_input: What the classification head reads, see `with_head_input`.
         invented: Layers that its own head stands on and no file holds: then its head cannot read as `model` does.
     """
 
@@ -159,7 +144,6 @@ def load_base_model(
     revision: str | None = None,
     device: str = "auto",
     precision: str = "auto",
-    head_input: HeadInput = HeadInput.MODEL,
 ) -> BaseModel:
     """Load and freeze a base model through transformers' Auto classes, from safetensors only, never with remote code.
 
@@ -172,7 +156,6 @@ def load_base_model(
         device: `auto`, `cpu` or `cuda`.
         precision: `auto` (bf16 where the device computes in it), `fp32`, `bf16`, or `int8` and `int4`, which need
             bitsandbytes.
-        head_input: What the head reads. AUTO leaves it open, see `with_head_input`; until then it reads as MODEL.
 
     Raises:
         BaseModelError: It does not exist, is gated, has no safetensors, needs remote code, is not of a kind that
@@ -201,17 +184,17 @@ def load_base_model(
     model.eval().requires_grad_(False)
     fuse_activations(model)
     if onednn_is_faster():
-        use_onednn(model.base_model)
+        use_onednn(model.base_model if target is TargetKind.HEAD else model)
     head_name = own_head(model, id) if target is TargetKind.HEAD else None
     head = None if head_name is None else learning_in_fp32(model.get_submodule(head_name))
-    invented = _invented(id, model, report["missing_keys"], head_name, head_input)
+    invented = _invented(id, model, report["missing_keys"], head_name)
     if target is not TargetKind.HEAD:
         _check_vocabulary_head(model, id)
     if head_name == ENCODER_HEAD or not getattr(config, "is_causal", True):
         kind = BaseKind.ENCODER if kind is BaseKind.DECODER else kind
     # What stands behind an encoder's last layer sees all of its rows, and LLM.int8 looks at all rows of a product.
     needs_all_rows = kind is BaseKind.ENCODER_DECODER or quantized is not None
-    base = BaseModel(
+    return BaseModel(
         model=model,
         tokenizer=tokenizer,
         id=id,
@@ -221,10 +204,8 @@ def load_base_model(
         head_name=head_name,
         row_wise=() if needs_all_rows else row_wise_modules(model, _read_at(kind, target)),
         head=head,
-        head_input=HeadInput.MODEL if head is None else HeadInput.AUTO,
         invented=invented,
     )
-    return base if head is None or head_input is HeadInput.AUTO else with_head_input(base, head_input)
 
 
 @torch.no_grad()
@@ -237,9 +218,14 @@ def with_head_input(base: BaseModel, head_input: HeadInput, *, standardised: boo
         base: With its own head.
         head_input: Not AUTO.
         standardised: Whether the head is to be trained with standardised inputs.
+
+    Raises:
+        BaseModelError: The base model's own head stands on layers that no file holds, and is to read as MODEL.
     """
     if base.head is None or base.head_name is None:
         return base
+    if head_input.is_models and base.invented:
+        raise _lacks(base.id, base.invented, "Set head_input to mean or auto, which do not need them")
     head, row_wise = base.head, base.row_wise
     if not head_input.is_models:
         ids = torch.zeros(1, 2, dtype=torch.long, device=base.device)
@@ -260,75 +246,18 @@ def put_on(base: BaseModel) -> None:
         setattr(base.model, base.head_name, base.head)
 
 
-def most_positions(config: PreTrainedConfig, kind: BaseKind, model: nn.Module | None) -> int | None:
-    """Longest sequence in tokens; None if there is no limit.
-
-    Args:
-        config: Of the base model.
-        kind: How it reads and writes.
-        model: Its layers, of which an encoder's table of positions is looked at; None: it has no such table.
-    """
-    config = config.get_text_config()
-    # T5's files name `n_positions`, but it reads relative positions without end.
-    names = _POSITION_LIMITS[:1] if kind is BaseKind.ENCODER_DECODER else _POSITION_LIMITS
-    limit = next((value for name in names if (value := getattr(config, name, None))), None)
-    padding = None if model is None else getattr(_position_embedding(model), "padding_idx", None)
-    # RoBERTa counts positions from padding_idx + 1, so that many rows of its table are never reached.
-    return limit if limit is None or padding is None else limit - padding - 1
-
-
-def fills_masks(id: str, revision: str | None = None) -> bool:
-    """Whether a base model is a masked one, so that its templates need [MASK]; only its configuration is read.
-
-    Raises:
-        BaseModelError: It does not exist, is gated, or cannot be fetched.
-    """
-    place = place_of(id)
-    with explained(id), quiet():
-        check_reachable(place, revision)
-        config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
-    return is_masked(config)
-
-
-def is_masked(config: PreTrainedConfig) -> bool:
-    """Whether a base model with this configuration is a masked one."""
-    return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_encoder_decoder
-
-
-def auto_class_for(id: str, config: PreTrainedConfig, target: TargetKind) -> tuple[Any, BaseKind]:
-    """What loads a base model for a target, and how it reads.
-
-    Raises:
-        BaseModelError: This kind of base model cannot do what the target asks for.
-    """
-    if config.is_encoder_decoder and target is TargetKind.ANSWER:
-        return AutoModelForSeq2SeqLM, BaseKind.ENCODER_DECODER
-    if config.is_encoder_decoder:
-        raise BaseModelError(
-            f"The base model {id!r} is an encoder-decoder model, which writes its answers",
-            got=f"{config.model_type} and a template with [{target}]",
-            needed="a template with [ANSWER], or another base model",
-        )
-    if target is TargetKind.HEAD:
-        return AutoModelForSequenceClassification, BaseKind.DECODER
-    if target is TargetKind.MASK:
-        if is_masked(config):
-            return AutoModelForMaskedLM, BaseKind.ENCODER
-        raise BaseModelError(
-            f"The base model {id!r} was not trained to fill masks",
-            got=config.model_type,
-            needed="a masked language model such as BERT or RoBERTa for a template with [MASK]",
-            remedy="Let it write the answer, as in {text} [P*8][ANSWER:label], or choose another base model",
-        )
-    if is_masked(config):
-        raise BaseModelError(
-            f"The base model {id!r} reads in both directions and cannot write an answer",
-            got=config.model_type,
-            needed="a decoder such as GPT-2, Llama or Qwen for a template with [ANSWER]",
-            remedy="Let it fill a mask, as in {text} [P*4] It was [MASK:label].; use a classification head, as in "
-            "[P*20] {text} [HEAD:label]; or choose a decoder",
-        )
-    return AutoModelForCausalLM, BaseKind.DECODER
+@contextmanager
+def put_on_for_now(base: BaseModel) -> Iterator[None]:
+    """While this lasts, the classification head of `base` is on its model."""
+    if base.head_name is None:
+        yield
+        return
+    before = base.model.get_submodule(base.head_name)
+    put_on(base)
+    try:
+        yield
+    finally:
+        setattr(base.model, base.head_name, before)
 
 
 def _check_vocabulary_head(model: PreTrainedModel, id: str) -> None:
@@ -352,9 +281,7 @@ def _read_at(kind: BaseKind, target: TargetKind) -> ReadAt:
     return ReadAt.POOLED if target is TargetKind.HEAD else ReadAt.ANYWHERE
 
 
-def _invented(
-    id: str, model: PreTrainedModel, missing: Collection[str], head_name: str | None, head_input: HeadInput
-) -> tuple[str, ...]:
+def _invented(id: str, model: PreTrainedModel, missing: Collection[str], head_name: str | None) -> tuple[str, ...]:
     """Layers between the base model's last hidden states and its own head that no file holds.
 
     Args:
@@ -362,26 +289,25 @@ def _invented(
         model: The base model.
         missing: Names of the tensors that its files do not have and transformers made up.
         head_name: Of the new head.
-        head_input: What the head is to read.
 
     Raises:
-        BaseModelError: The base model stands on such layers, or its head does and is to read as MODEL.
+        BaseModelError: The base model itself stands on such layers.
     """
     invented = sorted(key for key in missing if head_name is None or not key.startswith(f"{head_name}."))
     body, pooler = f"{model.base_model_prefix}.", f"{model.base_model_prefix}.pooler."
-    above = [key for key in invented if not key.startswith(body) or key.startswith(pooler)]
-    if not invented or (head_name is not None and above == invented and not head_input.is_models):
-        return tuple(invented)
-    # They would be other random numbers at every load, and no adapter carries them.
-    what = "lacks layers that its classification head stands on" if head_name else "lacks the layers that name words"
-    by_mean = head_name is not None and above == invented
-    raise BaseModelError(
-        f"The base model {id!r} {what}",
+    if head_name is None or any(key.startswith(body) and not key.startswith(pooler) for key in invented):
+        if invented:
+            raise _lacks(id, invented, "Choose another base model, such as google-bert/bert-base-uncased")
+    return tuple(invented)
+
+
+def _lacks(id: str, invented: Sequence[str], remedy: str) -> BaseModelError:
+    """They would be other random numbers at every load, and no adapter carries them."""
+    return BaseModelError(
+        f"The base model {id!r} lacks layers that its results stand on",
         got=", ".join(invented),
-        needed="a base model whose files hold everything" + (" below the head" if head_name else ""),
-        remedy="Set head_input to mean or auto, which do not need them"
-        if by_mean
-        else "Choose another base model, such as google-bert/bert-base-uncased",
+        needed="a base model whose files hold everything but a new classification head",
+        remedy=remedy,
     )
 
 
@@ -403,7 +329,3 @@ def _computes_in_bf16(device: torch.device) -> bool:
         capabilities = torch.cpu.get_capabilities()
         return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") or capabilities.get("bf16"))
     return bool(is_bf16_available())
-
-
-def _position_embedding(model: nn.Module) -> nn.Module | None:
-    return next((m for name, m in model.named_modules() if name.endswith("embeddings.position_embeddings")), None)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ptune_core.data.batching import Row
-from ptune_core.model.base import BaseKind
+from ptune_core.model.base_kind import BaseKind
 from ptune_core.model.head import ENCODER_HEAD, inputs_of, last_linear
 from ptune_core.model.head_input import HeadInput
 from ptune_core.model.prompted import PromptedModel

@@ -18,7 +18,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ptune_core.data.batching import Row
 from ptune_core.errors import SettingsError
-from ptune_core.model.base import BaseKind, BaseModel
+from ptune_core.model.base import BaseModel
+from ptune_core.model.base_kind import BaseKind
 from ptune_core.model.past import Past, Prefix, filled_cache, go_on, inputs_after
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.targets import last_layer_at, only_rows

@@ -13,13 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedModel
 
 from ptune_core.errors import BaseModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ENCODER_HEAD = "classifier"
 

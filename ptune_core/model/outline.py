@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from ptune_core.model.base import BaseKind, auto_class_for, is_masked, most_positions
+from ptune_core.model.base_kind import BaseKind, auto_class_for, is_masked, most_positions
 from ptune_core.model.source import check_here, check_reachable, explained, place_of, quiet
 from ptune_core.prompt.template import TargetKind
 

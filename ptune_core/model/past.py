@@ -17,7 +17,8 @@ from transformers import Cache, DynamicCache, StaticCache
 from transformers.cache_utils import DynamicLayer
 
 from ptune_core.data.batching import Row
-from ptune_core.model.base import BaseKind, BaseModel
+from ptune_core.model.base import BaseModel
+from ptune_core.model.base_kind import BaseKind
 from ptune_core.model.targets import last_layer_at
 from ptune_core.model.virtual import Added, adding
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ptune_core.data.affixes import special_affixes
+from ptune_core.data.affixes import separates_texts, special_affixes
 from ptune_core.data.batching import Row, RowMaker, all_rows
 from ptune_core.data.layout import Arrangement, Batch, make_batch
 from ptune_core.model.base import BaseModel
@@ -359,7 +359,7 @@ class PromptedModel:
         if batch.decoder_ids is not None:
             return {"decoder_input_ids": batch.decoder_ids, "use_cache": False}
         separator = self.base.tokenizer.sep_token_id
-        if separator is None or not self.base.has_token_types:
+        if separator is None or not self.base.has_token_types or not separates_texts(self.template):
             return {}
         is_separator = ((batch.token_ids == separator) & (batch.virtual_index < 0)).long()
         # As a tokenizer marks a pair of texts: what stands after the first separator is the second one.

@@ -45,14 +45,15 @@ def read_at(way: HeadInput, batch: Batch, beginnings: Collection[int]) -> Read:
     Args:
         way: MEAN, FIRST or LAST.
         batch: All text is in its last part, see `Arrangement.share_text`.
-        beginnings: Ids of the tokens a text begins with, such as `[CLS]`: no part of a mean.
+        beginnings: Ids of the tokens a text begins with, such as `[CLS]`: in first place no part of a mean. One that
+            somebody wrote into a text is text.
     """
     shown = batch.attention_mask.bool()
     text = shown & (batch.virtual_index < 0)
     text = torch.where(text.any(dim=1, keepdim=True), text, shown)
     if way is HeadInput.MEAN:
         begins = torch.isin(batch.token_ids, torch.tensor(list(beginnings), device=shown.device))
-        inner = text & ~begins
+        inner = text & ~(begins & (text.cumsum(dim=1) == 1))
         text = torch.where(inner.any(dim=1, keepdim=True), inner, text)
     else:
         order = torch.arange(text.shape[1], device=text.device)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ptune_core.errors import SettingsError
-from ptune_core.model.base import BaseKind, BaseModel
+from ptune_core.model.base import BaseModel
+from ptune_core.model.base_kind import BaseKind
 from ptune_core.model.outline import Outline
 from ptune_core.prompt.template import Template
 from ptune_core.prompt.verbalizer import Verbalizer

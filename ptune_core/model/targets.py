@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
+
+from ptune_core.model.kernels import product_of
 
 _PROBE_TOKENS = 8
 
@@ -54,11 +55,12 @@ def only_rows(head: nn.Module, targets: Tensor, vocabulary: Tensor | None = None
     def select(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (inputs[0].flatten(0, 1).index_select(0, targets).unsqueeze(0),)
 
-    handles = [head.register_forward_pre_hook(select)]
+    handles, before = [head.register_forward_pre_hook(select)], vars(head).get("forward")
     if vocabulary is not None and type(head) is nn.Linear:
         weight = head.weight.index_select(0, vocabulary).float()
         bias = None if head.bias is None else head.bias.index_select(0, vocabulary).float()
-        vars(head)["forward"] = lambda hidden: functional.linear(hidden.float(), weight, bias)
+        multiply = product_of(head)
+        vars(head)["forward"] = lambda hidden: multiply(hidden.float(), weight, bias)
     elif vocabulary is not None:
         handles.append(head.register_forward_hook(lambda _, __, logits: logits.index_select(-1, vocabulary)))
     try:
@@ -67,6 +69,8 @@ def only_rows(head: nn.Module, targets: Tensor, vocabulary: Tensor | None = None
         for handle in handles:
             handle.remove()
         vars(head).pop("forward", None)
+        if before is not None:
+            vars(head)["forward"] = before
 
 
 @contextmanager

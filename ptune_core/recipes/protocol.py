@@ -22,7 +22,7 @@ from ptune_core.data.table import read_rows
 from ptune_core.demo import DEMO
 from ptune_core.errors import DataError, RunError, SettingsError
 from ptune_core.files import atomic_write
-from ptune_core.model.base import fills_masks
+from ptune_core.model.base_kind import fills_masks
 from ptune_core.recipes.measure import Measurer
 from ptune_core.recipes.recipe import PartFile, Recipe
 from ptune_core.recipes.rows import Split, adapt

@@ -225,6 +225,10 @@ class RunDirectory:
             case _:
                 return RunState.QUEUED, ""
 
+    def waits_for_a_worker(self) -> bool:
+        """Whether no worker has begun with the current attempt."""
+        return self.result() is None and self.recorded_state()[0] is RunState.QUEUED
+
     def reopen(self, attempt: int) -> None:
         """Make a run that has ended ready for another attempt, which goes on from its last checkpoint."""
         self.record("queued", attempt=attempt)

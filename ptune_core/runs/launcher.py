@@ -31,6 +31,7 @@ from ptune_core.runs.metrics_log import last_phase
 from ptune_core.runs.standby import Standby, has_room
 from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Run, Store
+from ptune_core.steady import STEADY
 
 WORKER = (sys.executable, "-P", "-m", "ptune_core.runs.worker")
 """-P: nothing in the directory the app was started from can stand in for a module."""
@@ -104,6 +105,7 @@ class Launcher:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._exit_codes: dict[str, int] = {}
         self._stop_seen: dict[str, _Stop] = {}
+        self._held_up: set[str] = set()  # runs whose lock somebody had when they were to start
         self._make_standby = standby
         self._standby: Standby | None = None
         self._expected_until = self._no_standby_until = -math.inf  # monotonic seconds
@@ -134,17 +136,20 @@ class Launcher:
         """Stop the run and keep its result; one that still waits leaves the queue. Asking twice is the same as once.
 
         Raises:
-            RunError: It was not found, or it has ended.
+            RunError: It was not found, or it has ended without being asked to.
         """
         run = self.store.get(run_id, owner)
         if run.state is RunState.QUEUED:
             with suppress(RunError), self.store.moving(run_id, RunState.STOPPED, "stopped before it began"):
                 RunDirectory(run.directory).write_result({"state": "stopped", "reason": "stopped before it began"})
                 return
-            run = self.store.get(run_id, owner)  # a worker was quicker
+            run = self.store.get(run_id, owner)  # a worker was quicker, or somebody else who stops it
+        directory = RunDirectory(run.directory)
+        if run.state is RunState.STOPPED or directory.stop_requested():  # what came of the first press is no error
+            return
         if run.state is not RunState.RUNNING:
             raise RunError("The run cannot be stopped", got=f"it is {run.state}", needed="a queued or running one")
-        RunDirectory(run.directory).request_stop()
+        directory.request_stop()
         self._wake.set()
 
     def resume(self, run_id: str, owner: str | None = None) -> None:
@@ -176,6 +181,8 @@ class Launcher:
             if directory.is_alive() or is_ending:
                 self._press(run, directory)
                 _limit(directory.log)
+            elif run.id in self._held_up and directory.waits_for_a_worker():
+                self._start(run)
             else:
                 self._settle(run, directory)
 
@@ -222,7 +229,12 @@ class Launcher:
         try:
             lock = Lock.acquire(directory.lock_file)
             if lock is None:
-                return  # somebody started a worker by hand; it is watched like any other
+                # Somebody started a worker by hand, which is watched like any other; or the last attempt's has written
+                # its result and is not quite gone, or somebody just looks whether there is one: then `reconcile` starts
+                # it.
+                self._held_up.add(run.id)
+                return
+            self._held_up.discard(run.id)
             with lock:
                 process = self._spawn(directory, lock)
         except OSError as error:
@@ -275,9 +287,14 @@ class Launcher:
 
     def _settle(self, run: Run, directory: RunDirectory) -> None:
         """Bring the store up to date with a run whose worker is gone."""
+        self._held_up.discard(run.id)
         self._stop_seen.pop(run.id, None)
         self._children.pop(run.id, None)
         exit_code = self._exit_codes.pop(run.id, None)
+        if not directory.exists():  # deleted since the store was asked, or tidied up by hand
+            with suppress(RunError):
+                self.store.set_state(run.id, RunState.INTERRUPTED, "its files are gone", attempt=run.attempt)
+            return
         if directory.result() is None:
             last = next(iter(directory.history()[-1:]), {})
             started = last if last.get("event") == "started" else None
@@ -301,6 +318,7 @@ def worker_environment() -> dict[str, str]:
     # Threads that wait by spinning lose to whatever else needs their cores, such as the page or the inference process:
     # beside 1 to 1.5 busy cores of 2 a step took about 4 times as long. With all cores free, sleeping costs a tenth.
     return {
+        **STEADY,
         "OMP_WAIT_POLICY": "PASSIVE",
         **environment,
         "PYTHONPATH": str(Path(ptune_core.__file__).resolve().parents[1]),

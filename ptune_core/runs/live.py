@@ -74,7 +74,7 @@ class Curve:
         self.edition = 1
         self.lines = 0
         self.steps = Series("loss", "learning_rate", "grad_norm", "seconds")
-        self.evals = Series("loss", "value", "best", "seconds")
+        self.evals = Series("loss", "value", "best", "seconds", "rows", "low", "high")
         self.only: list[str | None] = []  # of each evaluation, the label that every row is predicted as
         self.tokens: list[tuple[int, str]] = []  # as JSON, which takes a fifth of the memory
         self.epochs_per_step: float | None = None
@@ -82,6 +82,7 @@ class Curve:
         self._seconds = self._seconds_before = 0.0
         self.plan: dict[str, Any] | None = None
         self.baseline: dict[str, Any] | None = None
+        self.final: dict[str, Any] | None = None
         self.samples: dict[str, Any] | None = None
         self.samples_line = 0
         self.phase = ""
@@ -118,7 +119,7 @@ class Curve:
                 self.steps.add(self.lines, line)
                 self.epochs_per_step = line["epoch"] / line["step"] if "epoch" in line else None
             case "eval":
-                self.evals.add(self.lines, line)
+                self.evals.add(self.lines, _with_bounds(line))
                 self.only.append(line.get("only"))
             case "tokens":
                 self._take_tokens({name: value for name, value in line.items() if name not in ("kind", "trial")})
@@ -127,11 +128,15 @@ class Curve:
             case "plan":
                 self.plan = {name: value for name, value in line.items() if name != "kind"}
             case "baseline":
-                self.baseline = {"majority": line.get("majority"), "zero_shot": line.get("zero_shot")}
+                self.baseline = {name: value for name, value in line.items() if name not in ("kind", "trial")}
+            case "final":
+                known = ("step", "value", "loss", "rows", "low", "high")
+                self.final = {name: _with_bounds(line).get(name) for name in known}
+                self.baseline = line.get("baseline") or self.baseline  # some are measured when training has ended
             case "phase":
                 self.phase, self.fetched = str(line["phase"]), _fetched(line)
             case "resume":
-                self.attempt_start = len(self.steps.x)
+                self.attempt_start, self.final = len(self.steps.x), None
                 self._seconds_before = self._seconds
             case "edition":
                 self.edition = int(line["edition"])
@@ -166,6 +171,7 @@ class Curve:
             "tokens": self.moments(0 if reset else cursor),
             "epochs_per_step": self.epochs_per_step,
             "baseline": self.baseline,
+            "final": self.final,
             "plan": self.plan,
         }
 
@@ -173,16 +179,19 @@ class Curve:
         points = self.evals.as_json(indices)
         points["best"] = [flag == 1.0 for flag in points["best"]]
         plan = self.plan or {}
-        if plan.get("metric") == Metric.ACCURACY and (count := plan.get("validation_examples")):
-            shares = [self.evals.values["value"][i] for i in indices]
-            bounds = [(None, None) if share != share else wilson_interval(share, count) for share in shares]
-            points["low"] = [low if low is None else _short(low) for low, _ in bounds]
-            points["high"] = [high if high is None else _short(high) for _, high in bounds]
+        if points["low"] and all(low is None for low in points["low"]):  # an older PTune wrote none
+            count = plan.get("validation_examples") if plan.get("metric") == Metric.ACCURACY else None
+            bounds = [_bounds(self.evals.values["value"][i], count) for i in indices]
+            points["low"], points["high"] = ([_short(end) for end in ends] for ends in zip(*bounds, strict=True))
+        if plan.get("metric") != Metric.ACCURACY:
+            del points["low"], points["high"]
         return points
 
     @property
     def best(self) -> tuple[int, float] | None:
-        """Step and value of the best evaluation."""
+        """Step and value of the result on all validation rows; before there is one, of the best evaluation."""
+        if self.final is not None:
+            return self.final["step"], self.final["value"]
         flags = self.evals.values["best"]
         index = next((i for i in reversed(range(len(flags))) if flags[i] == 1.0), None)
         return None if index is None else (self.evals.x[index], self.evals.values["value"][index])
@@ -213,7 +222,8 @@ def since(run_dir: Path, cursor: int, epoch: int) -> dict[str, Any]:
 
     Returns:
         ``reset``: whether the points replace what the viewer has; ``steps`` and ``evals``: a list for each value, those
-        of accuracy with the ``low`` and ``high`` end of its 95 % interval; ``seconds`` count from the first attempt's
+        of accuracy with the ``low`` and ``high`` end of its 95 % interval on so many ``rows``; ``final``: the result on
+        all validation rows, once there is one; ``seconds`` count from the first attempt's
         start, time between attempts left out; ``tokens``: how far the virtual tokens went, see `insight.Movement`;
         ``samples``: at most one, the newest, if it is new; ``done``: whether asking again is of no use until the run is
         resumed. The rest as its name says.
@@ -289,6 +299,16 @@ def thinned(values: Sequence[float], limit: int) -> Sequence[int]:
         indices = range(1 + bucket * (count - 2) // buckets, 1 + (bucket + 1) * (count - 2) // buckets)
         kept |= {min(indices, key=values.__getitem__), max(indices, key=values.__getitem__)}
     return sorted(kept)
+
+
+def _with_bounds(line: dict[str, Any]) -> dict[str, Any]:
+    """A line with the ends of its interval as two values."""
+    low, high = line.get("interval") or (None, None)
+    return {**line, "low": low, "high": high}
+
+
+def _bounds(share: float, count: int | None) -> tuple[float, float]:
+    return (nan, nan) if share != share or not count else wilson_interval(share, count)
 
 
 def _progress(curve: Curve, state: RunState) -> dict[str, Any]:

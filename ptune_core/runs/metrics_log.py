@@ -16,7 +16,7 @@ from typing import Any
 from ptune_core.files import atomic_write, json_line, read_lines, write_all
 
 AT_A_STEP = ("step", "eval", "sample", "tokens")
-_ABOUT_THE_RESULT = (*AT_A_STEP, "baseline")
+_ABOUT_THE_RESULT = (*AT_A_STEP, "baseline", "final")
 _TAIL_BYTES = 1 << 16
 
 
@@ -95,7 +95,9 @@ def last_phase(path: Path) -> str:
 
 def _stands(line: Mapping[str, Any], step: int) -> bool:
     """Whether what an earlier attempt wrote still holds when training goes on after `step`."""
-    return line.get("kind") != "edition" and (line.get("kind") not in AT_A_STEP or line["step"] <= step)
+    if line.get("kind") in ("edition", "final"):  # it goes on, so that was not the end
+        return False
+    return line.get("kind") not in AT_A_STEP or bool(line["step"] <= step)
 
 
 def _edition(number: int) -> bytes:

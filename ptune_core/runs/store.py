@@ -233,7 +233,8 @@ class Store:
             ).fetchall()
             ids = [row["id"] for row in waiting]
             if run.id not in ids:
-                raise RunError("The run cannot be moved", got=f"it is {run.state}", needed="one that waits")
+                state = self.get(run_id, owner).state  # as it is by now
+                raise RunError("The run cannot be moved", got=f"it is {state}", needed="one that waits")
             if index := ids.index(run.id):
                 before, this = waiting[index - 1 : index + 1]
                 # -1 in between: no two runs may have one place, not even for a moment
@@ -277,9 +278,12 @@ class Store:
             RunError: It was not found, or it is queued, running, or held by a worker.
         """
         run = self.get(run_id, owner)
+        directory = RunDirectory(run.directory)
         with self._database(write=True) as database:
             row = database.execute("SELECT state FROM runs WHERE id = ?", (run_id,)).fetchone()
-            if row is not None and (RunState(row["state"]).is_active or RunDirectory(run.directory).is_alive()):
+            has_ended = directory.result() is not None  # its worker writes nothing more, though it may not be gone yet
+            is_busy = row is not None and (RunState(row["state"]).is_active or directory.is_alive())
+            if is_busy and not has_ended:
                 raise RunError("The run cannot be deleted", got=f"it is {row['state']}", remedy="Stop it first")
             with suppress(FileNotFoundError):
                 os.rename(run.directory, self._trash / run_id)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from ptune_core.model.device import BaseWeights
-from ptune_core.runs.baselines import baselines
+from ptune_core.model.head_input import reading, reading_in_peft
+from ptune_core.runs.baselines import Baseline, baseline_list, evaluated, findings, interval_of, number_of, of_line
 from ptune_core.runs.live import duration
+from ptune_core.training.metrics import Metric
 
 
 class Progress:
@@ -22,6 +24,8 @@ class Progress:
         self._steps = 0
         self._metric = "value"
         self._trials = 1
+        self._rows = 0
+        self._told: set[str] = set()
         self._first: tuple[int, float] | None = None
 
     def show(self, line: dict[str, Any]) -> None:
@@ -36,6 +40,10 @@ class Progress:
                 self._keep(line["data"])
                 if "base" in line:
                     self._keep(base_line(line["base"]))
+                self._rows = line.get("validation_examples", 0)
+                for sentence in (reading(line.get("head")), reading_in_peft(line.get("head")), evaluated(line, {})):
+                    if sentence:
+                        self._keep(sentence)
                 for warning in line["warnings"]:
                     self._keep(f"warning: {warning}")
             case "follow":
@@ -43,11 +51,16 @@ class Progress:
             case "resume":
                 self._keep(f"resuming after step {line['step']}")
             case "baseline":
-                self._keep("baseline: " + _numbers(majority=line["majority"], zero_shot=line["zero_shot"]))
+                self._baselines(line)
             case "eval":
                 star = ", best so far" if line["best"] else ""
                 numbers = _numbers(**{"loss": line["loss"], self._metric: line["value"]})
-                self._keep(f"step {line['step']}/{self._steps}: validation {numbers}{star}")
+                rows = f" on {line['rows']:,} rows" if line.get("rows", self._rows) < self._rows else ""
+                self._keep(f"step {line['step']}/{self._steps}: validation {numbers}{rows}{star}")
+            case "final":
+                numbers = _numbers(**{"loss": line["loss"], self._metric: line["value"]})
+                self._keep(f"all {line['rows']:,} validation rows, at step {line['step']}: {numbers}{_spread(line)}")
+                self._baselines(line.get("baseline") or {})
             case "step":
                 self._step(line["step"], line["loss"])
 
@@ -56,6 +69,13 @@ class Progress:
         if self._trials == 1 or not trials:
             return ""
         return f" trial {', '.join(str(number + 1) for number in trials)} of {self._trials}"
+
+    def _baselines(self, line: dict[str, Any]) -> None:
+        """Those that were not told yet: some are measured when training has ended."""
+        new = [one for one in baseline_list(of_line(line)) if one.name not in self._told]
+        self._told |= {one.name for one in new}
+        if new:
+            self._keep("baseline: " + _beside(new))
 
     def end_line(self) -> None:
         """Leave the changing line, so that what follows stands on its own."""
@@ -92,6 +112,16 @@ def _numbers(**values: float | None) -> str:
     return ", ".join(f"{name.replace('_', '-')} {value:.3f}" for name, value in values.items() if value is not None)
 
 
+def _beside(baselines: Sequence[Baseline]) -> str:
+    """``majority 0.500, probe 0.630 (0.600 to 0.660 on 1,200 rows)``."""
+    return ", ".join(f"{one.name} {one.value:.3f}{f' ({one.band})' if one.band else ''}" for one in baselines)
+
+
+def _spread(numbers: Mapping[str, Any]) -> str:
+    interval = interval_of(numbers.get("interval"))
+    return "" if interval is None else f" ({interval[0]:.3f} to {interval[1]:.3f})"
+
+
 def base_line(base: dict[str, Any]) -> str:
     """What a plan says of the base model."""
     if base["weights"] == BaseWeights.FROZEN:
@@ -108,8 +138,7 @@ def summary(result: dict[str, Any], directory: Path) -> str:
     lines = [f"{result['state']} after {took}: {result['reason']}"]
     if result["value"] is None:
         return lines[0] + "\nIt ended before the first evaluation, so there is no adapter."
-    beside = _numbers(**baselines(result))
-    lines.append(f"{result['metric']} {result['value']:.3f} at step {result['best_step']}; baseline: {beside}")
+    lines += score_lines(result)
     is_tuned = result.get("base_weights") == BaseWeights.TUNED
     lines.append(f"{'adapter with the tuned base model' if is_tuned else 'adapter'}: {directory / 'adapter.zip'}")
     if result.get("sweep"):
@@ -117,6 +146,17 @@ def summary(result: dict[str, Any], directory: Path) -> str:
     if result.get("over_seeds"):
         lines += ["", *seed_lines(result["over_seeds"], result["metric"])]
     return "\n".join(lines)
+
+
+def score_lines(result: Mapping[str, Any]) -> list[str]:
+    """A result beside its baselines, and what else is to be known of it; nothing without one."""
+    if (value := number_of(result.get("value"))) is None:
+        return []
+    metric = next((name for name in Metric if name == result.get("metric")), "value")
+    step = number_of(result.get("best_step"))
+    beside = _beside(baseline_list(result))
+    said = f"{metric} {value:.3f}{_spread(result)}{'' if step is None else f' at step {step:g}'}"
+    return [said + (f"; baseline: {beside}" if beside else ""), *findings({}, result)]
 
 
 def ranking_lines(ranking: Sequence[dict[str, Any]], metric: str) -> list[str]:

@@ -28,6 +28,7 @@ from ptune_core.runs.causes import machine_start, memory_kills, memory_remedy
 from ptune_core.runs.directory import LOCK_VARIABLE, RunDirectory, default_name
 from ptune_core.runs.metrics_log import MetricsLog
 from ptune_core.runs.states import RunState
+from ptune_core.steady import keep_steady
 from ptune_core.training.settings import RunSettings
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ Train = Callable[..., dict[str, Any]]
 
 def main() -> int:
     """Work on the run directory that the command line names."""
+    keep_steady()
     try:
         return work(Path(sys.argv[1]).absolute())
     except PTuneError as error:
@@ -91,6 +93,8 @@ def train_here(
 ) -> dict[str, Any]:
     """Train in this process, with `out` as the run directory; called again, go on where the last call ended.
 
+    A process in which torch has multiplied before is too late for `keep_steady`: there MKL_CBWR is the caller's to set.
+
     Args:
         report: Receives every line of `metrics.jsonl`.
         should_stop: Asked before every step; True ends training with the best result so far.
@@ -104,6 +108,7 @@ def train_here(
         RunError: `out` is in use, or holds a run with other settings.
         PTuneError: The data cannot be read; nothing was started.
     """
+    keep_steady()
     files = RunDirectory(out.absolute())
     if _rank() > 0:
         # The main process leaves a finished run alone as well; else both wait for each other.

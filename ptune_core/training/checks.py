@@ -6,11 +6,11 @@ page's: they name options as people do.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
 from string import ascii_uppercase
+from types import MappingProxyType
 from typing import Any
 
 from ptune_core.errors import PTuneError
@@ -19,96 +19,43 @@ from ptune_core.model.facts import BaseFacts
 from ptune_core.prompt.kinds import TRAINING_BYTES, EncoderKind, PromptDepth
 from ptune_core.prompt.template import Target, TargetKind, with_num_virtual_tokens
 from ptune_core.prompt.verbalizer import answer_columns
+from ptune_core.training.checked import Check, Fix, Level, Machine, Rows
 from ptune_core.training.settings import RunSettings
+from ptune_core.training.ways import FEW_ROWS, FEW_VIRTUAL_TOKENS, way_checks
 
 SUGGESTED_RATE = 3e-3
 """The default, measured with MLP and without an encoder (benchmarks/RESULTS.md)."""
 
-FEW_ROWS, MANY_VIRTUAL_TOKENS, FEW_VIRTUAL_TOKENS = 100, 8, 4
-"""Below so many rows more than 8 virtual tokens are many; the paper's best were 2 to 4."""
+MANY_VIRTUAL_TOKENS = 8
+"""Below `FEW_ROWS` more are many."""
 
 ENOUGH_VALIDATION_ROWS = 50
+MOST_STEPS = 1_000_000
+"""Of a run, unless epochs are counted."""
+
 FP32_BYTES = 4
 
 
-class Level(StrEnum):
-    """How bad it is."""
+def checks(
+    settings: RunSettings,
+    rows: Rows | None,
+    base: BaseFacts | None,
+    machine: Machine,
+    ways: Mapping[str, Any] = MappingProxyType({}),
+) -> list[Check]:
+    """Everything that was looked at, in the order of the page; nothing that is not known.
 
-    GOOD = "good"
-    NOTE = "note"  # it runs; it may be a mistake
-    STOP = "stop"  # it would fail
-
-
-@dataclass(frozen=True)
-class Fix:
-    """A change of settings that helps.
-
-    Attributes:
-        label: What the button says.
-        values: Option -> value, as `RunSettings.parse` takes them.
+    Args:
+        settings: Of the run.
+        rows: What the data give.
+        base: What is known of the base model.
+        machine: Where the run would be.
+        ways: How well labels can be told apart in which way, as `measure_ways` found; empty while it did not.
     """
-
-    label: str
-    values: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at.
-
-    Attributes:
-        key: What it is about; one check a key.
-        level: How bad it is.
-        text: In a sentence.
-        fix: What would help, if that is known.
-    """
-
-    key: str
-    level: Level
-    text: str
-    fix: Fix | None = None
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What the data give with the settings.
-
-    Attributes:
-        training: Examples to learn from.
-        validation: Examples to measure on.
-        labels: Label -> number of examples; empty for free text.
-        answers: Label -> answer words; empty for free text and for a classification head.
-    """
-
-    training: int
-    validation: int
-    labels: Mapping[str, int] = field(default_factory=dict)
-    answers: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What a run may use here; memory in bytes, where the base model would be.
-
-    Attributes:
-        free: Memory that is free now.
-        total: All of it.
-        has_gpu: Whether there is a GPU; memory is the GPU's then.
-        has_bitsandbytes: Whether 8 and 4 bit weights can be had.
-    """
-
-    free: int
-    total: int
-    has_gpu: bool = False
-    has_bitsandbytes: bool = False
-
-
-def checks(settings: RunSettings, rows: Rows | None, base: BaseFacts | None, machine: Machine) -> list[Check]:
-    """Everything that was looked at, in the order of the page; nothing that is not known."""
     known = base or BaseFacts()
     of_rows = [] if rows is None else [
         *_labels(rows), *_answers(settings, rows), *_virtual_tokens(settings, rows), *_validation(settings, rows),
-        *_batch(settings, rows),
+        *_batch(settings, rows), *_reach(settings, rows), *way_checks(settings, rows, known, ways),
     ]  # fmt: skip
     return [
         *_target(settings, known),
@@ -340,6 +287,24 @@ def _batch(settings: RunSettings, rows: Rows) -> Iterator[Check]:
     fitting = 1 << (max(1, rows.training // 2).bit_length() - 1)
     text = f"Batches of {settings.batch_size} are more than the {rows.training} training rows."
     yield Check("batch", Level.NOTE, text, Fix(f"Use {fitting}", {"batch_size": fitting}))
+
+
+def _reach(settings: RunSettings, rows: Rows) -> Iterator[Check]:
+    """How far the steps get through the training rows."""
+    at_once = settings.batch_size * settings.gradient_accumulation_steps
+    steps, whole = settings.steps_for(rows.training), math.ceil(rows.training / at_once)
+    seen = steps * at_once
+    if seen >= rows.training:
+        times = f"{seen / max(1, rows.training):.1f} times"
+        text = f"{steps:,} steps of {at_once:,} go through the {rows.training:,} training rows {times}."
+        yield Check("reach", Level.GOOD, text)
+        return
+    values: dict[str, Any] = {"epochs": 1.0} if settings.epochs or whole > MOST_STEPS else {"max_steps": whole}
+    text = (
+        f"{steps:,} steps of {at_once:,} see {seen:,} of {rows.training:,} training rows once, and the others never. "
+        f"All of them once are {whole:,} steps."
+    )
+    yield Check("reach", Level.NOTE, text, Fix(f"Use {whole:,} steps", values))
 
 
 def _learning_rate(settings: RunSettings) -> Iterator[Check]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -16,7 +16,9 @@ from torch import Tensor
 
 from ptune_core.model.base import BaseModel
 from ptune_core.model.text_cache import Place, TextCache
+from ptune_core.training.evaluating import IN_CONTEXT, EvaluationPlan, num_evaluations
 from ptune_core.training.in_context import reads_examples
+from ptune_core.training.lesson import Lesson
 from ptune_core.training.loop import Schedule, Trainer, take_step
 from ptune_core.training.metrics import Evaluation
 from ptune_core.training.preparation import disk_bytes
@@ -25,9 +27,6 @@ from ptune_core.training.trial import has_own_weights
 
 LOOKED_AT = 64
 """Batches among which usual ones and the longest ones are chosen, unless a step alone takes many."""
-
-AS_LONG_AS = 2
-"""Evaluations that one with examples in the context takes as long as, about: its rows attend to more text."""
 
 _MIB = 2**20
 FP32_BYTES = 4
@@ -43,6 +42,9 @@ class Counts:
         evaluations: Of the prompt; one is of step 0, one of the last step.
         of_base: Evaluations of the base model alone; trials of one template share it.
         in_context: Evaluations of the base model with examples in its context, shared as well.
+        at_end: Evaluations of all rows at the end, where the others are of some; the last state's may not be needed.
+        share: Of the validation rows, that an evaluation between steps has.
+        share_of_base: The same of the base model's.
     """
 
     first_steps: int
@@ -50,17 +52,31 @@ class Counts:
     evaluations: int
     of_base: int
     in_context: int
+    at_end: int = 0
+    share: float = 1.0
+    share_of_base: float = 1.0
 
     @classmethod
-    def of(cls, schedule: Schedule, *, has_head: bool, in_context: bool) -> Counts:
-        """Those of a schedule; a new classification head knows nothing, so the base model alone is not asked."""
+    def of(cls, schedule: Schedule, plan: EvaluationPlan, rows: int, *, has_head: bool, in_context: bool) -> Counts:
+        """Those of a schedule; a new classification head knows nothing, so the base model alone is not asked.
+
+        Args:
+            schedule: The steps.
+            plan: How many validation rows are evaluated when.
+            rows: How many there are.
+            has_head: Whether there is a classification head.
+            in_context: Whether the base model is asked with examples in its context.
+        """
         first = min(schedule.steps, -(-schedule.batches_per_epoch // schedule.batches_per_step))
         return cls(
             first_steps=first,
             later_steps=schedule.steps - first,
-            evaluations=1 + -(-schedule.steps // schedule.eval_every),
+            evaluations=num_evaluations(schedule.steps, schedule.eval_every),
             of_base=0 if has_head else 1,
             in_context=int(in_context),
+            at_end=0 if plan.between >= rows else plan.candidates,
+            share=min(1.0, plan.between / rows),
+            share_of_base=min(1.0, plan.of_base / rows),
         )
 
 
@@ -83,6 +99,7 @@ class Estimate:
         trained: How many numbers learn.
         kept_bytes: Of what an adapter keeps of them: prompt embeddings, head and tuned base model, not the encoder.
         warnings: What should be known of the settings.
+        ways: How well labels can be told apart in which way, see `measure_ways`; measuring it is no part of the times.
     """
 
     preparing: float
@@ -99,13 +116,16 @@ class Estimate:
     trained: int = 0
     kept_bytes: int = 0
     warnings: tuple[str, ...] = ()
+    ways: Mapping[str, Any] = field(default_factory=dict)
 
     def seconds(self, trials: int = 1, templates: int = 1) -> float:
         """All of it, if training does not stop early and every trial and template is like the one measured."""
         counts = self.counts
         steps = counts.first_steps * self.first_step + counts.later_steps * self.later_step
-        once = self.preparing + (counts.of_base + AS_LONG_AS * counts.in_context) * self.evaluation
-        return templates * once + trials * (steps + counts.evaluations * self.evaluation)
+        of_base = counts.share_of_base * (counts.of_base + IN_CONTEXT * counts.in_context)
+        of_trial = counts.share * counts.evaluations + counts.at_end
+        once = self.preparing + of_base * self.evaluation
+        return templates * once + trials * (steps + of_trial * self.evaluation)
 
     def __str__(self) -> str:
         step = f"{self.first_step:.2f} s a step"
@@ -128,6 +148,7 @@ class Estimate:
             "trained": self.trained,
             "kept_bytes": self.kept_bytes,
             "warnings": list(self.warnings),
+            "ways": dict(self.ways),
         }
 
     def of_sweep(self, trials: int, templates: int, *, halving: bool = False) -> str:
@@ -175,23 +196,23 @@ class Estimate:
         return ", ".join(parts)
 
 
-def measure(trainer: Trainer, task: AnyTask, part: AnyTask, base: BaseModel, begun: float) -> Estimate:
+def measure(trainer: Trainer, lesson: Lesson, part: AnyTask, begun: float) -> Estimate:
     """Take up to three steps with `trainer`, which must not be used afterwards: two usual ones and one of the longest.
 
     Args:
         trainer: As for the run.
-        task: The run's.
-        part: The same with a part of the validation rows.
-        base: The base model.
+        lesson: The run's.
+        part: Its task with a part of the validation rows.
         begun: `time.monotonic()` at the beginning of the preparation.
     """
     preparing = time.monotonic() - begun
+    task, base = lesson.task, lesson.model.base
     steps = choose_steps(_by_tokens(task, trainer.schedule.batches_per_step), trainer.schedule.batches_per_step)
     # Each twice: the second time the text cache has the texts, as in every epoch after the first.
     seconds = [(_step_seconds(trainer, task, step), _step_seconds(trainer, task, step)) for step in steps]
     first, later = zip(*seconds[:2], strict=True)  # the longest shows only the memory
     begun_evaluation = time.perf_counter()
-    trainer.evaluate(part)
+    trainer.evaluate_here(part, None)
     evaluation = (time.perf_counter() - begun_evaluation) * len(task.validation) / len(part.validation)
     texts, on_gpu = task.model.texts, base.device.type == "cuda"
     return Estimate(
@@ -199,7 +220,13 @@ def measure(trainer: Trainer, task: AnyTask, part: AnyTask, base: BaseModel, beg
         first_step=fmean(first),
         later_step=fmean(later),
         evaluation=evaluation,
-        counts=Counts.of(trainer.schedule, has_head=base.head is not None, in_context=reads_examples(task.model)),
+        counts=Counts.of(
+            trainer.schedule,
+            lesson.plan,
+            len(task.validation),
+            has_head=base.head is not None,
+            in_context=reads_examples(task.model),
+        ),
         share_batches=not has_own_weights(base),
         peak_mib=_peak_bytes() / _MIB + (0.0 if texts is None else _untouched_mib(texts)),
         gpu_peak_mib=torch.cuda.max_memory_allocated() / _MIB if on_gpu else None,

@@ -23,7 +23,7 @@ SHARE = 0.2
 BACKWARD = 2.2
 """What a step costs, in forward passes over its rows: measured with a frozen base model on a CPU."""
 
-SMALLEST_SAMPLE = 64
+SMALLEST_SAMPLE = 48
 IN_CONTEXT = 2
 """Evaluations that one with examples in the context takes as long as, about: its rows attend to more text."""
 

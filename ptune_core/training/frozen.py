@@ -17,7 +17,7 @@ from ptune_core.data.example_set import ExampleSet
 from ptune_core.data.order import by_length, first_epoch
 from ptune_core.data.tokens import TokenRows
 from ptune_core.errors import BaseModelError
-from ptune_core.model.base import BaseModel
+from ptune_core.model.base import BaseModel, put_on_for_now
 from ptune_core.model.features import features
 from ptune_core.model.head_input import MEASURED, HeadInput
 from ptune_core.model.prompted import PromptedModel
@@ -51,10 +51,11 @@ class Frozen:
     Args:
         model: The base model with the task's template.
         task: Whose rows.
+        most: Training rows that probes learn from, at most; None: as many as are of use.
     """
 
-    def __init__(self, model: PromptedModel, task: LabelTask) -> None:
-        self.model, self.task = model, task
+    def __init__(self, model: PromptedModel, task: LabelTask, most: int | None = None) -> None:
+        self.model, self.task, self.most = model, task, most
         self._probes: dict[HeadInput, Probe] = {}
         self._features: dict[HeadInput, Tensor] = {}
 
@@ -65,7 +66,7 @@ class Frozen:
         order = first_epoch(count, self.task.batching.seed)[: min(MOST_ROWS, max(FEWEST_ROWS, ROWS_PER_LABEL * labels))]
         lengths = self.task.train_rows.lengths_of(order[:256])
         fitting = max(256, int(MOST_TOKENS / max(1.0, float(lengths.mean()) - self.model.num_virtual_tokens)))
-        return order[:fitting]
+        return order[: fitting if self.most is None else min(fitting, self.most)]
 
     @cached_property
     def labels(self) -> Tensor:
@@ -89,6 +90,10 @@ class Frozen:
         if way not in self._probes:
             self._probes[way] = fit_probe(self.features([way])[way], self.labels, len(self.task.labels))
         return self._probes[way]
+
+    def has_probe(self, way: HeadInput) -> bool:
+        """Whether the probe of what one way reads is already fitted."""
+        return way in self._probes
 
     def features(self, ways: Sequence[HeadInput]) -> dict[HeadInput, Tensor]:
         """`[N, W]` of the chosen training rows by each way, all that are missing in one pass."""
@@ -118,7 +123,8 @@ class Frozen:
         """Features `[N, W]` of some examples by several ways, without virtual tokens."""
         places = np.argsort(chosen, kind="stable")
         rows = TokenRows(examples.select(chosen[places]), self.model.base_rows, self.task.directory)
-        found = read_rows(self.model, rows, None, ways, self.task.batching.eval_batch_size)
+        with put_on_for_now(self.model.base):
+            found = read_rows(self.model, rows, None, ways, self.task.batching.eval_batch_size)
         back = torch.from_numpy(np.argsort(places, kind="stable"))
         return {way: values[back] for way, values in found.items()}
 

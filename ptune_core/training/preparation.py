@@ -7,13 +7,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from ptune_core.data.examples import Examples, build_examples
 from ptune_core.data.table import Tables
@@ -21,6 +20,7 @@ from ptune_core.demo import DEMO, DEMO_LABELS
 from ptune_core.errors import DiskFull, SettingsError
 from ptune_core.model.base import BaseModel
 from ptune_core.model.device import BaseWeights
+from ptune_core.model.head_input import HeadStart
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.text_cache import free_memory
 from ptune_core.model.tuned import learning
@@ -50,14 +50,19 @@ from ptune_core.training.loop import Schedule
 from ptune_core.training.settings import RunSettings
 from ptune_core.training.tasks import AnyTask, Batching, CandidateTask, LabelTask, TextTask
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 RUNGS = (1 / 10, 1 / 5, 2 / 5)
 """Shares of the steps after which the settings of a sweep are compared; four or fewer only at the later ones."""
+
+FROM_PROBE, FROM_ZERO = 1 / 3, 3.0
+"""A classification head's learning rate, in the prompt encoder's. One that begins as a probe is nearly where it will
+end, and larger steps undo that before the prompt has learned (benchmarks/RESULTS.md); from nothing it is far."""
 
 MAX_DEEP_VALUES = 2**25
 """Numbers that a deep prompt may add in all layers together: half of what an adapter's file may hold."""
 
-HEAD_TIMES = 3
-"""A classification head's learning rate, in the prompt encoder's: it has one layer where the encoder has three."""
 
 _MIB = 2**20
 
@@ -117,9 +122,14 @@ def make_schedule(settings: RunSettings, num_examples: int) -> Schedule:
         patience=settings.patience,
         seed=settings.seed,
         base_learning_rate=settings.base_learning_rate,
-        head_learning_rate=settings.head_learning_rate or HEAD_TIMES * settings.learning_rate,
+        head_learning_rate=settings.head_learning_rate or _head_times(settings) * settings.learning_rate,
         rungs=tuple(math.ceil(share * steps) for share in RUNGS),
     )
+
+
+def _head_times(settings: RunSettings) -> float:
+    is_tuned = settings.base_weights is BaseWeights.TUNED
+    return FROM_ZERO if settings.head_start is HeadStart.ZERO or is_tuned else FROM_PROBE
 
 
 def prompt_config(settings: RunSettings, base: BaseModel, template: Template) -> PromptEncoderConfig:

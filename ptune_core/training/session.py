@@ -24,7 +24,7 @@ from ptune_core.model.base import BaseModel, load_base_model
 from ptune_core.model.compiled import compile_layers
 from ptune_core.model.device import BaseWeights, Device, Precision
 from ptune_core.model.fetching import fetch_weights
-from ptune_core.model.head_input import HeadInput
+from ptune_core.model.kernels import keep_rows_alike
 from ptune_core.model.recomputing import with_gradient_checkpointing
 from ptune_core.model.text_cache import Budget, TextCache
 from ptune_core.model.trained import TrainedPrompt
@@ -35,6 +35,7 @@ from ptune_core.training.estimate import Estimate, measure
 from ptune_core.training.halving import Halving, without_seed
 from ptune_core.training.lesson import Lesson, LessonKey, Lessons, check_comparable, lesson_key, make_lesson
 from ptune_core.training.loop import EndReason, Stepped, Trainer, train
+from ptune_core.training.measuring_ways import measure_ways
 from ptune_core.training.predictions import copy_predictions
 from ptune_core.training.preparation import (
     check_room,
@@ -158,9 +159,10 @@ class _Session:
         validation = lesson.task.validation.select(np.arange(min(len(lesson.task.validation), ESTIMATED_ON)))
         part = make_task(lesson.model, replace(examples, validation=validation), self.settings, self.directory / TOKENS)
         trainer = Trial(self.trials[0], lesson, self.directory, "", self.report).trainer
-        found = measure(trainer, lesson.task, part, base, self.begun)
+        found = measure(trainer, lesson, part, self.begun)
         warnings = settings_warnings(self.trials, base, lesson.model.template)
-        return replace(found, warnings=(*warnings, *([ESTIMATED_PLAIN] if self.settings.compile else [])))
+        ways = measure_ways(lesson, found.evaluation / len(lesson.task.validation))
+        return replace(found, warnings=(*warnings, *([ESTIMATED_PLAIN] if self.settings.compile else [])), ways=ways)
 
     def load_data(self, template: str) -> Examples:
         return load_examples(self.settings.model_copy(update={"template": template}), self.tables)
@@ -177,10 +179,10 @@ class _Session:
             revision=settings.revision,
             device=settings.device,
             precision=settings.precision if settings.base_weights is BaseWeights.FROZEN else Precision.FP32,
-            head_input=HeadInput.AUTO,
         )
         if settings.base_weights is BaseWeights.TUNED:
             base = tunable(base)
+        keep_rows_alike(base.model)
         return with_gradient_checkpointing(base) if settings.gradient_checkpointing else base
 
     def fetching(self, here: int, total: int) -> None:

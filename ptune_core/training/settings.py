@@ -23,33 +23,30 @@ from ptune_core.model.head_input import HeadInput, HeadStart
 from ptune_core.prompt.kinds import EncoderKind, PromptDepth, PromptInit
 from ptune_core.prompt.template import Target, TargetKind, Template, parse_template
 from ptune_core.prompt.verbalizer import answer_columns
-from ptune_core.training import refusals
 from ptune_core.training.option_text import bounds_text, describe
 from ptune_core.training.plain_yaml import load_mapping
+from ptune_core.training.refusals import (
+    deep_and_tuned,
+    head_without_labels,
+    no_word_to_find,
+    not_compiled,
+    not_deep,
+    other_target,
+    read_by_its_own_head,
+    revision_of_a_folder,
+    start_from_nothing,
+    too_coarse_to_learn,
+)
 
 MAX_VIRTUAL_TOKENS = 512
 MAX_TRIALS = 64
 
 SWEPT = (
-    "template",
-    "encoder_reparameterization_type",
-    "encoder_hidden_size",
-    "encoder_num_layers",
-    "encoder_dropout",
-    "prompt_depth",
-    "prompt_init",
-    "prompt_init_text",
-    "prompt_init_adapter",
-    "head_input",
-    "head_start",
-    "learning_rate",
-    "head_learning_rate",
-    "weight_decay",
-    "base_learning_rate",
-    "warmup_ratio",
-    "max_grad_norm",
+    "template", "encoder_reparameterization_type", "encoder_hidden_size", "encoder_num_layers", "encoder_dropout",
+    "prompt_depth", "prompt_init", "prompt_init_text", "prompt_init_adapter", "head_input", "head_start",
+    "learning_rate", "head_learning_rate", "weight_decay", "base_learning_rate", "warmup_ratio", "max_grad_norm",
     "seed",
-)
+)  # fmt: skip
 """Options a sweep may vary. The seed decides the start of each trial; split and order are those of the run's seed."""
 
 
@@ -185,7 +182,7 @@ class RunSettings(BaseModel):
     max_steps: int = Field(200, ge=1, le=1_000_000, description="Optimizer steps, unless `epochs` is given.")
     epochs: float | None = Field(None, gt=0.0, le=1000.0, description="Passes over the data; replaces `max_steps`.")
     eval_every: int | None = Field(
-        None, ge=1, le=1_000_000, description="Steps between evaluations. Empty: about 20 a run, 5 steps apart or more."
+        None, ge=1, le=1_000_000, description="Steps between evaluations. Empty: about 10 a run, 5 steps apart or more."
     )
     eval_batch_size: int = Field(64, ge=1, le=4096, description="Examples per forward pass of an evaluation.")
     patience: int = Field(
@@ -262,24 +259,24 @@ class RunSettings(BaseModel):
             )
         # By the look of it alone: stored settings are read again in other folders.
         if self.revision is not None and (self.base_model == DEMO or self.base_model.startswith(("/", ".", "~"))):
-            raise refusals.revision_of_a_folder(self.base_model, self.revision)
+            raise revision_of_a_folder(self.base_model, self.revision)
         target = template.target
         if self.candidates and (self.labels or target.kind is TargetKind.HEAD or target.count > 1):
-            raise refusals.no_word_to_find("labels" if self.labels else f"[{target.kind}:{target.column}]")
+            raise no_word_to_find("labels" if self.labels else f"[{target.kind}:{target.column}]")
         if self.labels == {} and target.kind is TargetKind.HEAD:
-            raise refusals.head_without_labels(target.column)
+            raise head_without_labels(target.column)
         if self.base_weights is BaseWeights.TUNED and self.precision not in (Precision.AUTO, Precision.FP32):
-            raise refusals.too_coarse_to_learn(self.precision)
+            raise too_coarse_to_learn(self.precision)
         if self.base_weights is BaseWeights.TUNED and self.head_input not in (HeadInput.AUTO, HeadInput.MODEL):
-            raise refusals.read_by_its_own_head(self.head_input)
+            raise read_by_its_own_head(self.head_input)
         if self.compile and (others := self._not_with_compile):
-            raise refusals.not_compiled(others)
+            raise not_compiled(others)
         if not self.sweep:  # else each trial is checked
             self._check_start()
             if self.prompt_depth is PromptDepth.ALL and not template.is_front:
-                raise refusals.not_deep(self.template)
+                raise not_deep(self.template)
         if self.prompt_depth is PromptDepth.ALL and self.base_weights is BaseWeights.TUNED:
-            raise refusals.deep_and_tuned()
+            raise deep_and_tuned()
         self._check_sweep(template.target)
         return self
 
@@ -296,7 +293,7 @@ class RunSettings(BaseModel):
     def _check_start(self) -> None:
         needed = {PromptInit.TEXT: "prompt_init_text", PromptInit.ADAPTER: "prompt_init_adapter"}.get(self.prompt_init)
         if needed is not None and not (getattr(self, needed) or "").strip():
-            raise refusals.start_from_nothing(self.prompt_init, needed, getattr(self, needed))
+            raise start_from_nothing(self.prompt_init, needed, getattr(self, needed))
 
     def _check_sweep(self, target: Target) -> None:
         if wrong := [option for option in self.sweep if option not in SWEPT]:
@@ -308,7 +305,7 @@ class RunSettings(BaseModel):
             raise SettingsError("The sweep has too many trials", got=str(count), needed=f"at most {MAX_TRIALS}")
         for trial in self.trials if self.sweep else ():
             if (found := trial.parsed_template.target) != target:
-                raise refusals.other_target(f"[{found.kind}:{found.column}]", f"[{target.kind}:{target.column}]")
+                raise other_target(f"[{found.kind}:{found.column}]", f"[{target.kind}:{target.column}]")
 
     @property
     def trials(self) -> list[RunSettings]:
@@ -354,7 +351,7 @@ class RunSettings(BaseModel):
     def eval_every_for(self, steps: int) -> int:
         """Steps between evaluations in a run of `steps` steps."""
         # Closer together, the patience of a short run would be over before its warm-up is.
-        return self.eval_every or max(5, round(steps / 20))
+        return self.eval_every or max(5, round(steps / 10))
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> RunSettings:

@@ -141,28 +141,31 @@ class Trial:
         if load_checkpoint(self.directory / "best") is None:
             return None
         begun = time.monotonic()
-        step, evaluation = self._measure_candidates()
+        step, evaluation, tensors = self._measure_candidates()
         with torch.no_grad():
             prompt_embeddings = self.trainer.prompt()
             samples = self.lesson.task.samples(evaluation, prompt_embeddings)
-        tensors = answers(self.lesson.task, evaluation)
         write_predictions(self.directory, self.lesson.task, tensors, {"step": step, "samples": samples})
         if self.reason is not EndReason.STOPPED and not self.lesson.model.base.is_tuned:  # stopped, somebody waits
             self._compare_in_context()
             self._compare_probe()
         result = self._result(evaluation, step, seconds + time.monotonic() - begun)
-        self.report("final", step=step, **self._numbers(evaluation))
+        self.report("final", step=step, **self._numbers(evaluation), baseline=self.baseline)
         return result, self._trained_prompt(result)
 
-    def _measure_candidates(self) -> tuple[int, Evaluation]:
+    def _measure_candidates(self) -> tuple[int, Evaluation, dict[str, Tensor]]:
         """All validation rows with the best state so far and, where there is time for it, the last one.
 
-        The better one is put back; its step, and what was found.
+        The better one is put back. Its step, what was found, and its `answers`; if all rows were evaluated every time,
+        what was found then.
         """
         best = load_checkpoint(self.directory / "best")
         assert best is not None, "something was evaluated"
         tensors, state = best
         best_step, task, trainer = int(state["step"]), self.lesson.task, self.trainer
+        if self.lesson.between is None:
+            trainer.put_back(tensors)
+            return best_step, Evaluation(**state["evaluation"]), tensors
         last_step, last = trainer.progress.step, None
         has_last = last_step != best_step and trainer.progress.evaluated_step == last_step
         if has_last and self.lesson.plan.candidates > 1 and self.reason is not EndReason.STOPPED:
@@ -173,8 +176,8 @@ class Trial:
         metric = self.lesson.metric
         if last is not None and metric.order(last.value, last.loss) < metric.order(found.value, found.loss):
             trainer.put_back(weights)
-            return last_step, last
-        return best_step, found
+            return last_step, last, answers(task, last)
+        return best_step, found, answers(task, found)
 
     def present(self) -> TrainedPrompt:
         """What to export of the state as it is between two steps; nothing was measured of it."""
@@ -224,8 +227,11 @@ class Trial:
         self.trainer.evaluation_seconds += time.monotonic() - begun
         if event.best:
             state = self._state() | {"evaluation": evaluation.numbers()}
+            tensors = self.trainer.weights()
+            if evaluation.chosen is None:  # else all rows are evaluated with it at the end
+                tensors |= answers(task, evaluation)
             keep = 1 if self.lesson.model.base.is_tuned else KEPT
-            save_checkpoint(self.directory / "best", event.step, self.trainer.weights(), state, keep=keep)
+            save_checkpoint(self.directory / "best", event.step, tensors, state, keep=keep)
         self.snapshots.record(event.step, *self._parts(prompt_embeddings), self.trainer.progress.best_step)
         self.report("sample", step=event.step, rows=rows)
         moved = movement(self._parts(prompt_embeddings)[0], self._parts(self.start)[0], self.lesson.model.base)
@@ -291,6 +297,7 @@ class Trial:
             "base_weights": str(BaseWeights.TUNED if self.lesson.model.base.is_tuned else BaseWeights.FROZEN),
             "train_examples": task.num_examples,
             "validation_examples": len(task.validation),
+            "evaluation_share": round((self.trainer.evaluation_seconds + self.lesson.seconds) / max(seconds, 1e-3), 4),
             "trained_values": sum(parameter.numel() for parameter in self.trainer.parameters),
             "base_values": self.lesson.model.base.model.num_parameters(),
         }

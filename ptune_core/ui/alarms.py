@@ -13,11 +13,16 @@ from enum import StrEnum
 from typing import Any
 
 from ptune_core.model.device import BaseWeights
+from ptune_core.model.head_input import HeadStart
+from ptune_core.prompt.segments import TargetKind
 from ptune_core.runs.directory import has_diverged
 from ptune_core.runs.evaluations import Evaluated
 from ptune_core.runs.states import RunState
+from ptune_core.training.checks import ENOUGH_VALIDATION_ROWS
 from ptune_core.training.settings import RunSettings
+from ptune_core.training.ways import head_instead
 from ptune_core.ui import texts
+from ptune_core.ui.texts import outcome
 
 LOWEST_RATE, HIGHEST_RATE = 1e-4, 0.3
 """A learning rate outside of these is flagged."""
@@ -25,6 +30,9 @@ LOWEST_RATE, HIGHEST_RATE = 1e-4, 0.3
 USUAL_RATE: float = RunSettings.model_fields["learning_rate"].default
 _FLAT = 0.01
 """A validation loss that has fallen by no more than this share is flat."""
+
+_LATE = 0.2
+"""The share of the steps at the end in which the best one must be for more to be likely to help."""
 
 _EARLY = 4
 """Evaluations after step 0 before a run that still trains is judged."""
@@ -41,9 +49,12 @@ class Kind(StrEnum):
     MEMORY = "memory"
     ENDED = "ended"
     RATE = "rate"
+    FEW_MEASURED = "few-measured"
     ONE_CLASS = "one-class"
+    BELOW_PROBE = "below-probe"
     NO_BETTER = "no-better"
     FLAT = "flat"
+    UNSEEN = "unseen"
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,7 @@ class Facts:
         planned_steps: None before it is known.
         phase: What it was doing last.
         saved_step: Of the newest checkpoint, None if there is none.
+        can_have_head: Whether the base model can have a classification head, as far as that is known.
     """
 
     settings: RunSettings
@@ -103,6 +115,10 @@ class Facts:
     planned_steps: int | None = None
     phase: str = ""
     saved_step: int | None = None
+    can_have_head: bool = False
+
+
+_BY_RATE = (Kind.ONE_CLASS, Kind.NO_BETTER, Kind.FLAT)
 
 
 def alarms(facts: Facts) -> list[Alarm]:
@@ -111,11 +127,12 @@ def alarms(facts: Facts) -> list[Alarm]:
         return [_ended_badly(facts)]
     if facts.state is RunState.QUEUED:
         return list(filter(None, [_rate(facts)]))
-    learning = _one_class(facts) or _no_better(facts) or _flat(facts)
+    # On a few rows nothing can be told; a probe that does better says more than rates do.
+    learning = _few_measured(facts) or _one_class(facts) or _below_probe(facts) or _no_better(facts) or _flat(facts)
     rate = _rate(facts) if facts.state.is_active or learning else None
-    if rate is not None and learning is not None:  # one button for what both come from
+    if rate is not None and learning is not None and learning.kind in _BY_RATE:  # one button for what both come from
         learning = Alarm(learning.kind, learning.text)
-    return [alarm for alarm in (rate, learning) if alarm is not None]
+    return [alarm for alarm in (rate, learning or _unseen(facts)) if alarm is not None]
 
 
 def fix_named(found: Sequence[Alarm], name: str) -> Fix | None:
@@ -150,7 +167,65 @@ def _one_class(facts: Facts) -> Alarm | None:
     majority = facts.result.get("baseline_majority")
     known = "" if majority is None else f" ({texts.number(majority)})"
     text = texts.ONE_CLASS.format(label=label, majority=known)
-    return Alarm(Kind.ONE_CLASS, text, texts.USUAL_CAUSES, _other_rates(facts.settings))
+    with_head = _with_head(facts) if outcome.below_probe(facts.result) else ()
+    return Alarm(Kind.ONE_CLASS, text, texts.USUAL_CAUSES, (*with_head, *_other_rates(facts.settings)))
+
+
+def _few_measured(facts: Facts) -> Alarm | None:
+    """Early stop keeps step 0 on a handful of rows, and the run would end green."""
+    text = outcome.few_measured(facts.result)
+    if not text or facts.state.is_active:
+        return None
+    settings = facts.settings
+    of_rows = int(facts.result.get("train_examples") or 0) + int(facts.result["validation_examples"])
+    wanted = round(min(ENOUGH_VALIDATION_ROWS, of_rows // 2) / of_rows, 2)
+    if settings.validation_data is not None or wanted <= settings.validation_fraction:
+        return Alarm(Kind.FEW_MEASURED, text)
+    what = f"{wanted:.0%} of the rows to measure on"
+    changes = {"validation_fraction": wanted}
+    return Alarm(Kind.FEW_MEASURED, text, outcome.SET_MORE_ASIDE, (Fix(texts.retry_with(what), what, changes),))
+
+
+def _below_probe(facts: Facts) -> Alarm | None:
+    result, settings = facts.result, facts.settings
+    if facts.state.is_active or not outcome.below_probe(result):
+        return None
+    fixes: tuple[Fix, ...]
+    if settings.parsed_template.target.kind is not TargetKind.HEAD:
+        fixes = _with_head(facts)
+        note = outcome.TRY_A_HEAD if fixes else outcome.TRY_MORE
+        fixes = fixes or (_more_steps(settings),)
+    elif settings.head_start is HeadStart.ZERO and "head_start" not in settings.sweep:
+        what = "a head that starts from the probe"
+        note, fixes = outcome.TRY_THE_START, (Fix(texts.retry_with(what), what, {"head_start": "auto"}),)
+    else:
+        note, fixes = outcome.TRY_GENTLER, (*_gentler(settings), _more_steps(settings))
+    return Alarm(Kind.BELOW_PROBE, outcome.below_probe_text(result), note, fixes)
+
+
+def _with_head(facts: Facts) -> tuple[Fix, ...]:
+    """A classification head on the same rows in place of words, where the base model can have one."""
+    result = facts.result
+    num_rows = int(result.get("train_examples") or 0) + int(result.get("validation_examples") or 0)
+    changes = head_instead(facts.settings, num_rows) if facts.can_have_head else {}
+    what = "a classification head"
+    return (Fix(texts.retry_with(what), what, {**changes, "labels": None}),) if changes else ()
+
+
+def _unseen(facts: Facts) -> Alarm | None:
+    """That a run which was best at its end has not seen all rows."""
+    result, settings = facts.result, facts.settings
+    steps, rows, best = result.get("steps"), result.get("train_examples"), result.get("best_step")
+    if facts.state is not RunState.FINISHED or not steps or not rows or not best or steps < (facts.planned_steps or 0):
+        return None
+    seen = steps * settings.batch_size * settings.gradient_accumulation_steps
+    if seen >= rows or best < steps * (1 - _LATE):
+        return None
+    text = outcome.UNSEEN.format(seen=seen, rows=rows)
+    whole = -(-rows // (settings.batch_size * settings.gradient_accumulation_steps))
+    what = f"{whole:,} steps"
+    changes: dict[str, Any] = {"epochs": 1.0} if settings.epochs else {"max_steps": whole}
+    return Alarm(Kind.UNSEEN, text, fixes=(Fix(texts.retry_with(what), what, changes),))
 
 
 def _only_label(facts: Facts) -> str | None:
@@ -167,7 +242,7 @@ def _only_label(facts: Facts) -> str | None:
 
 
 def _no_better(facts: Facts) -> Alarm | None:
-    text = texts.no_better(facts.result)
+    text = outcome.no_better(facts.result)
     return Alarm(Kind.NO_BETTER, text, fixes=_other_rates(facts.settings)) if text else None
 
 
@@ -236,13 +311,17 @@ def _smaller(settings: RunSettings) -> tuple[Fix, ...]:
 def _other_rates(settings: RunSettings) -> tuple[Fix, ...]:
     """A sweep over three learning rates; if that was one already, more steps."""
     if settings.sweep:
-        steps = {"epochs": settings.epochs * 2} if settings.epochs else {"max_steps": settings.max_steps * 2}
-        what = "twice the steps"
-        return (Fix(texts.retry_with(what), what, steps),)
+        return (_more_steps(settings),)
     rate = min(max(settings.learning_rate, LOWEST_RATE), HIGHEST_RATE)
     middle = rate if rate == settings.learning_rate else USUAL_RATE
     rates = [float(f"{middle * factor:.2g}") for factor in (1 / 3, 1, 3)]
     return (Fix(texts.SWEEP_RATES, "learning rates", {"sweep": {"learning_rate": [min(1.0, r) for r in rates]}}),)
+
+
+def _more_steps(settings: RunSettings) -> Fix:
+    steps = {"epochs": settings.epochs * 2} if settings.epochs else {"max_steps": settings.max_steps * 2}
+    what = "twice the steps"
+    return Fix(texts.retry_with(what), what, steps)
 
 
 def name_of_retry(name: str, fix: Fix) -> str:

@@ -1,12 +1,15 @@
 // Labels and their answer words; the preview tells what the base model's tokenizer makes of them.
 const q = selector => element.querySelector(selector);
 const make = (tag, name, text = '') => { const node = document.createElement(tag); node.className = name; node.textContent = text; return node; };
-let pairs = [], timer = null;
+let pairs = [], turn = 0, timer = null;
+
+function send() { timer = null; props.value = {pairs, turn}; trigger('words'); }
 
 function changed(i, words) {
   pairs = pairs.map(([label, old], at) => [label, at === i ? words : old]);
+  turn += 1;
   clearTimeout(timer);
-  timer = setTimeout(() => { timer = null; props.value = pairs; trigger('words'); }, 200);
+  timer = setTimeout(send, 200);
 }
 
 function row([label, words], i) {
@@ -18,11 +21,29 @@ function row([label, words], i) {
   return line;
 }
 
+// The answer to a question from before words were typed: they stand, and the page has to hear of them once more.
+function withTyped(given) {
+  const typed = Object.fromEntries(pairs);
+  return given.map(([label, words]) => [label, typed[label] ?? words]);
+}
+
+function take(value) {
+  const given = Array.isArray(value) ? value : (value && value.pairs) || [];
+  if (Array.isArray(value)) {                          // not an answer: what was asked for before it is of no account
+    clearTimeout(timer); timer = null; turn += 1;
+    props.value = {pairs: given, turn};
+    return given;
+  }
+  if (!value || value.turn >= turn) return given;
+  const mine = withTyped(given);
+  if (!timer && JSON.stringify(mine) !== JSON.stringify(given)) setTimeout(() => { if (!timer) send(); }, 0);
+  return mine;
+}
+
 function draw() {
-  const given = Array.isArray(props.value) ? props.value : [];
+  const given = take(props.value), text = JSON.stringify(given);
   q('.aw-box').hidden = !given.length;
-  const text = JSON.stringify(given);
-  if (text === JSON.stringify(pairs) || (timer && q('.aw-rows').contains(document.activeElement))) return;   // being typed
+  if (text === JSON.stringify(pairs)) return;
   pairs = given;
   q('.aw-rows').replaceChildren(...pairs.map(row));
   tell();

@@ -104,6 +104,8 @@ class RunApi(ApiBase):
 
     def run_status(self, run_id: str, viewer: str = "") -> dict:
         """How far a run is: state, step of steps, seconds left, best result beside its baselines, place in the queue.
+        Of the baselines `probe` is what the frozen base model gives without virtual tokens; `notes` say what is to be
+        known beside the number, such as what a classification head reads and why.
 
         Args:
             run_id: The run.
@@ -112,7 +114,12 @@ class RunApi(ApiBase):
         viewer = self._key(viewer)
         view = self._service.view(run_id, viewer)
         said = {"headline": view.headline.replace("**", ""), "problem": view.problem, "warning": view.warning}
-        return {**self._service.status(run_id, viewer), **said, "has_adapter": view.has_adapter}
+        return {
+            **self._service.status(run_id, viewer),
+            **said,
+            "has_adapter": view.has_adapter,
+            "notes": list(view.notes),
+        }
 
     def run_metrics(self, run_id: str, cursor: int = 0, epoch: int = 0, viewer: str = "") -> dict:
         """The points of a run's curves that were written after `cursor`; 0 is everything, thinned to what a plot shows.
@@ -169,7 +176,7 @@ class RunApi(ApiBase):
     def run_results(
         self,
         run_id: str,
-        part: Literal["samples", "confusion", "calibration", "cost", "settings", "log", "sweep"],
+        part: Literal["samples", "baselines", "confusion", "calibration", "cost", "settings", "log", "sweep"],
         offset: int = 0,
         order: Literal["wrong", "unsure", "data"] = "wrong",
         viewer: str = "",
@@ -178,7 +185,8 @@ class RunApi(ApiBase):
 
         Args:
             run_id: The run.
-            part: `samples` are validation rows with what was predicted, `sweep` the ranking of its trials.
+            part: `samples` are validation rows with what was predicted, `baselines` what the result stands beside,
+                `sweep` the ranking of its trials.
             offset: Samples to leave out, for the next ones.
             order: Of samples: wrong ones first, unsure ones first, or as they are in the data.
             viewer: Your key, on a shared page. Elsewhere leave it empty.

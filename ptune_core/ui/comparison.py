@@ -12,6 +12,7 @@ from typing import Any
 
 from ptune_core.errors import RunError
 from ptune_core.runs import live
+from ptune_core.runs.baselines import baseline_list, of_line
 from ptune_core.runs.directory import RunDirectory
 from ptune_core.runs.store import Run
 from ptune_core.ui import texts
@@ -62,9 +63,9 @@ def compare(asked: object, find: Find) -> dict[str, Any]:
         find: Finds a run for this viewer.
 
     Returns:
-        ``curves``, in the order asked for, each with what `live.curve_since` says of it, ``name``, ``state`` and
-        ``created``; ``differing``: the settings that are not the same in all, ``setting`` and ``values``, or None if
-        nothing is asked for anew.
+        ``curves``, in the order asked for, each with what `live.curve_since` says of it, ``name``, ``state``,
+        ``created``, ``baselines`` and ``head``, what a classification head reads; ``differing``: the settings that are
+        not the same in all, ``setting`` and ``values``, or None if nothing is asked for anew.
 
     Raises:
         RunError: There is no such run for this viewer, or too many are asked for.
@@ -103,6 +104,11 @@ def _reply(curve: _Curve) -> dict[str, Any]:
     return {
         **{name: found[name] for name in known},
         **points,
+        "baselines": [
+            {"name": one.name, "value": one.value, "band": one.band}
+            for one in baseline_list(of_line(found["baseline"] or {}))
+        ],
+        "head": ((found["plan"] or {}).get("head") or {}).get("head_input"),
         "metric": found["plan"] and found["plan"].get("metric"),
         "name": curve.run.name if curve.trial is None else f"{curve.run.name}, trial {curve.trial + 1}",
         "state": state,

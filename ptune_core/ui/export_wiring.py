@@ -19,7 +19,7 @@ from ptune_core.errors import AdapterError, PTuneError
 from ptune_core.ui import texts
 from ptune_core.ui.parts import Page, show_chosen
 from ptune_core.ui.service import Service
-from ptune_core.ui.show import EVENT, inline_error, shown
+from ptune_core.ui.show import EVENT, LATEST, inline_error, shown
 from ptune_core.ui.texts import trying
 
 CONVERT_SECONDS = 600.0
@@ -101,4 +101,4 @@ def wire_export(parts: Page) -> None:
     made.failure(None, None, forms.said, js="() => ''", **EVENT)
     confirm = "(id, viewer) => confirm('Remove this adapter from the page?') ? [id, viewer] : ['', viewer]"
     removed = export.remove.click(shown(remove), this, parts.adapter, js=confirm, **EVENT)
-    removed.success(shown(show_chosen(parts)), this, parts.of_adapter, **EVENT)
+    removed.success(shown(show_chosen(parts)), this, parts.of_adapter, **LATEST)

@@ -16,7 +16,8 @@ from ptune_core.ui import form, sweep_card, texts
 from ptune_core.ui.preview import check_chosen, choose_columns
 
 Answers = Any
-"""What the table of answer words hands over: pairs of label and words. It came from a browser and may be anything."""
+"""What the table of answer words hands over, see `template_parts.answer_words`. It came from a browser and may be
+anything."""
 
 Roles = Any
 """What the table with the columns' roles hands over: a mapping as `column_roles` describes it, or anything."""
@@ -64,11 +65,18 @@ class Held:
         return values
 
 
-def answers_of(pairs: Answers) -> dict[str, str]:
+def answers_of(answers: Answers) -> dict[str, str]:
     """Label -> answer words as they were typed."""
+    pairs = answers.get("pairs") if isinstance(answers, dict) else answers
     given = pairs if isinstance(pairs, list) else []
     found = [pair for pair in given if isinstance(pair, list | tuple) and len(pair) == 2]
     return {str(label): str(answer) for label, answer in found if str(label)}
+
+
+def turn_of(answers: Answers) -> int:
+    """How often words had been typed by then."""
+    turn = answers.get("turn") if isinstance(answers, dict) else 0
+    return turn if isinstance(turn, int) else 0
 
 
 def chosen_columns(roles: Roles, token: str) -> dict[str, str]:

@@ -6,14 +6,15 @@ let run = null, generation = 0, timer = null, wait = PERIOD, busy = false;
 let cursor, epoch, ended, points, state;
 
 const nothing = () => ({steps: {x: [], loss: [], learning_rate: [], grad_norm: [], seconds: []},
-  evals: {x: [], loss: [], value: [], best: [], seconds: []}, tokens: [], plan: null, baseline: null, epochsPerStep: null});
+  evals: {x: [], loss: [], value: [], best: [], seconds: []}, tokens: [], plan: null, baseline: null, final: null, notes: [], epochsPerStep: null});
 
 function take(d) {
   if (d.reset) points = nothing();
   for (const series of ['steps', 'evals'])
     for (const [name, values] of Object.entries(d[series])) (points[series][name] ??= []).push(...values);
   points.tokens.push(...d.tokens);
-  points.plan = d.plan; points.baseline = d.baseline; points.epochsPerStep = d.epochs_per_step;
+  points.plan = d.plan; points.baseline = d.baseline; points.final = d.final ?? null; points.notes = d.notes ?? [];
+  points.epochsPerStep = d.epochs_per_step;
 }
 
 const isLoss = () => points.plan && points.plan.metric === 'loss';
@@ -43,11 +44,17 @@ const marked = (name, of, x, y, symbol) => line(name, of, x, y, {mode: 'lines+ma
 
 function dashed(name, of, y, dash) { return line(name, of, spread(), [y, y], {line: {color: color(of), width: 1.5, dash}, showlegend: false}); }
 
-function star(values) {
-  const at = points.evals.best.lastIndexOf(true), x = xs(points.evals);
-  return {name: 'best', x: at < 0 ? [] : [x[at]], y: at < 0 ? [] : [values[at]], mode: 'markers', cliponaxis: false, hovertemplate: '%{y:.4g}',
+// The best point: of the result on all validation rows once there is one, before that of the evaluations.
+function star(name) {
+  const {evals, final} = points, at = final ? evals.x.indexOf(final.step) : evals.best.lastIndexOf(true), x = xs(evals);
+  const y = at < 0 ? null : final ? final[name] : evals[name][at];
+  const spread = final && name === 'value' && final.low !== null ? ` (${short(final.low)} to ${short(final.high)})` : '';
+  return {name: final ? 'result' : 'best', x: at < 0 ? [] : [x[at]], y: at < 0 ? [] : [y], mode: 'markers', cliponaxis: false,
+    hovertemplate: final ? `%{y:.4g}${spread}, all ${count(final.rows)} rows` : '%{y:.4g}',
     marker: {symbol: 'star', size: 14, color: color('validation'), line: {width: 1, color: css('--block-background-fill')}}};
 }
+
+const count = rows => rows === null || rows === undefined ? '' : rows.toLocaleString('en');
 
 // A dashed line's name stands on it, above or below so that two names do not meet.
 const nameOn = (text, y, above, log) => ({text, x: 1, xref: 'paper', xanchor: 'right', y: log ? Math.log10(y) : y, yanchor: above ? 'bottom' : 'top', showarrow: false, font: {size: 11}});
@@ -58,29 +65,43 @@ function drawLoss() {
     line('train', 'train', xs(steps), steps.loss, {opacity: 0.35, hoverinfo: 'skip', hovertemplate: null, showlegend: false, line: {color: color('train'), width: 1}}),
     line('train, smoothed', 'train', xs(steps), smoothed(steps.loss)),
     marked('validation', 'validation', xs(evals), evals.loss, 'diamond'),
-    star(evals.loss),
+    star('loss'),
   ];
   if (zero !== null) traces.push(dashed('zero-shot', 'zero', zero, 'dot'));
   const annotations = zero === null ? [] : [nameOn(`zero-shot ${short(zero)}`, zero, true, view.log)];
   draw('lp-loss', traces, layoutOfRun({yaxis: lossAxis(), annotations}));
 }
 
+// What a result stands beside. A head that has not learned is none of them.
+const LINES = [
+  ['majority', () => 'majority', 'majority', 'dash'],
+  ['zero_shot', () => 'zero-shot', 'zero', 'dot'],
+  ['few_shot', found => `${found.few_shot_examples} in context`, 'few', 'dashdot'],
+  ['probe', () => 'probe', 'probe', 'longdash'],
+];
+const brief = value => value.toFixed(value > 0.995 || value < 0.005 ? 3 : 2);
+
 function drawMetric() {
-  const {evals, baseline, plan} = points, x = xs(evals), traces = [], annotations = [];
+  const {evals, baseline, plan} = points, x = xs(evals), traces = [];
   const metric = marked(plan ? plan.metric : 'metric', 'metric', x, evals.value, 'circle');
-  if (evals.low) {
+  if (evals.low?.some(low => low !== null)) {
     const edge = {mode: 'lines', line: {width: 0}, hoverinfo: 'skip', hovertemplate: null};
     traces.push(line('95 % band, low', 'metric', x, evals.low, {...edge, showlegend: false}));
     traces.push(line('95 % band', 'metric', x, evals.high, {...edge, fill: 'tonexty', fillcolor: color('metric') + '2e'}));
-    metric.customdata = evals.low.map((low, i) => `${short(low)} to ${short(evals.high[i])}`);
+    const on = i => evals.rows?.[i] ? `, ${count(evals.rows[i])} rows` : '';
+    metric.customdata = evals.low.map((low, i) => `${short(low)} to ${short(evals.high[i])}${on(i)}`);
     metric.hovertemplate = '%{y:.4g} (%{customdata})';
   }
-  traces.push(metric, star(evals.value));
-  const {majority = null, zero_shot: zero = null} = baseline || {};
-  const named = (name, of, y, dash, above) => { traces.push(dashed(name, of, y, dash)); annotations.push(nameOn(`${name} ${short(y)}`, y, above)); };
-  if (majority !== null) named('majority', 'majority', majority, 'dash', zero !== null && majority > zero);
-  if (zero !== null) named('zero-shot', 'zero', zero, 'dot', majority === null || zero >= majority);
-  draw('lp-metric', traces, layoutOfRun({yaxis: axisOf({range: [0, 1.03]}), annotations}));
+  traces.push(metric, star('value'));
+  const found = baseline || {}, range = (zoom['lp-metric'] || {}).yaxis || [0, 1.03];
+  const known = LINES.map(([key, name, of, dash]) => ({key, name: name(found), of, dash, y: found[key] ?? null})).filter(each => each.y !== null);
+  for (const {key, name, of, dash, y} of known) {
+    const interval = found[`${key}_interval`], band = interval ? ` (${short(interval[0])} to ${short(interval[1])})` : '';
+    traces.push({...dashed(name, of, y, dash), hovertemplate: `%{y:.4g}${band}`});
+  }
+  const named = known.map(({name, of, y}) => ({text: `${name} ${brief(y)}`, of, y}));
+  draw('lp-metric', traces, layoutOfRun({yaxis: axisOf({range: [0, 1.03]}), annotations: namesOn(named, 'lp-metric', range)}));
+  q('.lp-notes').replaceChildren(...points.notes.map(note => Object.assign(document.createElement('li'), {textContent: note})));
 }
 
 function drawRate() {
@@ -145,8 +166,9 @@ function drawAll() {
 function csvOf(plot) {
   const {steps, evals, tokens, epochsPerStep, plan} = points, start = (of, i) => [of.x[i], epochsPerStep && of.x[i] * epochsPerStep, of.seconds[i]];
   const head = ['step', 'epoch', 'seconds'];
-  if (plot === 'metric') return [[...head, plan ? plan.metric : 'value', 'low_95', 'high_95', 'is_best'],
-    evals.x.map((_, i) => [...start(evals, i), evals.value[i], evals.low?.[i], evals.high?.[i], evals.best[i] ? 1 : 0])];
+  if (plot === 'metric') return [[...head, plan ? plan.metric : 'value', 'low_95', 'high_95', 'is_best', 'rows'], [
+    ...evals.x.map((_, i) => [...start(evals, i), evals.value[i], evals.low?.[i], evals.high?.[i], evals.best[i] ? 1 : 0, evals.rows?.[i]]),
+    ...(points.final ? [points.final].map(f => [f.step, epochsPerStep && f.step * epochsPerStep, null, f.value, f.low, f.high, 1, f.rows]) : [])]];
   if (plot === 'rate') return [[...head, 'learning_rate', 'gradient_norm'], steps.x.map((_, i) => [...start(steps, i), steps.learning_rate[i], steps.grad_norm[i]])];
   if (plot === 'tokens') return [['step', 'token', 'moved', 'length', 'nearest_1', 'nearest_2', 'nearest_3'],
     tokens.flatMap(m => m.numbers.map((number, i) => [m.step, `P${number}`, m.moved[i], m.norm[i], ...m.nearest[i]]))];
@@ -199,12 +221,12 @@ function showSamples(samples, done) {
 const isEmpty = () => points.steps.x.length + points.evals.x.length === 0;
 
 function apply(d) {
-  const before = points && !isEmpty() && JSON.stringify([points.plan?.steps, points.baseline, ended]);
+  const before = points && !isEmpty() && JSON.stringify([points.plan?.steps, points.baseline, points.final, points.notes, ended]);
   if (!points) points = nothing();
   take(d);
   cursor = points.steps.x.length > MOST_POINTS ? 0 : d.cursor; epoch = d.epoch;         // 0: thinned again
   ended = d.done && cursor === d.cursor;
-  const after = JSON.stringify([points.plan?.steps, points.baseline, ended]);
+  const after = JSON.stringify([points.plan?.steps, points.baseline, points.final, points.notes, ended]);
   element.classList.toggle('lp-nothing', isEmpty());                                   // a plot drawn while it is hidden has no width
   if (!isEmpty() && (d.reset || d.evals.x.length || d.tokens.length || before !== after)) drawAll();
   else if (d.steps.x.length) { drawLoss(); drawRate(); }

@@ -60,6 +60,8 @@ class Measurement:
         stage: Where it stands.
         numbers: What `Estimate.as_numbers` says, when it is done.
         error: Why it failed, in sentences for people.
+        settings: What was measured.
+        token: Of the rows.
         stop: Set to call it off.
         ended: Set when its process is gone.
     """
@@ -69,8 +71,20 @@ class Measurement:
     stage: Stage = Stage.RUNNING
     numbers: dict[str, Any] = field(default_factory=dict)
     error: str = ""
+    settings: RunSettings | None = None
+    token: str = ""
     stop: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
+
+    def ways_for(self, settings: RunSettings, token: str) -> dict[str, Any]:
+        """How well labels can be told apart in which way, as far as that holds for other settings too."""
+        ways = self.numbers.get("ways")
+        if self.settings is None or not isinstance(ways, dict) or self.token != token:
+            return {}
+        if _asked(self.settings) != _asked(settings):
+            return {}
+        has_other_words = settings.labels is not None and settings.labels != self.settings.labels
+        return {name: found for name, found in ways.items() if name == "head" or not has_other_words}
 
 
 class Measures:
@@ -109,7 +123,9 @@ class Measures:
             if any(who != viewer and each.stage is Stage.RUNNING for who, each in self._of.items()):
                 raise RunError("Somebody else is measuring", remedy="Try again in a minute")
             before = self._of.pop(viewer, None)
-            found = self._of[viewer] = Measurement(fingerprint_of(settings, rows.name))
+            found = self._of[viewer] = Measurement(
+                fingerprint_of(settings, rows.name), settings=settings, token=rows.name
+            )
             for old in list(self._of)[: -MOST_KEPT or None]:
                 if self._of[old].stage is not Stage.RUNNING:
                     del self._of[old]
@@ -205,6 +221,15 @@ def fingerprint_of(settings: RunSettings, token: str) -> str:
     """The same for settings and rows that take the same time: the name does not matter."""
     values = settings.model_dump_json(exclude={"name"})
     return hashlib.sha256(f"{token} {values}".encode()).hexdigest()
+
+
+def _asked(settings: RunSettings) -> tuple[object, ...]:
+    """What decides how well labels can be told apart, whatever stands around the columns."""
+    template = settings.parsed_template
+    return (
+        settings.base_model, settings.revision, settings.base_weights, settings.columns, settings.split,
+        sorted(template.columns), template.target.column, settings.candidates,
+    )  # fmt: skip
 
 
 def _numbers(output: str) -> dict[str, Any]:

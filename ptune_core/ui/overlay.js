@@ -22,8 +22,8 @@ function question(curve) {
 function take(curve, d) {
   if (d.reset) Object.assign(curve, empty(curve.key));
   for (const series of ['steps', 'evals']) for (const name of Object.keys(curve[series])) curve[series][name].push(...d[series][name]);
-  const {epoch, name, state, created, metric, best, done} = d;
-  Object.assign(curve, {epoch, name, state, created, metric, best, done, bestStep: d.best_step, epochsPerStep: d.epochs_per_step});
+  const {epoch, name, state, created, metric, best, done, baselines = [], head = null} = d;
+  Object.assign(curve, {epoch, name, state, created, metric, best, done, baselines, head, bestStep: d.best_step, epochsPerStep: d.epochs_per_step});
   curve.cursor = curve.steps.x.length > MOST_POINTS ? 0 : d.cursor;
 }
 
@@ -63,6 +63,8 @@ function swatch(i) {
   return svg;
 }
 
+const told = one => one ? short(one.value) + (one.band ? ` (${one.band})` : '') : '–';
+
 function drawTable() {
   const head = q('.ov-table thead tr'), body = q('.ov-table tbody');
   head.replaceChildren(make('th', '', ''), ...curves.map((curve, i) => {
@@ -72,7 +74,10 @@ function drawTable() {
   }));
   const best = curve => curve.best === null || curve.best === undefined ? '–' : `${short(curve.best)} at step ${curve.bestStep}`;
   const metrics = new Set(curves.map(curve => curve.metric).filter(Boolean));
-  const rows = [{setting: metrics.size === 1 ? `Best ${[...metrics][0]}` : 'Best', values: curves.map(best)}, ...differing];
+  const names = [...new Set(curves.flatMap(curve => curve.baselines.map(one => one.name)))];
+  const beside = names.map(name => ({setting: capital(name), values: curves.map(curve => told(curve.baselines.find(one => one.name === name)))}));
+  const heads = curves.some(curve => curve.head) ? [{setting: 'The head reads', values: curves.map(curve => curve.head || '–')}] : [];
+  const rows = [{setting: metrics.size === 1 ? `Best ${[...metrics][0]}` : 'Best', values: curves.map(best)}, ...beside, ...heads, ...differing];
   body.replaceChildren(...rows.map(row => {
     const tr = make('tr'), th = make('th', '', row.setting); th.scope = 'row';
     tr.append(th, ...row.values.map(value => make('td', '', value)));

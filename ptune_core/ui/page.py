@@ -23,10 +23,10 @@ from ptune_core.ui.parts import Page, run_of, then_show
 from ptune_core.ui.runs_tab import RunQuestions, build_runs
 from ptune_core.ui.runs_wiring import wire_runs
 from ptune_core.ui.service import Service
-from ptune_core.ui.show import EVENT, answered, shown
+from ptune_core.ui.show import EACH, EVENT, answered, shown
 from ptune_core.ui.start_wiring import wire_start
 from ptune_core.ui.theme import CSS, build_theme
-from ptune_core.ui.train import build_train, then_show_data, wire_train
+from ptune_core.ui.train import Following, build_train, wire_train
 from ptune_core.ui.train_handlers import TrainHandlers, new_key
 from ptune_core.ui.try_tab import build_try
 from ptune_core.ui.try_wiring import wire_try
@@ -81,9 +81,9 @@ def build_page(service: Service, *, ephemeral: bool, period: int = 1000) -> gr.B
             with gr.Tab("Export", id="export"):
                 export = build_export(shared=service.is_shared)
         parts = Page(service, viewer, selected, adapter, top, tabs, train, runs, try_, export, Turns())
-        wire_train(train, handlers)
-        _wire_load(page, parts, handlers)
-        wire_start(parts, handlers)
+        following = wire_train(train, handlers)
+        _wire_load(page, parts, following)
+        wire_start(parts, handlers, following)
         wire_runs(parts)
         wire_try(parts)
         _wire_queue(parts)
@@ -92,7 +92,7 @@ def build_page(service: Service, *, ephemeral: bool, period: int = 1000) -> gr.B
     return page
 
 
-def _wire_load(page: gr.Blocks, parts: Page, handlers: TrainHandlers) -> None:
+def _wire_load(page: gr.Blocks, parts: Page, following: Following) -> None:
     def load(viewer: str, request: gr.Request) -> list[Any]:
         viewer = viewer or secrets.token_hex(16)
         asked = str(request.query_params.get("run", ""))
@@ -116,14 +116,14 @@ def _wire_load(page: gr.Blocks, parts: Page, handlers: TrainHandlers) -> None:
     read = loaded.success(shown(parts.service.uploads.demo), None, example, **EVENT)
     tokens = [train.data.token, example]
     used = read.success(None, tokens, train.data.token, js="(token, example) => token || example", **EVENT)
-    then_show_data(used, train, handlers)
+    following.show_data(used)
 
 
 def _wire_queue(parts: Page) -> None:
     def earlier(viewer: str, event: gr.EventData) -> None:
         parts.service.move_up(run_of(event), viewer)
 
-    then_show(parts.strip.earlier(shown(earlier), parts.viewer, None, **EVENT), parts)
+    then_show(parts.strip.earlier(shown(earlier), parts.viewer, None, **EACH), parts)
 
 
 def routes(service: Service) -> list[Route]:

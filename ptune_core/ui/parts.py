@@ -13,7 +13,7 @@ from ptune_core.ui.export_tab import ExportTab, show_export
 from ptune_core.ui.run_view import RunView
 from ptune_core.ui.runs_tab import RunsTab, show_run
 from ptune_core.ui.service import Service
-from ptune_core.ui.show import EVENT, shown
+from ptune_core.ui.show import EACH, shown
 from ptune_core.ui.train import TrainTab
 from ptune_core.ui.try_tab import TryTab, show_adapter
 from ptune_core.ui.turns import Turns
@@ -60,7 +60,7 @@ class Page:
 
 
 def then_show(event: Any, parts: Page, *, chosen: bool = False) -> None:
-    event.success(shown(show_selected(parts, chosen=chosen)), parts.shown, parts.of_run, **EVENT)
+    event.success(shown(show_selected(parts, chosen=chosen)), parts.shown, parts.of_run, **EACH)
 
 
 def show_selected(parts: Page, *, chosen: bool = False) -> Callable[..., list[Any]]:

@@ -6,8 +6,8 @@ const q = selector => element.querySelector(selector);
 const css = name => getComputedStyle(document.body).getPropertyValue(name).trim();
 const dark = () => document.body.classList.contains('dark');
 const COLORS = {
-  light: {train: '#3f5fe0', validation: '#b4500f', metric: '#0b7a65', majority: '#5b677a', zero: '#9333b5', rate: '#3f5fe0', norm: '#8a6200', tokens: '#4b56c9'},
-  dark: {train: '#8ba3ff', validation: '#f0975a', metric: '#2cc5a5', majority: '#a3b0c2', zero: '#d494e8', rate: '#8ba3ff', norm: '#d9ab3d', tokens: '#9aa5ff'},
+  light: {train: '#3f5fe0', validation: '#b4500f', metric: '#0b7a65', majority: '#5b677a', zero: '#9333b5', few: '#8a6200', probe: '#be2a4b', rate: '#3f5fe0', norm: '#8a6200', tokens: '#4b56c9'},
+  dark: {train: '#8ba3ff', validation: '#f0975a', metric: '#2cc5a5', majority: '#a3b0c2', zero: '#d494e8', few: '#d9ab3d', probe: '#ff8ba3', rate: '#8ba3ff', norm: '#d9ab3d', tokens: '#9aa5ff'},
 };
 const color = name => COLORS[dark() ? 'dark' : 'light'][name];
 // Plotly reads <b>, <a> and entities in names and hover texts.
@@ -70,6 +70,18 @@ function draw(name, traces, layout) {
     showZoom();
   });
   plot.on('plotly_doubleclick', () => { delete zoom[name]; redraw(); });
+}
+
+// Names of dashed lines at the right end, each above its line; of lines that lie close, one above the other, so that no two
+// names meet. Zooming in moves lines apart and names with them.
+const NAME_HEIGHT = 14;
+function namesOn(lines, plot, range) {
+  const drawn = q('.' + plot)._fullLayout?.yaxis?._length, height = drawn || 180, perUnit = height / (range[1] - range[0]);
+  const placed = lines.map(each => ({...each, at: (each.y - range[0]) * perUnit + NAME_HEIGHT / 2 + 1})).sort((a, b) => a.at - b.at);
+  placed.forEach((each, i) => { if (i) each.at = Math.max(each.at, placed[i - 1].at + NAME_HEIGHT); });
+  for (let i = placed.length - 1, most = height - NAME_HEIGHT / 2; i >= 0; i--, most -= NAME_HEIGHT) placed[i].at = Math.min(placed[i].at, most);
+  return placed.map(each => ({text: each.text, x: 1, xref: 'paper', xanchor: 'right', y: each.y, yanchor: 'middle', xshift: -9, showarrow: false, borderpad: 0,
+    yshift: Math.round(each.at - (each.y - range[0]) * perUnit), font: {size: 11, color: color(each.of)}, bgcolor: css('--block-background-fill') + 'e6'}));
 }
 
 function showZoom() { q('.lp-unzoom').hidden = Object.keys(zoom).length === 0; }

@@ -1,6 +1,6 @@
 // What a run has come to, below its plots: one tab at a time, asked for when it is opened. The value is the run's id.
 // Nothing is written but text, so nothing that stands in somebody's data can become markup.
-const PARTS = [['sweep', 'Sweep'], ['samples', 'Samples'], ['confusion', 'Confusion'], ['calibration', 'Calibration'],
+const PARTS = [['sweep', 'Sweep'], ['samples', 'Samples'], ['baselines', 'Baselines'], ['confusion', 'Confusion'], ['calibration', 'Calibration'],
   ['cost', 'Cost'], ['settings', 'Settings'], ['log', 'Log']];
 const ORDERS = [['wrong', 'Most wrong first'], ['unsure', 'Least sure first'], ['data', 'As in the data']];
 const tabs = element.querySelector('.rs-tabs'), panel = element.querySelector('.rs-panel');
@@ -124,6 +124,13 @@ function samples(d) {
   return [sampleControls(d), make('p', 'rs-note', all + what), box, moreSamples(d, box.querySelector('tbody'), d.rows.length)].filter(Boolean);
 }
 
+// Baselines
+function baselines(d) {
+  const rows = d.rows.map(one => row(one.name, number(one.value), one.low === null ? '–' : `${number(one.low)} to ${number(one.high)}`,
+    one.rows === null || one.rows === undefined ? '–' : one.rows.toLocaleString('en'), one.about));
+  return [make('p', 'rs-note', d.text), labelled(table(['', 'Value', 'Interval', 'Rows', 'What it is'], rows, 'rs-baselines'))];
+}
+
 // Confusion
 function confusionCell(d, i, j) {
   const of = d.matrix[i], total = of.reduce((a, b) => a + b, 0), n = of[j], share = total ? n / total : 0;
@@ -227,7 +234,7 @@ function sweep(d) {
   return parts;
 }
 
-const DRAW = {samples, confusion, calibration, cost, settings, log, sweep};
+const DRAW = {samples, baselines, confusion, calibration, cost, settings, log, sweep};
 
 function go(name, focus = false) {
   part = name; open();

@@ -13,7 +13,10 @@ from typing import Any
 
 import yaml
 
+from ptune_core.model.facts import base_facts
+from ptune_core.prompt.segments import TargetKind
 from ptune_core.runs import live
+from ptune_core.runs.baselines import baseline_list, findings, interval_of, of_line
 from ptune_core.runs.directory import RunDirectory
 from ptune_core.runs.evaluations import evaluations, plan
 from ptune_core.runs.metrics_log import last_phase
@@ -26,6 +29,7 @@ from ptune_core.training.settings import RunSettings
 from ptune_core.ui import texts
 from ptune_core.ui.alarms import Alarm, Facts, alarms, key_of
 from ptune_core.ui.command_line import command_line
+from ptune_core.ui.texts import outcome
 
 ROWS_AT_ONCE = 10
 MOST_LABELS = 40
@@ -51,17 +55,25 @@ def alarms_of(run: Run) -> list[Alarm]:
     directory = RunDirectory(run.directory)
     state, reason = directory.recorded_state()
     saved = (path.name.removeprefix("step-") for path in (run.directory / "checkpoints").glob("step-*"))
+    result = directory.result() or {}
     found = Facts(
         settings=run.settings,
         state=run.state if run.state is RunState.INTERRUPTED else state,
         reason=reason,
-        result=directory.result() or {},
+        result=result,
         evaluations=evaluations(directory.metrics),
         planned_steps=plan(directory.metrics).get("steps"),
         phase=last_phase(directory.metrics),
         saved_step=max((int(step) for step in saved if step.isdigit()), default=None),
+        can_have_head=bool(result) and _can_have_head(run.settings.base_model),
     )
     return alarms(found)
+
+
+def _can_have_head(base_model: str) -> bool:
+    """By its files, which the run has used."""
+    facts = base_facts(base_model)
+    return facts is not None and TargetKind.HEAD in facts.targets
 
 
 def alarms_answer(run: Run) -> Answer:
@@ -114,6 +126,29 @@ def _samples(run: Run, question: Question) -> Answer:
         "offset": offset,
         "rows": [_row(row) for row in rows[offset : offset + ROWS_AT_ONCE]],
     }
+
+
+def _baselines(run: Run, question: Question) -> Answer:
+    """The result and what it stands beside, as far as it is known; while a run trains, of its curve."""
+    directory = RunDirectory(run.directory)
+    result, planned = directory.result() or {}, plan(directory.metrics)
+    if result.get("value") is None:
+        result = of_line(live.summary(run)["baseline"] or {}) | {"head": planned.get("head")}
+    rows = [] if result.get("value") is None else [_of_adapter(result)]
+    rows += [
+        {"name": one.name, "value": one.value, "low": low, "high": high, "rows": one.rows, "about": one.about}
+        for one in baseline_list(result)
+        for low, high in [one.interval or (None, None)]
+    ]
+    if not rows:
+        return {"empty": outcome.NO_BASELINES}
+    return {"text": outcome.ABOUT_BASELINES, "rows": rows, "notes": findings(planned, result)}
+
+
+def _of_adapter(result: Question) -> Answer:
+    low, high = interval_of(result.get("interval")) or (None, None)
+    known = {"value": result["value"], "low": low, "high": high, "rows": result.get("validation_examples")}
+    return {"name": outcome.THIS_ADAPTER, **known, "about": outcome.AT_STEP.format(result.get("best_step"))}
 
 
 def _confusion(run: Run, question: Question) -> Answer:
@@ -256,6 +291,7 @@ def _so_far(directory: RunDirectory, settings: RunSettings) -> list[Answer]:
 
 _PARTS: dict[str, Callable[[Run, Question], Answer]] = {
     "samples": _samples,
+    "baselines": _baselines,
     "confusion": _confusion,
     "calibration": _calibration,
     "cost": _cost,

@@ -19,6 +19,7 @@ from ptune_core.ui import form, texts
 from ptune_core.ui.held import Held
 from ptune_core.ui.looking import Looker
 from ptune_core.ui.machine import look_at_machine
+from ptune_core.ui.measuring import Measurement
 from ptune_core.ui.preview import answers_of, examples_of
 from ptune_core.ui.recent import Recent
 
@@ -57,8 +58,13 @@ class Watch:
         self._facts: Recent[BaseFacts | None] = Recent(20.0)
         self._machine: Recent[Machine] = Recent(10.0, most=1)
 
-    def look(self, held: Held) -> Review:
-        """Everything there is to be said of what the controls hold, all of it at once."""
+    def look(self, held: Held, measured: Measurement | None = None) -> Review:
+        """Everything there is to be said of what the controls hold, all of it at once.
+
+        Args:
+            held: What they hold.
+            measured: What this viewer measured last.
+        """
         machine = self._machine.get("", look_at_machine)
         base_model = str(held.values.get("base_model") or "")
         base = self.facts(base_model)
@@ -80,7 +86,9 @@ class Watch:
             except PTuneError as error:
                 found.append(Check("rows", Level.STOP, str(error)))
         if settings is not None:
-            found += [check for check in checks(settings, rows, base, machine) if check.key not in _keys(found)]
+            token = "" if table is None else table.path.parent.name
+            ways = {} if measured is None else measured.ways_for(settings, token)
+            found += [check for check in checks(settings, rows, base, machine, ways) if check.key not in _keys(found)]
             if all(check.level is not Level.STOP for check in found):
                 if rows is not None and (wrong_here := self._by_tokens(settings, dict(rows.answers))) is not None:
                     found = [check for check in found if check.key != wrong_here.key] + [wrong_here]

@@ -35,7 +35,7 @@ class RunHandlers:
 
     def refresh(self, viewer: str, held: Held) -> dict[str, Any]:
         """Everything that follows from what the controls hold, by what shows it."""
-        look = self._watch.look(held)
+        look = self._look(viewer, held)
         base_model = str(held.values.get("base_model") or "")
         changed = form.changed(held.values, base_model)
         settings = form.settings_values(held.values)
@@ -73,9 +73,9 @@ class RunHandlers:
         """The button again, when the number of runs before this one has changed."""
         return gr.update(value=texts.start(self._service.active()))
 
-    def fix(self, key: str, held: Held) -> dict[str, Any]:
+    def fix(self, key: str, viewer: str, held: Held) -> dict[str, Any]:
         """What the controls hold after the change that a check offers; empty if there is none any more."""
-        for check in self._watch.look(held).checks:
+        for check in self._look(viewer, held).checks:
             if check.key == key and check.fix is not None:
                 return held_values(check.fix.values)
         return {}
@@ -97,7 +97,7 @@ class RunHandlers:
             self._service.measure_run(viewer, look.settings, look.table)
         except PTuneError as error:
             return self._say(str(error))
-        return self._measured(viewer, look)
+        return {**self._measured(viewer, look), "checks": gr.skip()}
 
     def cancel(self, viewer: str, held: Held) -> dict[str, Any]:
         """Call the measurement off; the next tick says that it ended."""
@@ -105,8 +105,13 @@ class RunHandlers:
         return self.tick(viewer, held)
 
     def tick(self, viewer: str, held: Held) -> dict[str, Any]:
-        """How the measurement goes."""
-        return self._measured(viewer, self._watch.look(held))
+        """How the measurement goes; when it is done, the checks too, which know more then."""
+        look, found = self._look(viewer, held), self._service.measures.of(viewer)
+        is_done = found is not None and found.stage is Stage.DONE
+        return {**self._measured(viewer, look), "checks": self.show_start(look)["checks"] if is_done else gr.skip()}
+
+    def _look(self, viewer: str, held: Held) -> Review:
+        return self._watch.look(held, self._service.measures.of(viewer))
 
     def _measured(self, viewer: str, look: Review) -> dict[str, Any]:
         found = self._service.measures.of(viewer)
@@ -125,7 +130,7 @@ class RunHandlers:
 
     def _say(self, text: str) -> dict[str, Any]:
         said = f'<p class="warning" role="status">{run_texts.escaped(text)}</p>'
-        return {"measured": said, "measure": gr.skip(), "cancel": gr.skip(), "timer": gr.skip()}
+        return {"measured": said, **dict.fromkeys(("measure", "cancel", "timer", "checks"), gr.skip())}
 
     def save(self, held: Held) -> dict[str, str]:
         """Text and name of a settings file.

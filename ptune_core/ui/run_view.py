@@ -11,10 +11,13 @@ import yaml
 
 from ptune_core.model.device import BaseWeights
 from ptune_core.runs import live
+from ptune_core.runs.baselines import findings, of_line
 from ptune_core.runs.directory import RunDirectory, has_diverged
+from ptune_core.runs.evaluations import plan
 from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Run
 from ptune_core.ui import texts
+from ptune_core.ui.texts import outcome
 
 ENDED_BADLY = frozenset({RunState.FAILED, RunState.INTERRUPTED})
 
@@ -36,6 +39,7 @@ class RunView:
         num_trials: Of a sweep; 0 without one.
         trial: The one of them whose adapter it is.
         can_resume: Whether it ended early and would do something else if it went on.
+        notes: What is to be known beside the number, a sentence each.
     """
 
     id: str
@@ -54,6 +58,7 @@ class RunView:
     num_trials: int = 0
     trial: int | None = None
     can_resume: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def view_of(run: Run, position: int) -> RunView:
@@ -71,18 +76,28 @@ def view_of(run: Run, position: int) -> RunView:
         state=state,
         headline=texts.queued(run.name, position) if state is RunState.QUEUED else texts.headline(state, result),
         problem=reason if state in ENDED_BADLY else "",
-        warning=texts.no_better(result),
+        warning=outcome.in_vain(result),
         has_adapter=is_there,
         columns=run.settings.input_columns,
         base_weights=run.settings.base_weights,
         settings=yaml.safe_dump(run.settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         files=_files(directory.adapter) if is_there else (),
         zip_bytes=directory.adapter_zip.stat().st_size if is_there else 0,
-        score=texts.score(result),
+        score=outcome.score(result),
         num_trials=len(run.settings.trials) if run.settings.sweep else 0,
         trial=result.get("trial"),
         can_resume=state.can_resume and not has_diverged(result),
+        notes=tuple(notes_of(run)),
     )
+
+
+def notes_of(run: Run) -> list[str]:
+    """What is to be known of a run beside its number, as far as it has come."""
+    directory = RunDirectory(run.directory)
+    result = directory.result() or {}
+    if result.get("value") is None:
+        result = of_line(live.summary(run)["baseline"] or {})
+    return findings(plan(directory.metrics), result)
 
 
 def row_of(run: Run) -> dict[str, Any]:

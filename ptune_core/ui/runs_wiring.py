@@ -9,7 +9,7 @@ import gradio as gr
 
 from ptune_core.ui import texts
 from ptune_core.ui.parts import Page, run_of, show_selected, then_show
-from ptune_core.ui.show import EVENT, shown
+from ptune_core.ui.show import EACH, EVENT, shown
 
 _SURE = json.dumps(texts.SURE_TO_DELETE)
 _CONFIRM_DELETE = f"(run, ...rest) => confirm({_SURE}) ? [run, ...rest] : ['', ...rest]"
@@ -53,17 +53,17 @@ def wire_runs(parts: Page) -> None:
         service.delete(run_id, viewer)
         return ["", *show("", viewer, adapter, request)]
 
-    then_show(runs.all_runs.select(shown(choose), None, parts.selected, **EVENT), parts)
+    then_show(runs.all_runs.select(shown(choose), None, parts.selected, **EACH), parts)
     for opener in (parts.strip.open, parts.train.newest.open):
-        then_show(opener(shown(open_run), None, [parts.selected, parts.tabs], **EVENT), parts)
-    then_show(parts.strip.halt(shown(halt), parts.viewer, None, **EVENT), parts)
+        then_show(opener(shown(open_run), None, [parts.selected, parts.tabs], **EACH), parts)
+    then_show(parts.strip.halt(shown(halt), parts.viewer, None, **EACH), parts)
     then_show(runs.stop.click(shown(stop), this, None, **EVENT), parts)
     then_show(runs.resume.click(shown(resume), this, None, **EVENT), parts)
     then_show(runs.alarms.fix(shown(fix), parts.viewer, parts.selected, **EVENT), parts)
-    then_show(runs.results.use(shown(use), parts.viewer, None, **EVENT), parts)
-    again = EVENT | {"trigger_mode": "multiple"}  # a press right after one that was called off counts too
-    runs.delete.click(shown(delete), parts.shown, [parts.selected, *parts.of_run], js=_CONFIRM_DELETE, **again)
-    runs.plot.moved(shown(show_selected(parts)), parts.shown, parts.of_run, **EVENT)
+    then_show(runs.results.use(shown(use), parts.viewer, None, **EACH), parts)
+    # A press right after one that was called off counts too.
+    runs.delete.click(shown(delete), parts.shown, [parts.selected, *parts.of_run], js=_CONFIRM_DELETE, **EACH)
+    runs.plot.moved(shown(show_selected(parts)), parts.shown, parts.of_run, **EACH)
 
 
 def _told(event: gr.EventData, name: str) -> Any:

@@ -33,7 +33,7 @@ from ptune_core.ui.comparison import compare
 from ptune_core.ui.downloads import content_of
 from ptune_core.ui.measuring import Measurement, Measures
 from ptune_core.ui.results import alarms_answer, alarms_of, results_answer
-from ptune_core.ui.run_view import RunView, view_of
+from ptune_core.ui.run_view import RunView, notes_of, view_of
 from ptune_core.ui.strip import overview
 from ptune_core.ui.uploads import Uploads
 
@@ -142,10 +142,10 @@ class Service:
         return results_answer(self._get(_text(question, "run"), self._scope(_text(question, "viewer"))), question)
 
     def stop(self, run_id: str, viewer: str) -> None:
-        """Stop the run and keep its result; one that waits is taken from the queue.
+        """Stop the run and keep its result; one that waits is taken from the queue. Asked twice, it is stopped once.
 
         Raises:
-            RunError: There is no such run for this viewer.
+            RunError: There is no such run for this viewer, or it has ended without being asked to.
         """
         self._launcher.stop(run_id, self._scope(viewer))
 
@@ -166,13 +166,14 @@ class Service:
         self._store.delete(run_id, self._scope(viewer))
 
     def poll(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        """What is new about one run, for the live plot: `live.since`, as the browser's script reads it.
+        """What is new about one run, for the live plot: `live.since` and `notes`, as the browser's script reads it.
 
         Raises:
             RunError: There is no such run for this viewer.
         """
         run = self._get(_text(question, "run"), self._scope(_text(question, "viewer")))
-        return live.since(run.directory, _number(question, "cursor"), _number(question, "epoch"))
+        found = live.since(run.directory, _number(question, "cursor"), _number(question, "epoch"))
+        return {**found, "notes": notes_of(run)}
 
     def compare(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """What is new about several runs, for the overlay: see `comparison.compare`.

@@ -23,6 +23,16 @@ EVENT: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": None,
 Gradio 6.31's spinner leaves the key `common.complete` in the page's text, for screen readers to read out.
 """
 
+LATEST: dict[str, Any] = EVENT | {"trigger_mode": "always_last"}
+"""For what follows from what a person set: what was set while the handler was busy is looked at when it is done.
+
+Gradio drops an event whose handler is under way, unless it is told otherwise: right for a button, whose second press is
+no second order, and wrong for everything else. Not for handlers that read the event: they would be given the first's.
+"""
+
+EACH: dict[str, Any] = EVENT | {"trigger_mode": "multiple"}
+"""For events that say themselves what was chosen, and for what tells by its turn whether it still counts."""
+
 ERROR_SECONDS = 20.0
 """How long an error stays on the page; a click closes it before."""
 

@@ -12,8 +12,8 @@ from ptune_core.ui import form
 from ptune_core.ui.held import Filled, Held, answers_of, chosen_columns
 from ptune_core.ui.parts import Page, then_show
 from ptune_core.ui.run_handlers import RunHandlers
-from ptune_core.ui.show import EVENT, shown
-from ptune_core.ui.train import TrainTab, then_show_data
+from ptune_core.ui.show import EACH, EVENT, LATEST, shown
+from ptune_core.ui.train import Following, TrainTab
 from ptune_core.ui.train_handlers import SOURCES, TrainHandlers, new_key
 
 _SAVE = """file => {
@@ -89,14 +89,14 @@ class FormControls:
         ]
 
 
-def wire_start(parts: Page, handlers: TrainHandlers) -> None:
+def wire_start(parts: Page, handlers: TrainHandlers, following: Following) -> None:
     """Connect the cards of base model, tuning and run."""
     runs = RunHandlers(parts.service)
     controls = FormControls.of(parts.train)
     _wire_refresh(parts, runs, controls)
-    _wire_changes(parts, runs, handlers, controls)
+    _wire_changes(parts, runs, following, controls)
     _wire_measure(parts, runs, controls)
-    _wire_files(parts, runs, handlers, controls)
+    _wire_files(parts, runs, following, controls)
     _wire_button(parts, handlers, controls)
 
 
@@ -118,15 +118,14 @@ def _wire_refresh(parts: Page, runs: RunHandlers, controls: FormControls) -> Non
     refreshing: dict[str, Any] = {
         "inputs_kwargs": {"viewer": parts.viewer, **controls.inputs},
         "outputs": list(shows.values()),
-        "trigger_mode": "always_last",
-        **EVENT,
+        **LATEST,
     }
-    # The report changes when the rows do, and when the page has loaded.
-    watched: list[Any] = [*controls.settings.values(), *controls.sweep.values(), train.data.report]
+    # The report changes when the rows do, and when the page has loaded. All in one: two handlers side by side could
+    # answer in another order than they were asked, and the older answer would stay.
+    own = [train.data.report, train.data.answers, train.data.roles]
+    watched: list[Any] = [*controls.settings.values(), *controls.sweep.values(), *own]
     gr.on([control.change for control in watched], shown(refresh), **refreshing)
-    for own_event in (train.data.answers.words, train.data.roles.roles):
-        own_event(shown(refresh), **refreshing)
-    run.checks.queue(shown(runs.start_label), None, run.start, **EVENT)
+    run.checks.queue(shown(runs.start_label), None, run.start, **LATEST)
 
 
 def _of_measure(train: TrainTab) -> dict[str, gr.blocks.Block]:
@@ -134,7 +133,7 @@ def _of_measure(train: TrainTab) -> dict[str, gr.blocks.Block]:
     return {"measured": run.measured, "measure": run.measure, "cancel": run.cancel, "timer": run.timer}
 
 
-def _wire_changes(parts: Page, runs: RunHandlers, handlers: TrainHandlers, controls: FormControls) -> None:
+def _wire_changes(parts: Page, runs: RunHandlers, following: Following, controls: FormControls) -> None:
     """Preset, defaults of the base model, and fixes: each sets controls, and the refresh follows."""
     train = parts.train
 
@@ -145,23 +144,25 @@ def _wire_changes(parts: Page, runs: RunHandlers, handlers: TrainHandlers, contr
         held = controls.held(values)
         return [*controls.change(runs.suit(held, suited)), held.values["base_model"]]
 
-    def fix(event: gr.EventData, **values: Any) -> list[Any]:
+    def fix(event: gr.EventData, viewer: str, **values: Any) -> list[Any]:
         key = event._data.get("check") if isinstance(event._data, dict) else None
-        return controls.change(runs.fix(key, controls.held(values)) if isinstance(key, str) else {})
+        return controls.change(runs.fix(key, viewer, controls.held(values)) if isinstance(key, str) else {})
 
-    train.tuning.preset.input(shown(choose_preset), train.tuning.preset, controls.filled, **EVENT)
+    train.tuning.preset.input(shown(choose_preset), train.tuning.preset, controls.filled, **LATEST)
     train.base_model.change(
         shown(suit),
         inputs_kwargs={"suited": train.model.suited, **controls.inputs},
         outputs=[*controls.filled, train.model.suited],
-        **EVENT,
+        **LATEST,
     )
-    fixed = train.run.checks.fix(shown(fix), inputs_kwargs=controls.inputs, outputs=controls.filled, **EVENT)
-    then_show_data(fixed, train, handlers)
+    fixing = {"viewer": parts.viewer, **controls.inputs}
+    fixed = train.run.checks.fix(shown(fix), inputs_kwargs=fixing, outputs=controls.filled, **EACH)
+    following.show_data(fixed)
 
 
 def _wire_measure(parts: Page, runs: RunHandlers, controls: FormControls) -> None:
-    run, shows = parts.train.run, _of_measure(parts.train)
+    run = parts.train.run
+    shows = {**_of_measure(parts.train), "checks": run.checks}
     for event, handle in (
         (run.measure.click, runs.measure),
         (run.cancel.click, runs.cancel),
@@ -180,7 +181,7 @@ def _wire_measure(parts: Page, runs: RunHandlers, controls: FormControls) -> Non
         )
 
 
-def _wire_files(parts: Page, runs: RunHandlers, handlers: TrainHandlers, controls: FormControls) -> None:
+def _wire_files(parts: Page, runs: RunHandlers, following: Following, controls: FormControls) -> None:
     train, run, data = parts.train, parts.train.run, parts.train.data
     of_example = [data.source, *data.sources, data.token]
     outputs = [*controls.filled, *of_example, train.model.suited, run.loaded]
@@ -206,11 +207,11 @@ def _wire_files(parts: Page, runs: RunHandlers, handlers: TrainHandlers, control
 
     saved = run.save.click(shown(save), inputs_kwargs=controls.inputs, outputs=run.file, **EVENT)
     saved.success(None, run.file, None, js=_SAVE, **EVENT)
-    then_show_data(run.load.upload(shown(load), run.load, outputs, **EVENT), train, handlers)
+    following.show_data(run.load.upload(shown(load), run.load, outputs, **LATEST))
     copied = parts.runs.copy_settings.click(
         shown(copy), [parts.selected, parts.viewer], [*outputs, parts.tabs, run.files], **EVENT
     )
-    then_show_data(copied, train, handlers)
+    following.show_data(copied)
 
 
 def _wire_button(parts: Page, handlers: TrainHandlers, controls: FormControls) -> None:

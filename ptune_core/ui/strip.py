@@ -12,6 +12,7 @@ from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Run
 from ptune_core.ui import texts
 from ptune_core.ui.run_view import ENDED_BADLY, row_of
+from ptune_core.ui.texts import outcome
 
 
 def overview(runs: Sequence[Run], position: Callable[[str], int], device: Sequence[str]) -> dict[str, Any]:
@@ -68,7 +69,7 @@ def _newest(run: Run) -> dict[str, Any]:
     result = directory.result() or {}
     ended = not state.is_active
     line = texts.plain_headline(state, result) if ended else live.summary(run)["status"]
-    warning = reason if state in ENDED_BADLY else texts.no_better(result)
+    warning = reason if state in ENDED_BADLY else outcome.in_vain(result)
     said = warning.split(". ")[0] if warning else line  # what to do about it stands in Runs
     return {
         "id": run.id,

@@ -35,6 +35,7 @@ def template_preview(look: Answer, elem_id: str) -> gr.HTML:
 def answer_words(elem_id: str) -> gr.HTML:
     """Labels with their answer words to edit and, from the preview, the tokens of these. Event: `words`.
 
-    The value: a list of `[label, answer words]`.
+    The value: `pairs`, a list of `[label, answer words]`, and `turn`, which counts what was typed, so that the answer
+    to a question of before does not undo it; or the list alone, which a person wanted in place of all that.
     """
     return own_component("answer_words", elem_id, "answer-words", render=False)

@@ -65,12 +65,14 @@ function show(d) {
 
 async function ask() {
   if (busy) { again = true; return; }
+  const asksToFetch = fetching;
   busy = true; again = false; element.dataset.state = 'working';
   if (!tokenised && !q('.tp-line').textContent) q('.tp-line').textContent = fetching ? 'Fetching the tokenizer…' : 'Reading the tokenizer…';
   let d;
-  try { d = await server.look({...props.value.question, row, fetch: fetching}); } catch (problem) { d = null; }
+  try { d = await server.look({...props.value.question, row, fetch: asksToFetch}); } catch (problem) { d = null; }
   d = d || {error: 'The preview is not to be had just now; it comes back by itself.'};     // the app is away
-  busy = false; fetching = false;
+  busy = false;
+  if (asksToFetch) fetching = false;                   // pressed meanwhile, it is asked next
   if (again) { ask(); return; }
   element.dataset.state = '';
   if (q('.tp-line').textContent.endsWith('…')) q('.tp-line').textContent = '';

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,10 @@ from ptune_core.ui.live import Answer
 from ptune_core.ui.model_card import ModelCard, build_model_card
 from ptune_core.ui.prompt_card import PromptCard, build_prompt_card
 from ptune_core.ui.run_card import RunCard, build_run_card
-from ptune_core.ui.show import EVENT, shown
+from ptune_core.ui.show import EVENT, LATEST, shown
 from ptune_core.ui.train_handlers import TrainHandlers
 from ptune_core.ui.tuning_card import TuningCard, build_tuning_card
+from ptune_core.ui.turns import Turns
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ class TrainTab:
         return [data.token, self.prompt.template, data.answers, data.roles, data.few, *self.decides_reading]
 
     @property
+    def of_row(self) -> list[gr.components.Component]:
+        """What `TrainHandlers.check_template` reads."""
+        return [self.prompt.template, self.data.token, self.data.answers, self.data.roles, *self.decides_reading]
+
+    @property
     def of_data(self) -> list[gr.components.Component]:
         """What `TrainHandlers.show_data` writes."""
         return [self.data.roles, self.data.report, self.data.answers, self.prompt.preview]
@@ -81,17 +88,16 @@ def build_train(look: Answer) -> TrainTab:
     return TrainTab(model, data, prompt, tuning, run)
 
 
-def wire_train(tab: TrainTab, handlers: TrainHandlers) -> None:
-    """Connect the tab's own controls; `page` connects Start and the first load."""
+def wire_train(tab: TrainTab, handlers: TrainHandlers) -> Following:
+    """Connect the tab's own controls; `page` connects Start and the first load. What shows the data after an event."""
     data, prompt = tab.data, tab.prompt
+    following = Following(tab, handlers)
     of_template = [prompt.message, prompt.num_virtual_tokens, prompt.preview, prompt.placement]
-    of_row = [prompt.template, data.token, data.answers, data.roles, *tab.decides_reading]
-
-    def follow(event: gr.events.Dependency) -> None:
-        then_show_data(event, tab, handlers)
+    rows = Turns()  # those that were asked for last are the ones that count, however long the others took to read
 
     of_source = [*data.sources, data.token, data.report]
-    follow(data.source.input(shown(handlers.show_source), data.source, of_source, **EVENT))
+    show_source = only_newest(rows, handlers.show_source, of_source)
+    following.show_data(data.source.input(shown(show_source), data.source, of_source, **LATEST))
     of_rows = [data.token, data.report]
     for ask, read, source, written in (
         (data.file.upload, handlers.read_file, data.file, of_rows),
@@ -101,31 +107,65 @@ def wire_train(tab: TrainTab, handlers: TrainHandlers) -> None:
         (data.split.input, handlers.read_split, data.split, of_rows),
     ):
         reading = ask(None, None, data.report, js=f"() => {json.dumps(texts.READING)}", **EVENT)
-        follow(reading.then(shown(read), source, written, **EVENT))
-    show = {"inputs": tab.asked, "outputs": tab.of_data, **EVENT}
-    latest = {"trigger_mode": "always_last", **EVENT}
-    follow_lengths(data.roles.roles(shown(handlers.show_data), **{**show, **latest}), tab, handlers)
-    follow_lengths(prompt.template.blur(shown(handlers.show_data), **show), tab, handlers)
-    data.few.change(shown(handlers.show_data), **{**show, **latest})
+        following.show_data(reading.then(shown(only_newest(rows, read, written)), source, written, **LATEST))
+    for event in (data.roles.roles, prompt.template.blur):
+        following.measure(event(**following.shows_data))
+    data.few.change(**following.shows_data)
     controls: list[Any] = [tab.settings["revision"], tab.settings["max_length"]]  # of kinds that have these events
     for control in controls:
-        control.change(shown(handlers.ask_again), of_row, prompt.preview, **latest)
-        follow_lengths(control.blur(shown(handlers.show_data), **show), tab, handlers)
-    data.answers.words(shown(handlers.ask_again), of_row, prompt.preview, **latest)
+        following.measure(control.blur(**following.shows_data))
+    # What the preview shows is compared with what the controls hold whenever either changes: an answer to an earlier
+    # question, from another handler, may have come after the answer to a later one.
+    asks = [control.change for control in (data.answers, prompt.preview, *controls)]
+    gr.on(asks, shown(handlers.ask_again), [prompt.preview, *tab.of_row], prompt.preview, **LATEST)
 
     # `change`, not `input`: gradio 6.31 does not report text that is pasted over a selection as input.
-    prompt.template.change(shown(handlers.check_template), of_row, of_template, **latest)
+    prompt.template.change(shown(handlers.check_template), tab.of_row, of_template, **LATEST)
     count = [prompt.num_virtual_tokens, prompt.template]
-    prompt.num_virtual_tokens.input(shown(handlers.write_count), count, prompt.template, **latest)
+    prompt.num_virtual_tokens.input(shown(handlers.write_count), count, prompt.template, **LATEST)
+    placed = [prompt.template, prompt.placement]
     for chooser, choose in ((prompt.placement, handlers.place), (tab.base_model, handlers.suit_model)):
-        follow(chooser.input(shown(choose), [chooser, prompt.template], [prompt.template, prompt.placement], **EVENT))
+        following.show_data(chooser.input(shown(choose), [chooser, prompt.template], placed, **LATEST))
+    return following
 
 
-def then_show_data(event: gr.events.Dependency, tab: TrainTab, handlers: TrainHandlers) -> None:
-    """After `event`, show the data, and then how long its rows are."""
-    follow_lengths(event.success(shown(handlers.show_data), tab.asked, tab.of_data, **EVENT), tab, handlers)
+class Following:
+    """What follows when rows, or the way they are read, have changed: they are shown, and then measured."""
+
+    def __init__(self, tab: TrainTab, handlers: TrainHandlers) -> None:
+        self._tab, self._handlers = tab, handlers
+        self._shown, self._measured = Turns(), Turns()
+
+    @property
+    def shows_data(self) -> dict[str, Any]:
+        """For an event: show the data."""
+
+        def show_data(request: gr.Request, token: str, template: str, *others: Any) -> Any:
+            nothing = [gr.skip()] * len(self._tab.of_data)
+            if not self._handlers.can_show(template):  # so it must not keep an answer that is on its way from coming
+                return nothing
+            return self._shown.answer(
+                str(request.session_hash), lambda: self._handlers.show_data(token, template, *others), nothing
+            )
+
+        return {"fn": shown(show_data), "inputs": self._tab.asked, "outputs": self._tab.of_data, **LATEST}
+
+    def show_data(self, event: gr.events.Dependency) -> None:
+        """After `event`, show the data, and then how long its rows are."""
+        self.measure(event.success(**self.shows_data))
+
+    def measure(self, event: gr.events.Dependency) -> None:
+        """After `event`, measure the rows: the first time, that takes as long as the inference process to start."""
+        lengths = self._tab.data.lengths
+        measure = only_newest(self._measured, self._handlers.measure, [lengths])
+        event.success(shown(measure), self._tab.prompt.preview, lengths, **LATEST)
 
 
-def follow_lengths(event: gr.events.Dependency, tab: TrainTab, handlers: TrainHandlers) -> None:
-    """After `event`, measure the rows: the first time, that takes as long as the inference process to start."""
-    event.success(shown(handlers.measure), tab.prompt.preview, tab.data.lengths, **EVENT)
+def only_newest(turns: Turns, handler: Callable[..., Any], outputs: Sequence[gr.blocks.Block]) -> Callable[..., Any]:
+    """`handler`, whose answer counts only if the page has asked for nothing of the kind since."""
+    nothing: Any = [gr.skip()] * len(outputs) if len(outputs) > 1 else gr.skip()
+
+    def answer(request: gr.Request, *values: Any) -> Any:
+        return turns.answer(str(request.session_hash), lambda: handler(*values), nothing)
+
+    return answer

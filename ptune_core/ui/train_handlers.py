@@ -20,7 +20,7 @@ from ptune_core.prompt.template import Template, parse_template, with_num_virtua
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import form, texts
 from ptune_core.ui.data_view import failed_html, lengths_html, report_html
-from ptune_core.ui.held import Answers, Held, Roles, answers_of, chosen_columns, is_of
+from ptune_core.ui.held import Answers, Held, Roles, answers_of, chosen_columns, is_of, turn_of
 from ptune_core.ui.looking import look_at_row, measure_rows, question_of
 from ptune_core.ui.preview import DataReport, check_chosen, choose_columns, example_pieces, report_on, varied_rows
 from ptune_core.ui.service import Service
@@ -93,7 +93,7 @@ class TrainHandlers:
         except TemplateError:
             return [gr.skip()] * 4  # said beside the template
         if not token:
-            return [None, gr.skip(), [], None]
+            return [None, gr.skip(), _held_words({}, answers), None]
         found = self._service.uploads.open(token)
         chosen = chosen_columns(roles, token)
         columns = choose_columns(found, template, chosen)
@@ -110,7 +110,7 @@ class TrainHandlers:
         question = question_of(token, template_text, columns, words, model)
         rows = _table_of_roles(token, found, template, columns, chosen)
         rows["turn"] = roles.get("turn", 0) if isinstance(roles, dict) else 0
-        return [rows, said, [list(pair) for pair in words.items()], _preview(found, template, columns, question)]
+        return [rows, said, _held_words(words, answers), _preview(found, template, columns, question)]
 
     def check_template(
         self, template_text: str, token: str, answers: Answers, roles: Roles, *model: Any
@@ -123,15 +123,31 @@ class TrainHandlers:
             return said, gr.update(interactive=False), gr.skip(), gr.skip()
         warnings = inline_problems("Please note", template.warnings(None))
         shown = gr.update(value=warnings, visible=bool(warnings))
-        row = self.ask_again(template_text, token, answers, roles, *model)
+        row = self._row(template, template_text, token, answers, roles, *model)
         return shown, _slider(template), row, placement_of(template)
 
-    def ask_again(self, template_text: str, token: str, answers: Answers, roles: Roles, *model: Any) -> Any:
-        """The row in the template, after something else than the data changed."""
+    def ask_again(
+        self, preview: Any, template_text: str, token: str, answers: Answers, roles: Roles, *model: Any
+    ) -> Any:
+        """The row in the template by what the controls hold now, unless it is what `preview` shows."""
         try:
             template = parse_template(template_text)
         except TemplateError:
             return gr.skip()
+        row = self._row(template, template_text, token, answers, roles, *model)
+        return gr.skip() if row == preview else row
+
+    def can_show(self, template_text: str) -> bool:
+        """Whether `show_data` has an answer for this template."""
+        try:
+            parse_template(template_text)
+        except TemplateError:
+            return False
+        return True
+
+    def _row(
+        self, template: Template, template_text: str, token: str, answers: Answers, roles: Roles, *model: Any
+    ) -> dict[str, Any] | None:
         if not token:
             return None
         found = self._service.uploads.open(token)
@@ -238,6 +254,11 @@ def _answer_words(report: DataReport, current: Mapping[str, str]) -> dict[str, s
     """What the answer words are now: what was typed for a label stays, the demo's labels have their own words."""
     known = DEMO_LABELS if set(report.verbalizer) == set(DEMO_LABELS) else {}
     return {label: current.get(label, known.get(label, answer)) for label, answer in report.verbalizer.items()}
+
+
+def _held_words(words: Mapping[str, str], answers: Answers) -> dict[str, Any]:
+    """The value of `answer_words`, in answer to one that held `answers`."""
+    return {"pairs": [list(pair) for pair in words.items()], "turn": turn_of(answers)}
 
 
 def placement_of(template: Template) -> str | None:

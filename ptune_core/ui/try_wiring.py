@@ -12,7 +12,7 @@ from ptune_core.ui.adapters import NEWEST, is_brought
 from ptune_core.ui.batch_box import label_upload
 from ptune_core.ui.bringing import BringBox, BringHandlers
 from ptune_core.ui.parts import Page, show_chosen, then_show
-from ptune_core.ui.show import EVENT, shown
+from ptune_core.ui.show import EACH, EVENT, LATEST, shown
 from ptune_core.ui.texts import trying
 from ptune_core.ui.try_handlers import Question, TryHandlers
 from ptune_core.ui.try_tab import updates
@@ -37,10 +37,10 @@ def wire_try(parts: Page) -> None:
     def see(request: gr.Request, *values: Any) -> list[Any]:
         return updates(try_.answer, handlers.see(_question(*values)))
 
-    try_.examples.select(shown(fill), [parts.viewer, parts.adapter], list(try_.inputs), **EVENT)
+    try_.examples.select(shown(fill), [parts.viewer, parts.adapter], list(try_.inputs), **EACH)
     for box in try_.inputs:
         box.submit(None, None, None, js=_PRESS_VISIBLE, **EVENT)
-    try_.sight.expand(shown(see), _asked(parts), list(try_.answer.values()), **EVENT)
+    try_.sight.expand(shown(see), _asked(parts), list(try_.answer.values()), **LATEST)
 
 
 def _question(viewer: str, adapter: str, compare: bool, *boxes: str) -> Question:
@@ -74,7 +74,7 @@ def _wire_choosing(parts: Page, running: list[Any]) -> None:
 
     for chooser in (parts.try_.adapter, parts.export.adapter):
         outputs = [parts.selected, parts.adapter]
-        then_show(chooser.input(shown(choose), chooser, outputs, **EVENT), parts, chosen=True)
+        then_show(chooser.input(shown(choose), chooser, outputs, **LATEST), parts, chosen=True)
         idle = [parts.try_.working, parts.try_.stop]
         chooser.input(None, None, idle, cancels=running, js=_IDLE, **EVENT)
     tried = parts.runs.try_it
@@ -94,10 +94,10 @@ def _wire_bringing(parts: Page, box: BringBox) -> None:
     def fetch(name: str, viewer: str) -> Any:
         return handlers.bring(None, name, viewer, "", "", "")
 
-    def then(pressed: Any, handler: Any, inputs: list[gr.blocks.Block]) -> Any:
-        return pressed(None, None, box.problem, js=working, **EVENT).then(shown(handler), inputs, found, **EVENT)
+    def then(pressed: Any, handler: Any, inputs: list[gr.blocks.Block], how: dict[str, Any] = EVENT) -> Any:
+        return pressed(None, None, box.problem, js=working, **EVENT).then(shown(handler), inputs, found, **how)
 
-    brought = then(box.upload.upload, bring, [box.upload, parts.viewer])
+    brought = then(box.upload.upload, bring, [box.upload, parts.viewer], EACH)
     fetched = [then(pressed, fetch, [box.name, parts.viewer]) for pressed in (box.fetch.click, box.name.submit)]
     said = [box.upload, box.name, parts.adapter, parts.viewer, *box.fields]
     applied = then(box.apply.click, handlers.apply, said)
@@ -106,7 +106,7 @@ def _wire_bringing(parts: Page, box: BringBox) -> None:
         # Only after an adapter came in: what is wrong with another stays to be read.
         keep = f"p => p ? [{_NOTHING}, {_NOTHING}] : [null, '']"
         changed = done.success(None, box.problem, [box.upload, box.name], js=keep, **EVENT)
-        changed.success(shown(show_chosen(parts)), [*this, box.problem], parts.of_adapter, **EVENT)
+        changed.success(shown(show_chosen(parts)), [*this, box.problem], parts.of_adapter, **LATEST)
 
 
 def _wire_asking(parts: Page, handlers: TryHandlers) -> list[Any]:

@@ -21,7 +21,7 @@ import yaml
 
 import ptune_core
 from ptune_core.adapters import ptune_loader
-from ptune_core.adapters.card import model_card
+from ptune_core.adapters.card import model_card, numbers
 from ptune_core.adapters.export import export_adapter, export_zip
 from ptune_core.adapters.format import load_adapter
 from ptune_core.adapters.names import EXPORTED
@@ -319,3 +319,17 @@ def test_what_people_write_stays_text_in_the_card(make_trained) -> None:
     assert "\\[x\\]" in title
     assert "\n---\nlicense" not in card
     assert "\n<script>" not in card
+
+
+def test_the_card_has_the_probe_with_its_interval_and_says_when_nothing_was_added() -> None:
+    head = {"head_input": "mean", "why": "measured", "accuracies": {"model": 0.44, "mean": 0.63}, "rows": 2000}
+    metrics = {
+        "value": 0.64, "metric": "accuracy", "interval": [0.62, 0.66], "best_step": 0, "steps": 200, "head": head,
+        "baseline_majority": 0.05, "baseline_zero_shot": None, "baseline_probe": 0.63, "probe_interval": [0.6, 0.66],
+        "probe_train_rows": 900, "evaluation_share": 0.18,
+    }  # fmt: skip
+    said = numbers(metrics)
+    assert "900 training rows | 0.630 (95 % interval 0.600 to 0.660) |" in said and "same template" not in said
+    assert "**The virtual tokens added nothing here**" in said and "Evaluations took 18% of the time." in said
+    assert "measured on 2,000 rows: mean 0.63, model 0.44." in said
+    assert "added nothing" not in numbers(metrics | {"best_step": 10})

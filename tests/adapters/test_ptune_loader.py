@@ -227,7 +227,7 @@ def test_the_filters_are_ptunes_own() -> None:
 
 def test_it_is_small_and_needs_nothing_of_ptune() -> None:
     source = Path(ptune_loader.__file__).read_text()
-    assert source.count("\n") < 300
+    assert source.count("\n") < 360
     nodes = ast.walk(ast.parse(source))
     modules = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
     nodes = ast.walk(ast.parse(source))

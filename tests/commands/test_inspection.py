@@ -100,7 +100,9 @@ def test_worth_on_a_file_with_the_adapter_alone(run: Path, reviews: Path, capsys
 def test_it_is_readable_without_json(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert main(["inspect", str(run), "--similarity", "--over-training", "--leave-out"]) == 0
-    words, matrix, course, worth = capsys.readouterr().out.split("\n\n")
+    words, score, matrix, course, worth = capsys.readouterr().out.split("\n\n")
+    assert score.startswith("accuracy ") and "; baseline: majority " in score and ", probe " in score
+    assert "what this frozen model gives without virtual tokens" in score
     assert words.startswith("token") and len(matrix.splitlines()) == 4 and len(course.splitlines()) == 4
     assert [line.split()[0] for line in worth.splitlines()[1:7]] == [
         "nothing",

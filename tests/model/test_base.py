@@ -11,7 +11,8 @@ import torch
 from transformers import DistilBertConfig, DistilBertModel, RobertaConfig, RobertaForSequenceClassification
 
 from ptune_core.errors import BaseModelError, SettingsError
-from ptune_core.model.base import load_base_model
+from ptune_core.model.base import load_base_model, with_head_input
+from ptune_core.model.head_input import HeadInput
 from ptune_core.prompt.template import TargetKind
 
 
@@ -114,8 +115,11 @@ def test_layers_below_the_head_that_no_file_holds_are_refused(tiny_bert: Path, t
     DistilBertModel(config).save_pretrained(tmp_path)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(tiny_bert / name, tmp_path)
-    with pytest.raises(BaseModelError, match="pre_classifier.weight.*Choose another base model"):
-        load_base_model(str(tmp_path), target=TargetKind.HEAD, num_labels=2, device="cpu")
+    loaded = load_base_model(str(tmp_path), target=TargetKind.HEAD, num_labels=2, device="cpu")
+    with pytest.raises(BaseModelError, match="pre_classifier.weight.*Set head_input to mean or auto"):
+        with_head_input(loaded, HeadInput.MODEL)
+    base = with_head_input(loaded, HeadInput.MEAN)
+    assert base.head is not None and base.head.in_features == 32, "the mean stands on layers that the files hold"
 
 
 def test_an_encoder_cannot_write_answers(tiny_bert: Path) -> None:

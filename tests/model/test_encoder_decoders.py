@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ptune_core.model.base import BaseKind, load_base_model
+from ptune_core.model.base import load_base_model
+from ptune_core.model.base_kind import BaseKind
 from ptune_core.model.generation import Sampling, complete, generate
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.virtual import combine

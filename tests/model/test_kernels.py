@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers.pytorch_utils import Conv1D
 
 from ptune_core.model.base import load_base_model
-from ptune_core.model.kernels import Product, onednn_is_faster, use_onednn
+from ptune_core.model.kernels import Product, keep_rows_alike, onednn_is_faster, product_of, use_onednn
+from ptune_core.model.targets import only_rows
 from ptune_core.prompt.template import TargetKind
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
@@ -52,9 +54,36 @@ def test_a_model_is_the_same_by_onednn(base: str, request: pytest.FixtureRequest
     model = AutoModelForCausalLM.from_pretrained(request.getfixturevalue(base)).eval().requires_grad_(False)
     ids = torch.tensor([[5, 6, 7, 8], [9, 8, 7, 6]])
     expected, one = model(input_ids=ids).logits, model(input_ids=ids[:1, :1]).logits
-    use_onednn(model.base_model)
+    use_onednn(model)
     torch.testing.assert_close(model(input_ids=ids).logits, expected, rtol=1e-5, atol=1e-5)
     assert torch.equal(model(input_ids=ids[:1, :1]).logits, one), "a single row is no matter of kernels"
+
+
+@pytest.mark.parametrize("learns", [False, True])
+@pytest.mark.parametrize("is_transposed", [False, True])
+def test_what_onednn_makes_of_a_row_does_not_depend_on_those_beside_it(is_transposed: bool, learns: bool) -> None:
+    """Bug: a single row was left to MKL, which rounds otherwise, so a sweep of such batches did not resume exactly."""
+    model = nn.Sequential(Conv1D(40, 24) if is_transposed else nn.Linear(24, 40)).requires_grad_(False)
+    use_onednn(model)
+    keep_rows_alike(model)
+    rows, weight = torch.randn(1, 33, 24).requires_grad_(learns), torch.randn(3, 24)
+    whole, by_head = model(rows), product_of(model[0])(rows, weight, None)
+    for first, end in ((0, 1), (5, 6), (0, 2), (3, 8), (1, 33)):
+        assert torch.equal(model(rows[:, first:end]), whole[:, first:end])
+        assert torch.equal(product_of(model[0])(rows[:, first:end], weight, None), by_head[:, first:end])
+    if learns:
+        (every,) = torch.autograd.grad(whole.sum(), rows)
+        (one,) = torch.autograd.grad(model(rows[:, 5:6]).sum(), rows)
+        assert torch.equal(one[:, 5], every[:, 5])
+
+
+def test_the_vocabulary_head_multiplies_as_before_when_its_rows_were_chosen(tiny_llama: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama).eval().requires_grad_(False)
+    use_onednn(model)
+    before = vars(model.lm_head)["forward"]
+    with only_rows(model.lm_head, torch.tensor([1, 2]), torch.tensor([7, 9, 30])):
+        found = model(input_ids=torch.tensor([[5, 6, 7, 8]])).logits
+    assert found.shape == (1, 2, 3) and vars(model.lm_head)["forward"] is before
 
 
 def test_a_model_that_moves_to_a_gpu_leaves_onednn_behind(tiny_llama: Path) -> None:

@@ -19,7 +19,8 @@ from transformers import (
 from transformers.configuration_utils import PreTrainedConfig
 
 from ptune_core.errors import BaseModelError, SettingsError
-from ptune_core.model.base import BaseKind, load_base_model
+from ptune_core.model.base import load_base_model
+from ptune_core.model.base_kind import BaseKind
 from ptune_core.model.generation import Sampling, complete
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.virtual import combine

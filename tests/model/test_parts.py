@@ -213,6 +213,7 @@ def test_only_target_rows_and_the_verbalizers_words_reach_the_head(tiny_gpt2: Pa
     model = load(tiny_gpt2, TEMPLATES["front"])
     seen = []
     head = model.base.model.get_output_embeddings()
+    before = vars(head).get("forward")  # it multiplies by oneDNN on some processors
     with torch.no_grad():
         logits = model.label_logits(
             model.label_batch(model.make_rows([{"text": text} for text in TEXTS])), prompt_for(model)
@@ -222,7 +223,7 @@ def test_only_target_rows_and_the_verbalizers_words_reach_the_head(tiny_gpt2: Pa
         handle.remove()
     assert seen == [((1, 4, 32), (1, 4, 2))]
     assert logits.dtype == torch.float32
-    assert "forward" not in vars(head), "the head is left as it was"
+    assert vars(head).get("forward") is before, "the head is left as it was"
 
 
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)

@@ -97,6 +97,14 @@ def test_threads_of_a_worker_sleep_unless_somebody_wants_them_to_spin(monkeypatc
     assert (worker_environment()["OMP_WAIT_POLICY"], worker_environment()["GOMP_SPINCOUNT"]) == ("ACTIVE", "10000")
 
 
+def test_a_worker_multiplies_a_row_as_any_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: on an Intel a resumed sweep, whose trials have other company, did not end as an undisturbed one."""
+    monkeypatch.delenv("MKL_CBWR")
+    assert worker_environment()["MKL_CBWR"] == "AUTO,STRICT"
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    assert worker_environment()["MKL_CBWR"] == "COMPATIBLE", "whoever sets it is followed"
+
+
 def test_a_worker_killed_while_exporting_is_told_what_helps_there(store: Store, submit: Submit, files) -> None:
     """Bug: whoever lacked memory for writing the adapter was told to lower batch_size."""
     run_id = submit()

@@ -67,7 +67,8 @@ def test_a_viewer_gets_everything_and_then_what_is_new(files: RunDirectory, writ
     first = since(files.path, 0, 0)
     assert first["reset"] and not first["done"] and first["state"] == "running"
     assert first["steps"] == {"x": [1], "loss": [0.7], "learning_rate": [0.1], "grad_norm": [2.0], "seconds": [0.25]}
-    assert first["evals"] == {"x": [0], "loss": [0.9], "value": [0.52], "best": [True], "seconds": [1.0]}
+    unknown = {"rows": [None], "low": [None], "high": [None]}
+    assert first["evals"] == {"x": [0], "loss": [0.9], "value": [0.52], "best": [True], "seconds": [1.0], **unknown}
     assert first["epochs_per_step"] == 0.1
     assert first["baseline"] == {"majority": 0.5, "zero_shot": 0.52} and first["plan"]["steps"] == 300
 
@@ -77,7 +78,7 @@ def test_a_viewer_gets_everything_and_then_what_is_new(files: RunDirectory, writ
     append(step(2), step(3), evaluation(3, 0.6))
     second = since(files.path, first["cursor"], first["epoch"])
     assert not second["reset"] and second["steps"]["x"] == [2, 3]
-    assert second["evals"] == {"x": [3], "loss": [0.9], "value": [0.6], "best": [False], "seconds": [1.0]}
+    assert second["evals"] == {"x": [3], "loss": [0.9], "value": [0.6], "best": [False], "seconds": [1.0], **unknown}
 
 
 def test_viewers_with_cursors_of_their_own_all_see_every_point_once(
@@ -142,6 +143,44 @@ def test_accuracy_comes_with_its_interval_and_a_loss_without(files: RunDirectory
     assert evals["high"] == [pytest.approx(0.93434, abs=1e-4), None]
     write(PLAN | {"validation_examples": 200, "metric": "loss"}, evaluation(0, 0.9))
     assert "low" not in since(files.path, 0, 0)["evals"]
+
+
+def test_an_evaluation_of_some_rows_has_the_interval_of_so_many(files: RunDirectory, write: Write) -> None:
+    write(PLAN | {"validation_examples": 5000}, evaluation(0, 0.6) | {"rows": 100, "interval": [0.5, 0.69]})
+    evals = since(files.path, 0, 0)["evals"]
+    assert (evals["rows"], evals["low"], evals["high"]) == ([100], [0.5], [0.69])
+
+
+FINAL = {
+    "kind": "final", "step": 3, "loss": 0.8, "value": 0.64, "rows": 5000, "interval": [0.62, 0.66],
+    "baseline": {"majority": 0.5, "zero_shot": 0.52, "probe": 0.7, "probe_interval": [0.68, 0.72], "probe_rows": 900},
+}  # fmt: skip
+
+
+def test_the_result_on_all_rows_is_the_best_and_brings_what_was_measured_last(
+    store: Store, files: RunDirectory, write: Write, append: Write
+) -> None:
+    first = {"majority": 0.5, "zero_shot": 0.52}
+    write(PLAN, {"kind": "baseline", **first}, evaluation(0, 0.5, True), evaluation(3, 0.6), evaluation(6, 0.9, True))
+    before = since(files.path, 0, 0)
+    assert before["final"] is None and before["baseline"] == first
+    assert "best accuracy 0.900 at step 6" in before["status"]
+    append(FINAL)
+    after = since(files.path, before["cursor"], before["epoch"])
+    assert (after["final"]["step"], after["final"]["value"], after["final"]["rows"]) == (3, 0.64, 5000)
+    assert (after["final"]["low"], after["final"]["high"]) == (0.62, 0.66)
+    assert after["baseline"]["probe"] == 0.7 and "best accuracy 0.640 at step 3" in after["status"]
+    store.claim_next()
+    listed = summary(store.get(files.path.name, None))
+    assert (listed["best"], listed["best_step"], listed["baseline"]["probe_rows"]) == (0.64, 3, 900)
+
+
+def test_a_run_that_goes_on_has_no_result_any_more(files: RunDirectory, write: Write) -> None:
+    write(PLAN, {"kind": "baseline", "majority": 0.5}, evaluation(0, 0.5, True), step(1), step(2), FINAL)
+    write({"kind": "resume", "step": 1})
+    reply = since(files.path, 0, 0)
+    assert reply["final"] is None and reply["baseline"] == {"majority": 0.5}
+    assert "best accuracy 0.500 at step 0" in reply["status"]
 
 
 def tokens(number: int) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import io
 from pathlib import Path
 from typing import Any
 
-from ptune_core.runs.terminal import Progress, summary
+from ptune_core.model.head_input import reading_in_peft
+from ptune_core.runs.terminal import Progress, score_lines, summary
 
 
 class Terminal(io.StringIO):
@@ -102,3 +103,55 @@ def test_a_sweeps_summary_says_why_trials_ended_and_what_seeds_come_to() -> None
         ["mean", "accuracy", "std", "seeds"],
         ["0.850", "0.071", "2"],
     ]
+
+
+HEAD = {"head_input": "mean", "why": "trained", "accuracies": {}, "rows": 0}
+OF_PROBE = {"probe_interval": [0.6, 0.66], "probe_rows": 1200, "probe_reads": "mean", "probe_train_rows": 900}
+NOT_IN_PEFT = reading_in_peft(HEAD)
+
+
+def test_a_probe_and_what_the_head_reads_are_told_and_each_baseline_once() -> None:
+    stream = io.StringIO()
+    progress = Progress(stream)
+    plan = LINES[1] | {"warnings": [], "head": HEAD, "evaluated": 64, "validation_examples": 2000}
+    evaluation = LINES[5] | {"rows": 64}
+    final = {"kind": "final", "step": 0, "loss": 0.3, "value": 0.64, "rows": 2000, "interval": [0.62, 0.66]}
+    before = {"majority": 0.05, "zero_shot": None, "probe": 0.63, **OF_PROBE}
+    last = final | {"baseline": before | {"few_shot": 0.3, "few_shot_examples": 8}}
+    for line in (plan, {"kind": "baseline", **before}, evaluation, last):
+        progress.show(line)
+    assert stream.getvalue().splitlines()[1:] == [
+        "The head reads the mean of the text's last hidden states, as this base model was trained.",
+        NOT_IN_PEFT,
+        "Between steps 64 of 2,000 validation rows are evaluated, at the end all of them.",
+        "baseline: majority 0.050, probe 0.630 (0.600 to 0.660 on 1,200 rows)",
+        "step 2/3: validation loss 0.250, accuracy 0.900 on 64 rows, best so far",
+        "all 2,000 validation rows, at step 0: loss 0.300, accuracy 0.640 (0.620 to 0.660)",
+        "baseline: 8 examples in context 0.300",
+    ]
+
+
+def test_a_summary_says_when_the_virtual_tokens_added_nothing() -> None:
+    measured = {"head_input": "mean", "why": "measured", "accuracies": {"model": 0.44, "mean": 0.63}, "rows": 2000}
+    result = {
+        "state": "finished", "seconds": 3.2, "reason": "all steps done", "metric": "accuracy", "value": 0.64,
+        "interval": [0.62, 0.66], "best_step": 0, "steps": 200, "baseline_majority": 0.05, "baseline_zero_shot": None,
+        "head": measured, "evaluation_share": 0.18, "baseline_probe": 0.63, **OF_PROBE,
+    }  # fmt: skip
+    assert summary(result, Path("run")).splitlines()[1:-1] == [
+        "accuracy 0.640 (0.620 to 0.660) at step 0; "
+        "baseline: majority 0.050, probe 0.630 (0.600 to 0.660 on 1,200 rows)",
+        "The head reads the mean of the text's last hidden states, measured on 2,000 rows: mean 0.63, model 0.44.",
+        NOT_IN_PEFT,
+        "Probe 0.630 (0.600 to 0.660 on 1,200 rows): what this frozen model gives without virtual tokens, by a "
+        "regression on what it makes of 900 training rows.",
+        "Evaluations took 18% of the time.",
+        "The virtual tokens added nothing here: the best step is 0, as training began.",
+    ]
+
+
+def test_numbers_of_a_strangers_adapter_are_only_numbers() -> None:
+    strange = {"value": 0.5, "metric": "\x1b[2J", "baseline_probe": "x", "probe_interval": 3, "interval": ["a", None],
+               "best_step": [], "head": {"head_input": {}, "accuracies": 3}, "few_shot_examples": "y",
+               "evaluation_share": "z", "baseline_majority": float("nan")}  # fmt: skip
+    assert score_lines(strange) == ["value 0.500"] and score_lines({"value": "x"}) == []

@@ -82,7 +82,9 @@ def test_a_run_does_what_its_estimate_assumes(
         report=lambda line: None, export=lambda trained, directory: None,
     )  # fmt: skip
     trials, counts = len(settings.trials), found.counts
-    assert len(calls["evaluations"]) == trials * counts.evaluations + counts.of_base + counts.in_context
+    assert (
+        len(calls["evaluations"]) == trials * (counts.evaluations + counts.at_end) + counts.of_base + counts.in_context
+    )
     assert len(calls["steps"]) == trials * (counts.first_steps + counts.later_steps) == trials * 13
     assert counts.first_steps == 9, "68 training rows in batches of 8"
     assert min(found.preparing, found.first_step, found.later_step, found.evaluation) > 0
@@ -93,6 +95,8 @@ def test_a_run_does_what_its_estimate_assumes(
 def test_seconds_are_those_of_all_trials() -> None:
     assert MEASURED.seconds() == 10 + 9 + (5 * 2 + 8 * 1 + 4 * 3)
     assert MEASURED.seconds(6) == 10 + 9 + 6 * (5 * 2 + 8 * 1 + 4 * 3)
+    sampled = replace(MEASURED, counts=replace(MEASURED.counts, share=0.5, share_of_base=0.1, at_end=2))
+    assert sampled.seconds() == pytest.approx(10 + 0.9 + (5 * 2 + 8 * 1 + 2 * 3 + 2 * 3))
     assert MEASURED.seconds(6, templates=2) == 2 * (10 + 9) + 6 * (5 * 2 + 8 * 1 + 4 * 3)
 
 

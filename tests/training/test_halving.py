@@ -184,12 +184,9 @@ def test_the_worse_half_ends_early_and_every_adapter_is_kept(tmp_path: Path, tin
     assert going_on[-1] == [result["trial"]]
 
 
-@pytest.mark.parametrize("head", [False, True])
-def test_a_sweep_killed_again_and_again_ends_as_an_undisturbed_one(
-    tmp_path: Path, tiny_gpt2: Path, table: Table, head: bool
-) -> None:
-    changes = {"template": "[P*2] {text} [HEAD:label]"} if head else {}
-    whole, parts = (Sweep(tmp_path / name, tiny_gpt2, **changes) for name in ("whole", "parts"))
+def killed_again_and_again(tmp_path: Path, base: Path, table: Table, **changes: Any) -> Sweep:
+    """A sweep in pieces, which must end as an undisturbed one: after a kill its trials have other company."""
+    whole, parts = (Sweep(tmp_path / name, base, **changes) for name in ("whole", "parts"))
     expected = whole.train(table)
     assert any(row["reason"] == OUTDONE for row in expected["sweep"])
     # Between the evaluations of the first rung, twice, just after it, and before the second.
@@ -197,11 +194,28 @@ def test_a_sweep_killed_again_and_again_ends_as_an_undisturbed_one(
         with pytest.raises(Killed):
             parts.train(table, kill_after)
     result = parts.train(table)
-    resumed_at = {line["step"] for line in parts.lines if line["kind"] == "resume"}
-    assert head or {3, 4} <= resumed_at, "some that had ended, and some that had to come as far again"
     assert without_seconds(result) == without_seconds(expected)
     for place, trained in whole.exported.items():
         assert torch.equal(parts.exported[place].prompt_embeddings, trained.prompt_embeddings)
+    return parts
+
+
+@pytest.mark.parametrize("head", [False, True])
+def test_a_sweep_killed_again_and_again_ends_as_an_undisturbed_one(
+    tmp_path: Path, tiny_gpt2: Path, table: Table, head: bool
+) -> None:
+    changes = {"template": "[P*2] {text} [HEAD:label]"} if head else {}
+    parts = killed_again_and_again(tmp_path, tiny_gpt2, table, **changes)
+    resumed_at = {line["step"] for line in parts.lines if line["kind"] == "resume"}
+    assert head or {3, 4} <= resumed_at, "some that had ended, and some that had to come as far again"
+
+
+@pytest.mark.parametrize("changes", [{"batch_size": 1}, {"batch_size": 2, "labels": {}}], ids=["one row", "free text"])
+def test_so_does_one_whose_batches_are_small(
+    tmp_path: Path, tiny_llama: Path, table: Table, changes: dict[str, Any]
+) -> None:
+    """Bug: a row that was alone in its batch was multiplied by another library than one that had company."""
+    killed_again_and_again(tmp_path, tiny_llama, table, **changes)
 
 
 def without_seconds(result: dict[str, Any]) -> dict[str, Any]:

@@ -102,8 +102,8 @@ def test_fewer_rows_at_once_keep_the_examples(tiny_gpt2: Path, examples: Example
     task = task_of(tiny_gpt2, examples, tmp_path)
     rows = module.RowsAfter([1, 2], task.validation, task.model.base_rows_after(32), tmp_path)
     task.batching = Batching(4, 16, 0)
-    assert [len(chosen) for chosen in task._batches(task.validation_rows)] == [6]
-    assert [len(chosen) for chosen in task._batches(rows)] == [2, 2, 2]
+    assert [len(chosen) for chosen, _ in task._batches(task.validation_rows, None)] == [6]
+    assert [len(chosen) for chosen, _ in task._batches(rows, None)] == [2, 2, 2]
 
 
 def test_no_room_for_an_example(tiny_gpt2: Path, examples: ExampleSet, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_they_are_those_of_the_adapter_and_of_the_base_model_alone(
     changed = sum(a != b for a, b in zip(again.predicted, alone.predicted, strict=True))
     assert header == {
         "kind": "labels", "labels": ["bad", "good"], "columns": ["text"], "step": trained.metrics["best_step"],
-        "rows": len(rows), "kept": len(rows), "changed": changed,
+        "rows": len(rows), "kept": len(rows), "changed": changed, "compared": len(rows),
     }  # fmt: skip
     found = read_predictions(RunDirectory(tmp_path / "run").predictions)
     assert found is not None and found.confusion == trained.metrics["confusion"]

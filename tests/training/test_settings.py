@@ -65,7 +65,7 @@ def test_epochs_replace_steps() -> None:
     settings = RunSettings(epochs=2, batch_size=8, gradient_accumulation_steps=2)
     assert settings.steps_for(100) == 13
     assert RunSettings(max_steps=70).steps_for(100) == 70
-    assert settings.eval_every_for(200) == 10
+    assert settings.eval_every_for(200) == 20
     assert settings.eval_every_for(20) == 5, "a run of 20 steps evaluated each one and lost its patience at step 6"
 
 

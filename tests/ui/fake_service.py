@@ -23,6 +23,11 @@ from ptune_core.ui.run_view import RunView
 from ptune_core.ui.uploads import Uploads
 
 STEPS = 300
+BASELINE = {
+    "majority": 0.51, "zero_shot": 0.52, "few_shot": 0.53, "few_shot_examples": 8, "probe": 0.99,
+    "probe_interval": [0.97, 1.0],
+}  # fmt: skip
+FINAL = {"value": 0.942, "loss": 0.3, "rows": 2000, "low": 0.93, "high": 0.95}
 
 
 @dataclass
@@ -149,7 +154,9 @@ class FakeService:
             "tokens": run.tokens(cursor),
             "epochs_per_step": 0.02,
             "phase": "training",
-            "baseline": {"majority": 0.51, "zero_shot": 0.52} if run.step else None,
+            "baseline": BASELINE if run.step else None,
+            "final": None if run.state.is_active or run.step < 15 else FINAL | {"step": run.step // 15 * 15},
+            "notes": ["The head reads <b>the mean</b>."],
             "plan": {"steps": STEPS, "metric": "accuracy"},
             "state": run.state,
             "status": f"step {run.step} of {STEPS} · 6.1 steps/s · {(STEPS - run.step) // 6} s left",

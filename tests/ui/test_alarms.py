@@ -140,3 +140,81 @@ def test_the_name_of_a_retry_says_what_changed_and_does_not_grow() -> None:
     once = name_of_retry("reviews", fix)
     assert once == "reviews · retry: learning rate 0.001" == name_of_retry(once, fix)
     assert len(name_of_retry("x" * 80, fix)) == 80
+
+
+ANSWERS, HEAD = "{text~} [P*8][ANSWER:label]", "[P*20] {text~} [HEAD:label]"
+BELOW = GOOD | {
+    "value": 0.7, "interval": [0.66, 0.74], "baseline_zero_shot": 0.6, "baseline_probe": 0.8,
+    "probe_interval": [0.77, 0.83], "train_examples": 800, "validation_examples": 200, "steps": 50, "best_step": 40,
+}  # fmt: skip
+
+
+def test_below_the_probe_a_head_on_the_same_rows_is_offered_where_there_can_be_one() -> None:
+    settings = RunSettings(template=ANSWERS, labels={"bad": " bad", "good": " good"})
+    (alarm,) = alarms(facts(result=BELOW, settings=settings, can_have_head=True))
+    assert alarm.kind is Kind.BELOW_PROBE and not alarm.is_error
+    assert alarm.text == (
+        "This adapter (0.700) is below the probe (0.800), what this frozen model gives without virtual tokens."
+    )
+    (fix,) = alarm.fixes
+    assert fix.label == "Retry with a classification head"
+    assert fix.changes == {"template": HEAD, "labels": None}
+    assert RunSettings.parse(settings.model_dump(mode="json") | fix.changes).template == HEAD
+    (alarm,) = alarms(facts(result=BELOW, settings=settings, can_have_head=False))
+    assert [fix.changes for fix in alarm.fixes] == [{"max_steps": 400}] and "head" not in alarm.note
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [({}, [{"learning_rate": 0.001}, {"max_steps": 400}]), ({"head_start": "zero"}, [{"head_start": "auto"}])],
+)
+def test_a_head_below_the_probe_is_to_learn_more_gently(more: dict[str, Any], expected: list[dict[str, Any]]) -> None:
+    found = facts(result=BELOW, settings=RunSettings(template=HEAD, **more), can_have_head=True)
+    assert [alarm.kind for alarm in alarms(found)] == [Kind.BELOW_PROBE] and changes(found) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "spread", "is_told"),
+    [(0.77, 0.04, False), (0.75, 0.04, True), (0.795, 0.001, False), (0.785, 0.001, True), (0.9, 0.01, False)],
+)
+def test_what_chance_or_a_point_makes_is_not_below(value: float, spread: float, is_told: bool) -> None:
+    result = BELOW | {
+        "value": value, "interval": [value - spread, value + spread], "probe_interval": [0.8 - spread, 0.8 + spread],
+    }  # fmt: skip
+    assert [alarm.kind for alarm in alarms(facts(result=result))] == ([Kind.BELOW_PROBE] if is_told else [])
+
+
+def test_one_alarm_of_several_reasons_the_one_that_explains_most() -> None:
+    worse = BELOW | {"value": 0.55, "interval": [0.5, 0.6]}  # no better than the base model alone either
+    (alarm,) = alarms(facts(result=worse, settings=RunSettings(template=ANSWERS), can_have_head=True))
+    assert alarm.kind is Kind.BELOW_PROBE
+    one = worse | {"confusion": [[0, 16], [0, 34]]}
+    (alarm,) = alarms(facts(result=one, settings=RunSettings(template=ANSWERS), can_have_head=True))
+    assert alarm.kind is Kind.ONE_CLASS
+    assert [set(fix.changes) for fix in alarm.fixes] == [{"template", "labels"}, {"sweep"}]
+    few = one | {"validation_examples": 4, "train_examples": 36}
+    assert [alarm.kind for alarm in alarms(facts(result=few))] == [Kind.FEW_MEASURED]
+
+
+def test_a_handful_of_rows_to_measure_on_is_told_and_more_are_set_aside() -> None:
+    """Bug: with 4 rows early stop kept step 0, and the run ended green."""
+    few = GOOD | {"validation_examples": 4, "train_examples": 36, "steps": 60, "best_step": 0}
+    (alarm,) = alarms(facts(result=few))
+    assert alarm.kind is Kind.FEW_MEASURED and changes(facts(result=few)) == [{"validation_fraction": 0.5}]
+    assert alarm.text.startswith("Only 4 rows were set aside to measure on: one of them is 25% of the result.")
+    assert "what training began with" in alarm.text
+    assert "chance" in alarms(facts(result=few | {"best_step": 20}))[0].text
+    second = RunSettings(validation_data="more.csv")
+    assert alarms(facts(result=few, settings=second))[0].fixes == ()
+    assert alarms(facts(result=few | {"validation_examples": 20})) == []
+
+
+def test_a_run_that_was_best_at_its_end_and_has_not_seen_all_rows_is_told() -> None:
+    """Bug: 60 steps saw a third of the rows, and nothing was said."""
+    seen = GOOD | {"validation_examples": 500, "train_examples": 2880, "steps": 50, "best_step": 50}
+    (alarm,) = alarms(facts(result=seen))
+    assert alarm.kind is Kind.UNSEEN and "seen 800 of 2,880 training rows" in alarm.text
+    assert changes(facts(result=seen)) == [{"max_steps": 180}]
+    for more in ({"best_step": 20}, {"train_examples": 800}, {"steps": 30, "best_step": 30}):
+        assert alarms(facts(result=seen | more)) == []
+    assert alarms(facts(RunState.STOPPED, result=seen)) == []

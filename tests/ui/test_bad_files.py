@@ -60,7 +60,7 @@ def handle(handlers: TrainHandlers, path: Path) -> str:
     roles, report, answers, preview = handlers.show_data(
         token, "{text~} [P*8][ANSWER:label]", [], None, 0, "demo", "", ""
     )
-    assert roles["token"] == token and isinstance(answers, list) and preview["question"]["token"] == token
+    assert roles["token"] == token and isinstance(answers["pairs"], list) and preview["question"]["token"] == token
     assert "<script" not in report and "<img" not in report
     assert "Using" in report or 'class="problem"' in report, path.name
     return str(report)

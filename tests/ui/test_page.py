@@ -20,6 +20,17 @@ def test_no_handler_shows_gradios_spinner(build_with: Callable[..., Any]) -> Non
     assert {each["show_progress"] for each in dependencies if each["outputs"]} == {"hidden"}
 
 
+def test_what_a_person_sets_is_looked_at_though_a_handler_is_busy(build_with: Callable[..., Any]) -> None:
+    """Bug: gradio drops an event whose handler is under way, and so a second file, choice or run was not shown."""
+    page = build_with(ephemeral=False)
+    dropped = [fn for fn in page.fns.values() if fn.fn is not None and fn.trigger_mode == "once" and fn.targets]
+    # A second press of a button is no second order; neither is what such a press, or the page's load, leads to.
+    orders = {"click", "submit", "load", "tick", "fix"}
+    jobs = {"demo", "label", "push", "fetch", "apply"}
+    events = {(fn.name, event) for fn in dropped for _, event in fn.targets if event not in orders}
+    assert {name for name, _ in events} <= jobs, events
+
+
 def test_nothing_is_sent_out_or_left_open(build_with: Callable[..., Any]) -> None:
     page = build_with(ephemeral=False)
     assert not page.analytics_enabled

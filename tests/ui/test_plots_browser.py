@@ -63,11 +63,38 @@ def test_each_plot_is_there_as_csv(site: str, service: Any, new_page: NewPage) -
         found[plot] = download.value.path().read_text().splitlines()
     assert found["loss"][0] == "step,epoch,seconds,train_loss,validation_loss" and len(found["loss"]) == 31
     assert found["loss"][14].endswith(",") and not found["loss"][15].endswith(","), "evaluated at step 15 only"
-    assert found["metric"][0] == "step,epoch,seconds,accuracy,low_95,high_95,is_best" and len(found["metric"]) == 3
+    assert found["metric"][0] == "step,epoch,seconds,accuracy,low_95,high_95,is_best,rows"
+    assert found["metric"][1].endswith(",1,") and found["metric"][3:] == ["30,0.6,,0.942,0.93,0.95,1,2000"]
     assert found["rate"][1].split(",")[0] == "1" and float(found["rate"][1].split(",")[3]) == pytest.approx(
         0.01, rel=0.01
     )
     assert found["tokens"][1] == "15,P1,0.3,3,'=great,<b>good,fine", "no spreadsheet may take a word for a formula"
+
+
+NAMES = """[...document.querySelectorAll('#plot .lp-metric .annotation')].map(node => {
+  const box = node.getBoundingClientRect();
+  return [node.textContent, box.top, box.bottom];
+})"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_names_of_baselines_do_not_meet_and_the_star_is_the_result(
+    site: str, service: Any, new_page: NewPage, width: int
+) -> None:
+    run = service.add(step=60, state=RunState.FINISHED)
+    page = new_page()
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(f"{site}?run={run.id}")
+    wait_for(page, "document.querySelector('#plot .lp-metric')?.data?.length === 8")
+    wait_for(page, "document.querySelectorAll('#plot .lp-metric .annotation').length === 4")
+    names = sorted(page.evaluate(NAMES), key=lambda name: -name[1])
+    said = [text for text, _, _ in names]
+    assert said == ["majority 0.51", "zero-shot 0.52", "8 in context 0.53", "probe 0.99"]
+    tops, bottoms = [top for _, top, _ in names], [bottom for _, _, bottom in names]
+    assert all(bottom <= top + 1 for top, bottom in zip(tops, bottoms[1:], strict=False)), names
+    star = "document.querySelector('#plot .lp-metric').data.filter(t => t.name === 'result').map(t => [t.x, t.y])"
+    assert page.evaluate(star) == [[[60], [0.942]]]
+    expect(page.locator("#plot .lp-notes")).to_have_text("The head reads <b>the mean</b>.")
 
 
 def test_ticked_runs_are_laid_over_each_other_with_what_differs(site: str, service: Any, new_page: NewPage) -> None:

@@ -137,6 +137,47 @@ def test_every_part_is_plain_json(service: Service, store: Store) -> None:
         assert "no such part" in ask(service, run_id, part)["empty"]
 
 
+HEAD = {"head_input": "mean", "why": "measured", "accuracies": {"model": 0.44, "mean": 0.63}, "rows": 2000}
+PROBE = {"baseline_probe": 0.63, "probe_interval": [0.6, 0.66], "probe_rows": 1200, "probe_train_rows": 900}
+
+
+def test_the_probe_is_a_baseline_with_its_interval_and_an_untrained_head_is_none(
+    service: Service, store: Store
+) -> None:
+    run_id = submit(service, template="[P*8] {text} [HEAD:label]")
+    finish(store, run_id, baseline_zero_shot=None, head=HEAD, validation_examples=92, **PROBE)
+    found = ask(service, run_id, "baselines")
+    names = [(row["name"], row["value"], row["low"], row["high"], row["rows"]) for row in found["rows"]]
+    assert names == [
+        ("this adapter", 0.5, 0.15, 0.85, 92), ("majority", 0.5, None, None, None), ("probe", 0.63, 0.6, 0.66, 1200),
+    ]  # fmt: skip
+    assert "what this frozen model gives without virtual tokens" in found["rows"][-1]["about"]
+    notes = service.view(run_id, "anna").notes
+    assert notes[0].endswith("measured on 2,000 rows: mean 0.63, model 0.44.") and "head_input: model" in notes[1]
+    assert service.poll({"run": run_id, "viewer": "anna"})["notes"] == list(notes) == found["notes"]
+
+
+def test_what_is_known_while_a_run_trains(service: Service, store: Store) -> None:
+    run_id = submit(service)
+    assert "empty" in ask(service, run_id, "baselines")
+    store.claim_next()
+    directory = RunDirectory(store.get(run_id, None).directory)
+    plan = {"kind": "plan", "steps": 9, "metric": "accuracy", "validation_examples": 92, "evaluated": 64}
+    line = {"kind": "baseline", "majority": 0.5, "zero_shot": None, "probe": 0.63}
+    directory.metrics.write_bytes(b"".join(map(json_line, [plan, line])))
+    assert [row["name"] for row in ask(service, run_id, "baselines")["rows"]] == ["majority", "probe"]
+    assert service.view(run_id, "anna").notes[-1].startswith("Between steps 64 of 92 validation rows are evaluated")
+
+
+def test_a_head_is_offered_by_what_the_base_model_can_carry(service: Service, store: Store) -> None:
+    run_id = submit(service, template="{text} [P*8][ANSWER:label]", labels={"bad": " bad", "good": " good"})
+    finish(store, run_id, interval=[0.48, 0.52], **PROBE, train_examples=800, validation_examples=200)
+    (alarm,) = service.alarms({"run": run_id, "viewer": "anna"})["alarms"]
+    assert "below the probe" in alarm["text"]
+    again = store.get(service.fix(run_id, alarm["fixes"][0]["key"], "anna"), None)
+    assert again.settings.template == "[P*20] {text} [HEAD:label]" and again.settings.labels is None
+
+
 def test_a_run_without_results_says_when_there_will_be_some(service: Service) -> None:
     run_id = submit(service)
     assert "after the first evaluation" in ask(service, run_id, "samples")["empty"]

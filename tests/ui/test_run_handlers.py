@@ -11,6 +11,7 @@ from ptune_core.inference.look import Outlines
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import form
 from ptune_core.ui.held import Held
+from ptune_core.ui.measuring import Measurement, Stage
 from ptune_core.ui.run_handlers import RunHandlers
 from ptune_core.ui.texts import settings as setting_help
 
@@ -110,11 +111,11 @@ def test_what_cannot_start_has_a_reason(
 
 
 def test_a_fix_is_what_its_check_offers(handlers: RunHandlers, reviews: str) -> None:
-    assert handlers.fix("learning rate", held(reviews, learning_rate=0.9)) == {"learning_rate": 0.003}
-    assert handlers.fix("max_steps", held(reviews, max_steps=-1)) == {"max_steps": 200}
-    bert = handlers.fix("target", held(reviews, base_model="google-bert/bert-base-uncased"))
+    assert handlers.fix("learning rate", "me", held(reviews, learning_rate=0.9)) == {"learning_rate": 0.003}
+    assert handlers.fix("max_steps", "me", held(reviews, max_steps=-1)) == {"max_steps": 200}
+    bert = handlers.fix("target", "me", held(reviews, base_model="google-bert/bert-base-uncased"))
     assert bert == {"template": "[P*8] {text~} [MASK:label]"}
-    assert handlers.fix("learning rate", held(reviews)) == {} == handlers.fix("no such", held(reviews))
+    assert handlers.fix("learning rate", "me", held(reviews)) == {} == handlers.fix("no such", "me", held(reviews))
 
 
 def test_a_preset_is_seen_in_its_controls(handlers: RunHandlers, reviews: str) -> None:
@@ -195,3 +196,32 @@ def test_the_checks_count_the_rows_of_a_few_shot_run(handlers: RunHandlers, serv
 
     assert "virtual tokens" not in noted()
     assert "8 " in noted(examples_per_label=4)["virtual tokens"]
+
+
+WAYS = {
+    "answer": {"accuracy": 0.33, "rows": 64},
+    "head": {"reads": "mean", "accuracy": 0.63, "rows": 1280},
+}
+
+
+def test_what_was_measured_becomes_a_check_whose_button_changes_the_template(
+    handlers: RunHandlers, service: Any, reviews: str
+) -> None:
+    settings = RunSettings.parse({"template": TEMPLATE, "data": "uploaded rows"})
+    measured = Measurement("", stage=Stage.DONE, settings=settings, token=reviews)
+    measured.numbers = {"seconds": 7.0, "trials": 1, "peak_mib": 300.0, "trained": 9, "kept_bytes": 9, "ways": WAYS}
+    service.measures._of["me"] = measured
+
+    def way(updates: dict[str, Any]) -> dict[str, Any] | None:
+        return next((each for each in updates["checks"]["value"] if each["key"] == "way"), None)
+
+    found = way(handlers.tick("me", held(reviews)))
+    assert found is not None and found["level"] == "note" and found["fix"] == "Use a classification head"
+    assert "starts at 0.63 here (measured on 1,280 rows), answer words at 0.33 (on 64 rows)." in found["text"]
+    fixed = handlers.fix("way", "me", held(reviews))
+    assert fixed == {"template": "[P*4] {text~} [HEAD:label]"}
+    after = way(handlers.refresh("me", held(reviews, **fixed)))
+    assert after is not None and after["level"] == "good"
+    assert way(handlers.refresh("somebody else", held(reviews))) is None
+    assert way(handlers.refresh("me", held(reviews, base_weights="tuned"))) is None, "it was measured frozen"
+    assert handlers.fix("way", "somebody else", held(reviews)) == {}

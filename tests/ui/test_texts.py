@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from ptune_core.runs.states import RunState
 from ptune_core.ui import texts
+from ptune_core.ui.texts import outcome
 
 UI = Path(texts.__file__).parent.parent
 SENTENCE = re.compile(r"\w[\w,;:'’\"()-]* [\w,;:'’\"()-]+.*[.?!…]\s*$|\w \w+[.?!] [A-Z]")
@@ -40,7 +42,7 @@ SENTENCE = re.compile(r"\w[\w,;:'’\"()-]* [\w,;:'’\"()-]+.*[.?!…]\s*$|\w \
 )
 def test_a_run_no_better_than_a_baseline_is_told_with_what_to_try(result: dict[str, Any], told: str) -> None:
     # Such a run used to end as "Done" like any other.
-    warning = texts.no_better(result)
+    warning = outcome.no_better(result)
     assert told in warning and bool(told) == bool(warning)
     assert not warning or "Try " in warning
 
@@ -68,3 +70,16 @@ def literals(path: Path) -> list[tuple[int, str]]:
     said = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     strings = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     return [(node.lineno, str(node.value)) for node in strings if id(node) not in said]
+
+
+def test_a_result_stands_beside_the_probe_with_its_interval() -> None:
+    result = {
+        "metric": "accuracy", "value": 0.6, "interval": [0.55, 0.65], "baseline_majority": 0.05, "steps": 20,
+        "baseline_probe": 0.63, "probe_interval": [0.6, 0.66], "best_step": 0, "seconds": 3,
+    }  # fmt: skip
+    assert outcome.score(result) == (
+        "**0.600 accuracy** (0.550 to 0.650) · majority 0.050 · probe 0.630 (0.600 to 0.660)"
+    )
+    said = texts.plain_headline(RunState.FINISHED, result)
+    assert "(before: majority 0.050, probe 0.630)" in said and said.endswith("The virtual tokens added nothing here.")
+    assert "zero-shot" not in said, "an untrained head is no baseline"

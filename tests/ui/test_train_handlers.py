@@ -53,7 +53,7 @@ def test_columns_are_found_by_themselves_and_can_be_corrected(handlers: TrainHan
     assert roles["columns"] == ["review", "verdict", "stars"] and roles["rows"][0] == ["text number 0", "poor", "0"]
     assert roles["choices"] == [["text", "{text}"], ["label", "label"]]
     assert "all 20 rows" in report
-    assert answers == [["good", " good"], ["poor", " poor"]]
+    assert answers["pairs"] == [["good", " good"], ["poor", " poor"]]
     assert ["text number 0", "column"] in preview["plain"]
     assert preview["chips"] == ["{review}", "{stars}", "[P*8]", "[ANSWER:label]"]
     assert preview["question"]["columns"] == {"text": "review", "label": "verdict"}
@@ -61,7 +61,7 @@ def test_columns_are_found_by_themselves_and_can_be_corrected(handlers: TrainHan
 
     roles, _, answers, _ = show(handlers, reviews, "{text} [P][HEAD:label]", text="review", label="stars")
     assert roles["roles"] == {"text": "review", "label": "stars"}
-    assert answers == [], "a classification head needs no answer words"
+    assert answers["pairs"] == [], "a classification head needs no answer words"
 
 
 def test_a_column_that_is_not_to_be_used_stays_so(handlers: TrainHandlers, service: Any, reviews: str) -> None:
@@ -80,7 +80,7 @@ def test_a_column_that_is_not_to_be_used_stays_so(handlers: TrainHandlers, servi
 
 def test_answers_typed_by_hand_stay(handlers: TrainHandlers, reviews: str) -> None:
     _, _, answers, _ = show(handlers, reviews, answers=[["good", " yes"], ["other", " never"]])
-    assert answers == [["good", " yes"], ["poor", " poor"]]
+    assert answers["pairs"] == [["good", " yes"], ["poor", " poor"]]
 
 
 def test_every_column_of_a_template_gets_a_role(handlers: TrainHandlers, reviews: str) -> None:
@@ -95,7 +95,7 @@ def test_what_a_browser_may_send_for_roles_and_answers_is_read_or_left(
 ) -> None:
     roles, report, answers, _ = handlers.show_data(reviews, TEMPLATE, nonsense, nonsense, 0, *MODEL)
     assert roles["roles"] == {"text": "review", "label": "verdict"} and "all 20 rows" in report
-    assert answers == [["good", " good"], ["poor", " poor"]]
+    assert answers["pairs"] == [["good", " good"], ["poor", " poor"]]
 
 
 def test_problems_of_a_file_are_numbered(handlers: TrainHandlers, tmp_path: Path) -> None:

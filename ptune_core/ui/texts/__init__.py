@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ptune_core.runs.baselines import baselines
 from ptune_core.runs.live import duration
 from ptune_core.runs.states import RunState
+from ptune_core.ui.texts import outcome
 
 TAGLINE = "Teach a frozen language model a task with a few trainable virtual tokens."
 ABOUT_BASE_MODEL = "One from the list, any Hub id such as openai-community/gpt2, or a local folder."
@@ -37,10 +37,6 @@ NO_ADAPTER = "Choose an adapter above. If there is none yet, train the example: 
 WORKING = (
     '<p class="working" role="status">Working… The first answer loads the model and takes some seconds longer.</p>'
 )
-NO_BETTER = (
-    "This adapter is no better {}. Try more steps, a learning rate three times higher or lower, "
-    "more rows, or answer words that fit the labels better."
-)
 CHOOSE_RUN = "Choose a run from the list, or start one on the Train tab."
 
 WHAT_HAPPENS = (
@@ -60,6 +56,9 @@ LABELS = {
     "encoder_hidden_size": "Hidden size",
     "encoder_num_layers": "LSTM layers",
     "encoder_dropout": "Dropout",
+    "head_input": "What the head reads",
+    "head_start": "Where the head starts",
+    "head_learning_rate": "Learning rate of the head",
     "prompt_depth": "Where virtual tokens learn",
     "prompt_init": "Start from",
     "prompt_init_text": "Initial text",
@@ -182,9 +181,15 @@ _CHOICES = {
     "base_weights": {"frozen": "Virtual tokens only", "tuned": "The base model too"},
     "prompt_depth": {"input": "In the input", "all": "In every layer"},
     "prompt_init": {
-        "random": "Random", "normal": "Noise", "vocabulary": "Random words", "labels": "Answer words",
+        "auto": "What suits", "separator": "Separators", "random": "Random", "normal": "Noise",
+        "vocabulary": "Random words", "labels": "Answer words",
         "text": "A text", "adapter": "An adapter",
     },
+    "head_input": {
+        "auto": "What suits", "model": "As in PEFT", "mean": "The mean of the text", "last": "Its last position",
+        "first": "Its first position",
+    },
+    "head_start": {"auto": "What suits", "probe": "A probe", "zero": "Nothing"},
     "precision": {"auto": "Auto", "fp32": "32 bits", "bf16": "16 bits", "int8": "8 bits", "int4": "4 bits"},
     "device": {"auto": "Auto", "cpu": "CPU", "cuda": "GPU"},
 }  # fmt: skip
@@ -199,7 +204,9 @@ def choice(setting: str, value: str) -> str:
 CUSTOM = "Custom"
 ABOUT_PRESETS = "How many steps, and how long without a better result. Quick shows whether it works at all."
 ABOUT_SWEEP = "Choose several values; every combination is trained in one run, and the best is kept."
-ABOUT_MEASURE = "Time and memory are measured on 3 real steps, if you ask."
+ABOUT_MEASURE = (
+    "Time and memory are measured on 3 real steps, if you ask, and how well words and a head tell the labels apart."
+)
 MEASURE, MEASURE_AGAIN = "Measure time and memory", "Measure again"
 START = "Start training"
 UPLOADED = "uploaded rows"
@@ -286,28 +293,6 @@ def adapter(name: str, value: float | None, created: float) -> str:
     return " · ".join(filter(None, [name, number(value), time.strftime("%d %b %H:%M", time.localtime(created))]))
 
 
-def beside(result: Mapping[str, Any]) -> list[str]:
-    """``majority 0.510``, ``zero-shot 0.640``: what a result stands beside."""
-    return [f"{name} {number(value)}" for name, value in baselines(result).items()]
-
-
-def no_better(result: Mapping[str, Any]) -> str:
-    """That a run was in vain, and what to try, if its best result is no better than a baseline; else empty."""
-    value, majority = result.get("value"), result.get("baseline_majority")
-    if value is None:
-        return ""
-    if majority is not None and value <= majority:
-        return NO_BETTER.format(f"than always answering the most frequent label ({number(majority)})")
-    lower_is_better = result.get("metric") == "loss"
-    alone = "than the base model without it (zero-shot {})"
-    in_context = f"than the base model with {result.get('few_shot_examples')} examples before each text ({{}})"
-    for key, than in (("baseline_zero_shot", alone), ("baseline_few_shot", in_context)):
-        base = result.get(key)
-        if base is not None and (value >= base if lower_is_better else value <= base):
-            return NO_BETTER.format(than.format(number(base)))
-    return ""
-
-
 def plain_headline(state: RunState, result: Mapping[str, Any]) -> str:
     """`headline` without its Markdown."""
     return headline(state, result).replace("**", "")
@@ -319,11 +304,13 @@ def headline(state: RunState, result: Mapping[str, Any]) -> str:
         return "Training"
     if result.get("value") is None:
         return _ENDED[state]
-    before = beside(result)
+    before = outcome.beside(result)
     compared = f" (before: {', '.join(before)})" if before else ""
     value = f"{str(result['metric']).capitalize()} **{number(result['value'])}**{compared}"
     base = f" Base model {result['base_weights']}." if result.get("base_weights") else ""
-    return f"{_ENDED[state]} after {duration(result.get('seconds') or 0)}. {value}.{base}"
+    return (
+        f"{_ENDED[state]} after {duration(result.get('seconds') or 0)}. {value}.{base}{outcome.nothing_added(result)}"
+    )
 
 
 # Results: the Runs tab of one run, alarms and the badge
@@ -365,15 +352,6 @@ def retry_with(what: str) -> str:
 def short_number(value: float) -> str:
     """A learning rate or a loss as people write it."""
     return f"{value:.3g}" if value >= 1e-4 or value == 0 else f"{value:.2g}".replace("e-0", "e-")
-
-
-def score(result: Mapping[str, Any]) -> str:
-    """``0.870 accuracy (0.830 to 0.900) · majority 0.510 · zero-shot 0.640``; empty without a result."""
-    if result.get("value") is None:
-        return ""
-    interval = result.get("interval")
-    band = f" ({number(interval[0])} to {number(interval[1])})" if interval else ""
-    return " · ".join([f"**{number(result['value'])} {result['metric']}**{band}", *beside(result)])
 
 
 def changed(count: int, of: int) -> str:

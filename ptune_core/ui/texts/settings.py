@@ -12,6 +12,12 @@ _HELP = {
     "encoder_hidden_size": "Wider: more to learn with, slower. Empty: the base model's width, at most 768.",
     "encoder_num_layers": "More: ties virtual tokens more closely, slower.",
     "encoder_dropout": "More: learns by heart less easily, but also more slowly. 0 to 0.3 is usual.",
+    "head_input": "What a classification head reads of the base model. What suits: as the base model was trained, "
+    "else what tells the labels apart best. Stock PEFT loads “as in PEFT” alone; the others bring their own loader.",
+    "head_start": "A probe is a regression on what the frozen base model makes of the rows: the head starts with what "
+    "it gives without virtual tokens. Nothing: the head learns from zero.",
+    "head_learning_rate": "Of a classification head. Higher: it learns faster than the virtual tokens. Empty: what "
+    "suits its start.",
     "prompt_depth": "In every layer: says more with as many virtual tokens, and makes the adapter larger. For virtual "
     "tokens in front and a frozen base model; PEFT runs it only where export writes keys and values.",
     "prompt_init": "Words the virtual tokens start from. Random is noise as in PEFT; the others start closer to what "

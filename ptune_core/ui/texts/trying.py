@@ -46,6 +46,8 @@ CONVERTING = '<p class="working" role="status">Loading the base model and conver
 FORMS = {
     "prefix": "Prefix: the virtual tokens as keys and values, for PEFT's prefix tuning. Only for a prompt in front.",
     "vocabulary": "Vocabulary: the virtual tokens as added tokens, for programs that know no adapters.",
+    "sentence-transformers": "Sentence-transformers: a model its package loads, with the base model's weights in it. "
+    "Only for a classification head on an encoder, with a prompt in front.",
 }
 
 
