@@ -122,6 +122,9 @@ def _check(trained: TrainedPrompt, template: Template) -> None:
     got = trained.template
     if template.target.kind is not TargetKind.HEAD:
         got, needed = f"a [{template.target.kind}] target", "a template with [HEAD], on an encoder"
+    elif trained.deep is not None:
+        got = "virtual tokens that add to every layer, for which it has no place"
+        needed, remedy = "an adapter that was trained in the input alone", "Train it with prompt_depth: input"
     elif trained.head_input not in _MODES:
         got = "a classification head that reads what the base model's own class reads"
         needed, remedy = "a head on an encoder that reads the text", "Train it with head_input: mean"

@@ -22,12 +22,13 @@ from ptune_core.adapters.format import load_adapter, save_adapter
 from ptune_core.adapters.module_files import load_module
 from ptune_core.adapters.prefix import export_prefix
 from ptune_core.adapters.ptune_loader import Adapter
+from ptune_core.adapters.sentence_form import export_sentence_transformers
 from ptune_core.adapters.snippet import snippet
 from ptune_core.adapters.vectors import read_vectors
 from ptune_core.adapters.vocabulary import export_vocabulary
 from ptune_core.errors import AdapterError, PTuneError
 from ptune_core.inference.loaded import LoadedAdapter, prompted_model, put_head_on
-from ptune_core.model.base import load_base_model
+from ptune_core.model.base import load_base_model, with_head_input
 from ptune_core.model.generation import Sampling, complete
 from ptune_core.model.head_input import HeadInput
 from ptune_core.model.trained import TrainedPrompt
@@ -71,9 +72,8 @@ def scores_of(folder: Path) -> torch.Tensor:
     """Of an adapter by the inference's own way, `[2, C]`."""
     adapter = LoadedAdapter(folder)
     key = adapter.base_key
-    base = load_base_model(
-        key.id, target=key.target, num_labels=key.num_labels, device="cpu", precision="fp32", head_input=key.head_input
-    )
+    own = load_base_model(key.id, target=key.target, num_labels=key.num_labels, device="cpu", precision="fp32")
+    base = with_head_input(own, key.head_input)
     model = prompted_model(adapter, base)
     put_head_on(base, adapter.trained.head)
     prompt = adapter.trained.prompt
@@ -188,6 +188,9 @@ def test_forms_that_would_lose_what_layers_add_are_refused(tiny_gpt2, tiny_bert,
     with pytest.raises(AdapterError, match=r"ptune\.deep"):
         load_module(AutoModelForCausalLM.from_pretrained(tiny_gpt2), tmp_path / "adapter")
     encoder = make_deep(tiny_bert, "[P*4] {text} [HEAD:label]", head_name="classifier")
+    by_mean = make_deep(tiny_bert, "[P*4] {text} [HEAD:label]", head_name="classifier", head_input=HeadInput.MEAN)
+    with pytest.raises(AdapterError, match="add to every layer"):
+        export_sentence_transformers(by_mean, tmp_path / "sentence.zip")
     with pytest.raises(AdapterError, match="reads in both directions"):
         export_prefix(encoder, tmp_path / "prefix.zip")
     with pytest.raises(PTuneError, match="in front"):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AlbertConfig, AlbertModel, AutoTokenizer
 
-from ptune_core.model.base import BaseModel, load_base_model
+from ptune_core.model.base import BaseModel, load_base_model, with_head_input
 from ptune_core.model.compiled import compile_layers
 from ptune_core.model.generation import Sampling, complete, generate, stream
 from ptune_core.model.head_input import HeadInput
@@ -26,10 +26,11 @@ TEXTS = ["the film was great", "bad", "a terrible , boring waste of time ; the f
 P, L, H = 3, 2, 32
 
 
-def loaded(folder: Path, target: TargetKind = TargetKind.ANSWER, **options: Any) -> BaseModel:
+def loaded(folder: Path, target: TargetKind = TargetKind.ANSWER, head_input: HeadInput = HeadInput.MODEL) -> BaseModel:
     num_labels = 2 if target is TargetKind.HEAD else None
     torch.manual_seed(0)
-    return load_base_model(str(folder), target=target, num_labels=num_labels, device="cpu", precision="fp32", **options)
+    base = load_base_model(str(folder), target=target, num_labels=num_labels, device="cpu", precision="fp32")
+    return with_head_input(base, head_input)
 
 
 def model_of(base: BaseModel, template: str = "[P*3] {text}[ANSWER:label]", verbalizer: Any = ANSWERS) -> PromptedModel:
