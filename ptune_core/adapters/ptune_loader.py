@@ -9,7 +9,8 @@
 `ptune.json` lists the segments of the template in order: literals, columns, virtual tokens, special tokens, target. The
 model's input is made of them as in training: text that stands together is tokenised as one string, a virtual token is
 one row of the prompt embeddings, and if the input is too long only columns are cut. A base model that was tuned
-together with them lies in `base_model/`.
+together with them lies in `base_model/`. With `prompt_depth` all, `ptune.deep` is added to the hidden states of the
+virtual tokens before each layer.
 """
 
 from __future__ import annotations

@@ -107,7 +107,9 @@ def _before(layer: nn.Module, change: Callable[[Tensor], Tensor], *, once: bool 
             handle.remove()
         if args:
             return (change(args[0]), *args[1:]), kwargs
-        return args, kwargs | {"hidden_states": change(kwargs["hidden_states"])}
+        # One that names them otherwise is left as it is: `why_not_deep` then finds fewer layers than there are.
+        named = {name: change(value) for name, value in kwargs.items() if name == "hidden_states"}
+        return args, kwargs | named
 
     handle = layer.register_forward_pre_hook(hook, with_kwargs=True)
     try:
