@@ -11,7 +11,7 @@ import pytest
 from ptune_core.data.ingest import ingest_text
 from ptune_core.data.table import Tables
 from ptune_core.model.head_input import HeadInput
-from ptune_core.training import session
+from ptune_core.training import measuring_ways, session
 from ptune_core.training.lesson import Lesson
 from ptune_core.training.measuring_ways import measure_ways
 from ptune_core.training.session import estimate_run
@@ -64,10 +64,14 @@ def test_words_and_a_head_are_measured_beside_each_other(
     assert ways["head"]["accuracy"] > 0.9, "these rows can be told apart by their words"
 
 
-def test_a_slow_base_model_is_asked_less_and_no_probe_of_a_few_rows_is_told(measured: Any, tiny_gpt2: Path) -> None:
+def test_a_slow_base_model_is_asked_less_and_no_probe_of_a_few_rows_is_told(
+    measured: Any, tiny_gpt2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lesson, _ = measured(tiny_gpt2, "{text~} [P*3][ANSWER:label]")
+    monkeypatch.setattr(measuring_ways, "FITTED_AT_ONCE", 100 * 2 * lesson.model.base.hidden_size)
+    assert measure_ways(lesson, 1.0)["head"]["rows"] == 100
+    monkeypatch.setattr(measuring_ways, "READING_SECONDS", 0.0)
     assert measure_ways(lesson, 1.0) == {"answer": {"accuracy": pytest.approx(0.5, abs=0.5), "rows": 16}}
-    assert measure_ways(lesson, 0.1)["head"]["rows"] == 100
 
 
 def test_of_a_head_it_is_what_the_run_reads(measured: Any, tiny_gpt2: Path) -> None:

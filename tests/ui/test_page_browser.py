@@ -110,7 +110,7 @@ def test_zoom_and_hidden_traces_survive_updates(site: str, service: Any, new_pag
     assert page.evaluate("document.querySelector('#plot .lp-loss').layout.xaxis.range") == [20, 60]
 
 
-def test_plot_shows_validation_and_both_baselines(site: str, service: Any, new_page: NewPage) -> None:
+def test_plot_shows_validation_and_all_baselines(site: str, service: Any, new_page: NewPage) -> None:
     run = service.add(step=60)
     page = new_page()
     open_run(page, site, run.id)
@@ -119,8 +119,10 @@ def test_plot_shows_validation_and_both_baselines(site: str, service: Any, new_p
     assert loss == [["train", 60], ["train, smoothed", 60], ["validation", 4], ["best", 1]]
     metric = page.evaluate("document.querySelector('#plot .lp-metric').data.map(t => [t.name, t.y, t.line?.dash])")
     band = ["95 % band, low", "95 % band"]
-    assert [name for name, _, _ in metric] == [*band, "accuracy", "best", "majority", "zero-shot"]
+    baselines = ["majority", "zero-shot", "8 in context", "probe"]
+    assert [name for name, _, _ in metric] == [*band, "accuracy", "best", *baselines]
     assert metric[4][1:] == [[0.51, 0.51], "dash"] and metric[5][1:] == [[0.52, 0.52], "dot"]
+    assert metric[6][1:] == [[0.53, 0.53], "dashdot"] and metric[7][1:] == [[0.99, 0.99], "longdash"]
 
 
 def test_updates_carry_only_what_is_new(site: str, service: Any, new_page: NewPage) -> None:
