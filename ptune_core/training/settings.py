@@ -23,20 +23,9 @@ from ptune_core.model.head_input import HeadInput, HeadStart
 from ptune_core.prompt.kinds import EncoderKind, PromptDepth, PromptInit
 from ptune_core.prompt.template import Target, TargetKind, Template, parse_template
 from ptune_core.prompt.verbalizer import answer_columns
+from ptune_core.training import refusals
 from ptune_core.training.option_text import bounds_text, describe
 from ptune_core.training.plain_yaml import load_mapping
-from ptune_core.training.refusals import (
-    deep_and_tuned,
-    head_without_labels,
-    no_word_to_find,
-    not_compiled,
-    not_deep,
-    other_target,
-    read_by_its_own_head,
-    revision_of_a_folder,
-    start_from_nothing,
-    too_coarse_to_learn,
-)
 
 MAX_VIRTUAL_TOKENS = 512
 MAX_TRIALS = 64
@@ -259,24 +248,24 @@ class RunSettings(BaseModel):
             )
         # By the look of it alone: stored settings are read again in other folders.
         if self.revision is not None and (self.base_model == DEMO or self.base_model.startswith(("/", ".", "~"))):
-            raise revision_of_a_folder(self.base_model, self.revision)
+            raise refusals.revision_of_a_folder(self.base_model, self.revision)
         target = template.target
         if self.candidates and (self.labels or target.kind is TargetKind.HEAD or target.count > 1):
-            raise no_word_to_find("labels" if self.labels else f"[{target.kind}:{target.column}]")
+            raise refusals.no_word_to_find("labels" if self.labels else f"[{target.kind}:{target.column}]")
         if self.labels == {} and target.kind is TargetKind.HEAD:
-            raise head_without_labels(target.column)
+            raise refusals.head_without_labels(target.column)
         if self.base_weights is BaseWeights.TUNED and self.precision not in (Precision.AUTO, Precision.FP32):
-            raise too_coarse_to_learn(self.precision)
+            raise refusals.too_coarse_to_learn(self.precision)
         if self.base_weights is BaseWeights.TUNED and self.head_input not in (HeadInput.AUTO, HeadInput.MODEL):
-            raise read_by_its_own_head(self.head_input)
+            raise refusals.read_by_its_own_head(self.head_input)
         if self.compile and (others := self._not_with_compile):
-            raise not_compiled(others)
+            raise refusals.not_compiled(others)
         if not self.sweep:  # else each trial is checked
             self._check_start()
             if self.prompt_depth is PromptDepth.ALL and not template.is_front:
-                raise not_deep(self.template)
+                raise refusals.not_deep(self.template)
         if self.prompt_depth is PromptDepth.ALL and self.base_weights is BaseWeights.TUNED:
-            raise deep_and_tuned()
+            raise refusals.deep_and_tuned()
         self._check_sweep(template.target)
         return self
 
@@ -293,7 +282,7 @@ class RunSettings(BaseModel):
     def _check_start(self) -> None:
         needed = {PromptInit.TEXT: "prompt_init_text", PromptInit.ADAPTER: "prompt_init_adapter"}.get(self.prompt_init)
         if needed is not None and not (getattr(self, needed) or "").strip():
-            raise start_from_nothing(self.prompt_init, needed, getattr(self, needed))
+            raise refusals.start_from_nothing(self.prompt_init, needed, getattr(self, needed))
 
     def _check_sweep(self, target: Target) -> None:
         if wrong := [option for option in self.sweep if option not in SWEPT]:
@@ -305,7 +294,7 @@ class RunSettings(BaseModel):
             raise SettingsError("The sweep has too many trials", got=str(count), needed=f"at most {MAX_TRIALS}")
         for trial in self.trials if self.sweep else ():
             if (found := trial.parsed_template.target) != target:
-                raise other_target(f"[{found.kind}:{found.column}]", f"[{target.kind}:{target.column}]")
+                raise refusals.other_target(f"[{found.kind}:{found.column}]", f"[{target.kind}:{target.column}]")
 
     @property
     def trials(self) -> list[RunSettings]:

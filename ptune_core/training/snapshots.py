@@ -41,14 +41,14 @@ class Snapshots:
         names = (path.stem.removeprefix("step-") for path in self.folder.glob("step-*.safetensors"))
         return sorted(int(name) for name in names if name.isdigit())
 
-    def record(self, step: int, prompt_embeddings: Tensor, deep: Tensor | None, best_step: int) -> None:
+    def record(self, step: int, prompt_embeddings: Tensor, best_step: int, deep: Tensor | None = None) -> None:
         """Keep `[P, H]` prompt embeddings; of too many, one of those that lie closest together goes.
 
         Args:
             step: Optimizer steps done.
             prompt_embeddings: As they are now.
-            deep: What a deep prompt adds before each layer, `[L, P, H]`; None for any other.
             best_step: The step of the best evaluation so far, which stays.
+            deep: What a deep prompt adds before each layer, `[L, P, H]`; None for any other.
 
         Raises:
             OSError: The disk is full or cannot be written; the others are untouched.

@@ -232,9 +232,10 @@ class Trial:
                 tensors |= answers(task, evaluation)
             keep = 1 if self.lesson.model.base.is_tuned else KEPT
             save_checkpoint(self.directory / "best", event.step, tensors, state, keep=keep)
-        self.snapshots.record(event.step, *self._parts(prompt_embeddings), self.trainer.progress.best_step)
+        first, deep = self._parts(prompt_embeddings)
+        self.snapshots.record(event.step, first, self.trainer.progress.best_step, deep)
         self.report("sample", step=event.step, rows=rows)
-        moved = movement(self._parts(prompt_embeddings)[0], self._parts(self.start)[0], self.lesson.model.base)
+        moved = movement(first, self._parts(self.start)[0], self.lesson.model.base)
         self.report("tokens", step=event.step, **asdict(moved))
 
     def _parts(self, prompt: Tensor) -> tuple[Tensor, Tensor | None]:

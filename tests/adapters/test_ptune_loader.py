@@ -233,6 +233,6 @@ def test_it_is_small_and_needs_nothing_of_ptune() -> None:
     nodes = ast.walk(ast.parse(source))
     modules |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     assert modules == {
-        "__future__", "inspect", "json", "pathlib", "re", "typing", "torch", "safetensors.torch", "transformers",
-        "transformers.modeling_outputs",
+        "__future__", "functools", "inspect", "json", "pathlib", "re", "typing", "torch", "safetensors.torch",
+        "transformers", "transformers.modeling_layers", "transformers.modeling_outputs",
     }  # fmt: skip
