@@ -1,6 +1,6 @@
 // What a run has come to, below its plots: one tab at a time, asked for when it is opened. The value is the run's id.
 // Nothing is written but text, so nothing that stands in somebody's data can become markup.
-const PARTS = [['sweep', 'Sweep'], ['samples', 'Samples'], ['baselines', 'Baselines'], ['confusion', 'Confusion'], ['calibration', 'Calibration'],
+const PARTS = [['sweep', 'Sweep'], ['samples', 'Samples'], ['confusion', 'Confusion'], ['calibration', 'Calibration'], ['baselines', 'Baselines'],
   ['cost', 'Cost'], ['settings', 'Settings'], ['log', 'Log']];
 const ORDERS = [['wrong', 'Most wrong first'], ['unsure', 'Least sure first'], ['data', 'As in the data']];
 const tabs = element.querySelector('.rs-tabs'), panel = element.querySelector('.rs-panel');
