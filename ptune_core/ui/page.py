@@ -109,7 +109,7 @@ def _wire_load(page: gr.Blocks, parts: Page, following: Following) -> None:
     train = parts.train
     outputs = [parts.viewer, parts.strip, parts.selected, parts.tabs, train.key]
     loaded = page.load(shown(load), parts.viewer, outputs, **EVENT)
-    then_show(loaded, parts)
+    then_show(loaded, parts, loads=True)
     # Beside it, not before it: reading the example takes seconds when the app was just started. It comes from a place
     # of its own, as rows that were brought meanwhile stay.
     example = gr.Textbox(visible=False)

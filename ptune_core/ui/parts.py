@@ -59,15 +59,17 @@ class Page:
         return [self.selected, self.viewer, self.adapter]
 
 
-def then_show(event: Any, parts: Page, *, chosen: bool = False) -> None:
-    event.success(shown(show_selected(parts, chosen=chosen)), parts.shown, parts.of_run, **EACH)
+def then_show(event: Any, parts: Page, *, chosen: bool = False, loads: bool = False) -> None:
+    show = show_selected(parts, chosen=chosen, loads=loads)
+    event.success(shown(show), parts.shown, parts.of_run, **EACH)
 
 
-def show_selected(parts: Page, *, chosen: bool = False) -> Callable[..., list[Any]]:
+def show_selected(parts: Page, *, chosen: bool = False, loads: bool = False) -> Callable[..., list[Any]]:
     """A handler that shows the selected run in every tab.
 
     Args:
         chosen: Whether an adapter was just chosen, so that it is shown even if it is not the selected run's.
+        loads: Whether the page has just loaded. It shows no run then; if it does by now, somebody was quick.
     """
     nothing_new = [gr.skip()] * len(parts.of_run)
     turns = parts.turns
@@ -75,7 +77,8 @@ def show_selected(parts: Page, *, chosen: bool = False) -> Callable[..., list[An
     def show(run_id: str, viewer: str, adapter: str, request: gr.Request) -> list[Any]:
         def updates() -> list[Any]:
             view = parts.service.view(run_id, viewer) if run_id else None
-            return [*show_run(view, viewer), *_show_adapter(parts, view, viewer, adapter, chosen=chosen)]
+            of_run = show_run(view, viewer) if view or not loads else [gr.skip()] * len(parts.runs.view)
+            return [*of_run, *_show_adapter(parts, view, viewer, adapter, chosen=chosen)]
 
         # The answer to the page's load, or to a deletion that was called off, may come after a run was chosen.
         return turns.answer(str(request.session_hash), updates, nothing_new)
