@@ -158,7 +158,10 @@ def test_train_says_how_it_went(run: Path, tmp_path: Path, capsys: pytest.Captur
     assert re.search(r"^Using .*\b24\b.* rows", errors, re.MULTILINE)
     assert re.search(r"^step 4/4: validation loss [\d.]+, accuracy [\d.]+", errors, re.MULTILINE)
     assert output.startswith("finished after 4 steps")
-    told = r"^accuracy [\d.]+ at step \d; baseline: majority 0.500, zero-shot [\d.]+, \d+ examples in context [\d.]+$"
+    told = (
+        r"^accuracy [\d.]+ \([\d.]+ to [\d.]+\) at step \d; baseline: majority 0.500, zero-shot [\d.]+, "
+        r"\d+ examples in context [\d.]+, probe [\d.]+"
+    )
     assert re.search(told, output, re.MULTILINE)
     assert f"adapter: {tmp_path / 'again' / 'adapter.zip'}" in output
 

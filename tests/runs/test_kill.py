@@ -70,4 +70,4 @@ def test_a_killed_and_resumed_run_ends_bit_for_bit_like_an_undisturbed_one(
     first, second = killed.result(), undisturbed.result()
     assert first is not None and second is not None
     different = {key for key in first if first[key] != second[key]}
-    assert different <= {"seconds", "ended", "attempt"}, f"killed at step {moment}"
+    assert different <= {"seconds", "evaluation_share", "ended", "attempt"}, f"killed at step {moment}"
