@@ -225,7 +225,8 @@ def with_head_input(base: BaseModel, head_input: HeadInput, *, standardised: boo
     if base.head is None or base.head_name is None:
         return base
     if head_input.is_models and base.invented:
-        raise _lacks(base.id, base.invented, "Set head_input to mean or auto, which do not need them")
+        what, remedy = "layers that its classification head stands on", "Set head_input to mean or auto"
+        raise _lacks(base.id, what, base.invented, f"{remedy}, which do not need them")
     head, row_wise = base.head, base.row_wise
     if not head_input.is_models:
         ids = torch.zeros(1, 2, dtype=torch.long, device=base.device)
@@ -297,14 +298,15 @@ def _invented(id: str, model: PreTrainedModel, missing: Collection[str], head_na
     body, pooler = f"{model.base_model_prefix}.", f"{model.base_model_prefix}.pooler."
     if head_name is None or any(key.startswith(body) and not key.startswith(pooler) for key in invented):
         if invented:
-            raise _lacks(id, invented, "Choose another base model, such as google-bert/bert-base-uncased")
+            what = "the layers that name words" if head_name is None else "layers that its hidden states stand on"
+            raise _lacks(id, what, invented, "Choose another base model, such as google-bert/bert-base-uncased")
     return tuple(invented)
 
 
-def _lacks(id: str, invented: Sequence[str], remedy: str) -> BaseModelError:
+def _lacks(id: str, what: str, invented: Sequence[str], remedy: str) -> BaseModelError:
     """They would be other random numbers at every load, and no adapter carries them."""
     return BaseModelError(
-        f"The base model {id!r} lacks layers that its results stand on",
+        f"The base model {id!r} lacks {what}",
         got=", ".join(invented),
         needed="a base model whose files hold everything but a new classification head",
         remedy=remedy,

@@ -91,10 +91,10 @@ def test_the_mean_leaves_out_virtual_tokens_and_what_a_text_begins_with(tiny_ber
     model = PromptedModel(base, parse_template(HEAD), Verbalizer.from_labels(("a", "b"), None))
     prompt = torch.randn(4, base.hidden_size)
     [row] = model.make_rows([{"text": "great film"}])
-    batch, inputs = model.whole_batch([row], prompt)
-    hidden = base.body(**inputs).last_hidden_state[0]
+    batch, call = model.whole_batch([row], prompt)
+    hidden = base.body(**call.inputs).last_hidden_state[0]
     kept = [i for i, number in enumerate(row.ids) if number >= 0 and number != base.tokenizer.cls_token_id]
-    read = model.read(batch, inputs["inputs_embeds"], None)
+    read = model.read(batch, call.inputs["inputs_embeds"], None, None)
     torch.testing.assert_close(read[0], hidden[kept].mean(dim=0), rtol=1e-5, atol=1e-6)
 
 
