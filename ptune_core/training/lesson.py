@@ -17,7 +17,15 @@ from ptune_core.model.base import BaseModel, with_head_input
 from ptune_core.model.head_input import HeadInput
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.text_cache import TextCache
-from ptune_core.training.evaluating import IN_CONTEXT, EvaluationPlan, Work, num_evaluations, plan_evaluations, sample
+from ptune_core.training.evaluating import (
+    COMPARED_ROWS,
+    IN_CONTEXT,
+    EvaluationPlan,
+    Work,
+    num_evaluations,
+    plan_evaluations,
+    sample,
+)
 from ptune_core.training.frozen import Frozen
 from ptune_core.training.head_start import HeadChoice, choose_head_input
 from ptune_core.training.in_context import InContext, in_context, reads_examples
@@ -97,6 +105,11 @@ class Lesson:
     def between(self) -> np.ndarray | None:
         """`[K]` validation rows that are evaluated between steps; None: all."""
         return self._sample(self.plan.between)
+
+    @cached_property
+    def compared(self) -> np.ndarray | None:
+        """`[K]` validation rows on which states are compared at the end; None: all."""
+        return None if self.plan.candidates > 1 else self._sample(max(self.plan.between, COMPARED_ROWS))
 
     @cached_property
     def of_base(self) -> np.ndarray | None:

@@ -154,30 +154,32 @@ class Trial:
         return result, self._trained_prompt(result)
 
     def _measure_candidates(self) -> tuple[int, Evaluation, dict[str, Tensor]]:
-        """All validation rows with the best state so far and, where there is time for it, the last one.
+        """Compare the best state so far with the last one, put the better one back and evaluate it on all rows.
 
-        The better one is put back. Its step, what was found, and its `answers`; if all rows were evaluated every time,
-        what was found then.
+        Its step, what was found, and its `answers`; if all rows were evaluated every time, what was found then.
         """
         best = load_checkpoint(self.directory / "best")
         assert best is not None, "something was evaluated"
         tensors, state = best
-        best_step, task, trainer = int(state["step"]), self.lesson.task, self.trainer
-        if self.lesson.between is None:
+        step, task, trainer, lesson = int(state["step"]), self.lesson.task, self.trainer, self.lesson
+        if lesson.between is None:
             trainer.put_back(tensors)
-            return best_step, Evaluation(**state["evaluation"]), tensors
-        last_step, last = trainer.progress.step, None
-        has_last = last_step != best_step and trainer.progress.evaluated_step == last_step
-        if has_last and self.lesson.plan.candidates > 1 and self.reason is not EndReason.STOPPED:
-            last = trainer.evaluate_here(task, None)
-            weights = {name: tensor.clone() for name, tensor in trainer.weights().items()}
+            return step, Evaluation(**state["evaluation"]), tensors
+        last_step = trainer.progress.step
+        if last_step == step or trainer.progress.evaluated_step != last_step or self.reason is EndReason.STOPPED:
+            trainer.put_back(tensors)
+            found = trainer.evaluate_here(task, None)
+            return step, found, answers(task, found)
+        last, weights = trainer.evaluate_here(task, lesson.compared), trainer.weights()
+        weights = {name: tensor.clone() for name, tensor in weights.items()}
         trainer.put_back(tensors)
-        found = trainer.evaluate_here(task, None)
-        metric = self.lesson.metric
-        if last is not None and metric.order(last.value, last.loss) < metric.order(found.value, found.loss):
+        found, metric = trainer.evaluate_here(task, lesson.compared), lesson.metric
+        if metric.order(last.value, last.loss) < metric.order(found.value, found.loss):
             trainer.put_back(weights)
-            return last_step, last, answers(task, last)
-        return best_step, found, answers(task, found)
+            step, found = last_step, last
+        if found.chosen is not None:
+            found = trainer.evaluate_here(task, None)
+        return step, found, answers(task, found)
 
     def present(self) -> TrainedPrompt:
         """What to export of the state as it is between two steps; nothing was measured of it."""

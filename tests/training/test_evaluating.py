@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from ptune_core.training.evaluating import BACKWARD, SMALLEST_SAMPLE, Work, plan_evaluations, sample
+from ptune_core.training.metrics import Evaluation, Metric
+from ptune_core.training.progress import Progress
 
 USUAL = Work(
     steps=150, rows_per_step=16, train_length=40.0, validation_length=40.0, validation_rows=1000, evaluations=11,
@@ -59,3 +61,22 @@ def test_a_sample_has_each_labels_share_and_fewer_are_among_more() -> None:
 def test_all_rows_are_no_sample() -> None:
     assert sample(10, 10, None, seed=0) is None
     assert sample(10, 4, None, seed=0) is not None
+
+
+def test_patience_is_not_lost_on_what_a_sample_may_say_by_chance() -> None:
+    """Bug: fifty rows were best at step 0 by chance, and a run that still learned was ended after 90 of 150 steps."""
+    sampled, whole = Progress(), Progress()
+    for step, value in enumerate([0.90, 0.88, 0.87, 0.88, 0.70]):
+        for progress, chosen in ((sampled, np.arange(48)), (whole, None)):
+            progress.step = step
+            progress.record(Evaluation(1.0, value, chosen=chosen), Metric.ACCURACY)
+    assert sampled.evaluations_without_progress == 1, "0.70 on 48 rows is no chance any more"
+    assert whole.evaluations_without_progress == 4
+
+
+def test_a_loss_that_rises_is_no_progress_on_a_sample_either() -> None:
+    progress = Progress()
+    for step, loss in enumerate([1.0, 1.1, 1.2]):
+        progress.step = step
+        progress.record(Evaluation(loss, loss, chosen=np.arange(48)), Metric.LOSS)
+    assert progress.evaluations_without_progress == 2

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AlbertConfig, AlbertModel, AutoTokenizer
@@ -20,6 +23,9 @@ from ptune_core.model.head_input import HeadInput
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.prompt.template import TargetKind, parse_template
 from ptune_core.prompt.verbalizer import Verbalizer
+from ptune_core.training.evaluating import EvaluationPlan
+from ptune_core.training.metrics import Evaluation
+from ptune_core.training.tasks import LabelTask
 from tests.training.test_session import Recorder, settings_for
 
 HEAD = "[P*4] {text} [HEAD:label]"
@@ -217,3 +223,25 @@ def test_widths_that_differ_from_the_word_embeddings_give_an_adapter(
 def test_a_tuned_base_model_keeps_its_own_head() -> None:
     with pytest.raises(SettingsError, match=r"base_weights: tuned and head_input: mean"):
         settings_for(Path("x"), template=HEAD, base_weights="tuned", head_input="mean")
+
+
+def test_a_lucky_sample_does_not_keep_a_worse_state(
+    tmp_path: Path, tiny_bert: Path, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug: step 0 was best on fifty rows, and a run went home with it whose last state was two points better."""
+    monkeypatch.setattr("ptune_core.training.lesson.plan_evaluations", lambda work: EvaluationPlan(2, 2, 1))
+    whole = LabelTask.evaluate
+
+    def evaluate(task: LabelTask, prompt: torch.Tensor, chosen: np.ndarray | None = None) -> Evaluation:
+        found = whole(task, prompt, chosen)
+        is_sample = chosen is not None and len(chosen) == 2
+        return replace(found, value=1.0 - next(worse) / 100) if is_sample else found
+
+    worse = itertools.count()
+    monkeypatch.setattr(LabelTask, "evaluate", evaluate)
+    recorder = Recorder()
+    settings = settings_for(tiny_bert, template=HEAD, head_input="mean", head_start="zero", learning_rate=0.05)
+    result = recorder.train(settings, table, tmp_path / "run")
+    assert [line["step"] for line in recorder.of("eval") if line["best"]] == [0], "each sample says less than the first"
+    assert result["best_step"] == 8
+    assert recorder.of("final")[0]["rows"] == result["validation_examples"] > 2
