@@ -36,19 +36,16 @@ def learn(job: Job, meter: Meter) -> None:
         }
         | ({"labels": job.words} if job.side == PTUNE_ANSWER else {})
     )
-    taken = 0.0
+    found: dict[int, float] = {}
 
     def notice(trial: Trial, event: Evaluated) -> None:
-        nonlocal taken
-        accuracy = meter.note(event.step, lambda texts: labels_of(trial, texts))
-        if event.best:
-            taken = accuracy
+        found[event.step] = meter.note(event.step, lambda texts: labels_of(trial, texts))
 
     with tempfile.TemporaryDirectory() as out, evaluations(notice):
         result = train_here(settings, Path(out) / "run")
     if result["error"]:
         raise SystemExit(result["error"]["text"])
-    meter.end(taken)
+    meter.end(found[result["best_step"]])
 
 
 @contextmanager
