@@ -235,13 +235,13 @@ def test_a_lucky_sample_does_not_keep_a_worse_state(
     def evaluate(task: LabelTask, prompt: torch.Tensor, chosen: np.ndarray | None = None) -> Evaluation:
         found = whole(task, prompt, chosen)
         is_sample = chosen is not None and len(chosen) == 2
-        return replace(found, value=1.0 - next(worse) / 100) if is_sample else found
+        return replace(found, value=1.0 - next(worse) / 100 if is_sample else next(of_last_and_best))
 
-    worse = itertools.count()
+    worse, of_last_and_best = itertools.count(), iter([0.9, 0.7])
     monkeypatch.setattr(LabelTask, "evaluate", evaluate)
     recorder = Recorder()
     settings = settings_for(tiny_bert, template=HEAD, head_input="mean", head_start="zero", learning_rate=0.05)
     result = recorder.train(settings, table, tmp_path / "run")
     assert [line["step"] for line in recorder.of("eval") if line["best"]] == [0], "each sample says less than the first"
-    assert result["best_step"] == 8
+    assert (result["best_step"], result["value"]) == (8, 0.9)
     assert recorder.of("final")[0]["rows"] == result["validation_examples"] > 2
