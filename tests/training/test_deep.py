@@ -13,44 +13,22 @@ from ptune_core.data.table import Table, Tables
 from ptune_core.errors import PTuneError, SettingsError
 from ptune_core.model.base import load_base_model
 from ptune_core.model.prompted import PromptedModel
-from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.init import Prompt
 from ptune_core.prompt.template import TargetKind, parse_template
 from ptune_core.prompt.verbalizer import Verbalizer
-from ptune_core.training.session import estimate_run, run_training
+from ptune_core.training.session import estimate_run
 from ptune_core.training.settings import RunSettings
 from ptune_core.training.snapshots import Snapshots
+from tests.training.recorder import ROWS, Recorder
+from tests.training.recorder import settings_for as usual_settings
 
-ROWS = "text,label\n" + "".join(f"great film {i},good\nbad food {i},bad\n" for i in range(15))
 KINDS = {"tiny_gpt2": "[P*4] {text}[ANSWER:label]", "tiny_bert": "[P*4] {text} [HEAD:label]"}
 
 
 def settings_for(folder: Path, template: str, **changes: Any) -> RunSettings:
-    values = {
-        "base_model": str(folder), "data": "pasted", "template": template, "max_steps": 6, "eval_every": 3,
-        "batch_size": 4, "encoder_hidden_size": 16, "device": "cpu", "precision": "fp32", "patience": 0,
-        "prompt_depth": "all", "head_input": "mean" if "HEAD" in template else "auto",
-        "head_start": "zero",
-    }  # fmt: skip
-    return RunSettings.parse(values | changes)
-
-
-class Recorder:
-    """A training's lines and what it exported."""
-
-    def __init__(self) -> None:
-        self.lines: list[dict[str, Any]] = []
-        self.exported: list[TrainedPrompt] = []
-
-    def of(self, kind: str) -> list[dict[str, Any]]:
-        return [line for line in self.lines if line["kind"] == kind]
-
-    def train(self, settings: RunSettings, table: Table, directory: Path, stop_at: int | None = None) -> Any:
-        return run_training(
-            settings, Tables(table), directory,
-            should_stop=lambda: stop_at in [line["step"] for line in self.of("step")], report=self.lines.append,
-            export=lambda trained, _: self.exported.append(trained),
-        )  # fmt: skip
+    reads = "mean" if "HEAD" in template else "auto"
+    usual = {"template": template, "prompt_depth": "all", "head_input": reads, "head_start": "zero"}
+    return usual_settings(folder, **(usual | changes))
 
 
 @pytest.fixture
@@ -84,7 +62,9 @@ def test_step_0_of_a_start_from_a_text_is_that_text(prompt, tmp_path, tiny_gpt2,
     settings = settings_for(tiny_gpt2, **prompt, max_steps=2)
     Recorder().train(settings, table, tmp_path / "run")
     snapshots = Snapshots(tmp_path / "run")
-    step_0 = torch.cat([snapshots.load(0), snapshots.load_deep(0).flatten(0, 1)])  # type: ignore[union-attr]
+    first, deep = snapshots.load(0), snapshots.load_deep(0)
+    assert deep is not None
+    step_0 = torch.cat([first, deep.flatten(0, 1)])
     base = load_base_model(str(tiny_gpt2), target=TargetKind.ANSWER, device="cpu", precision="fp32")
     answers = Verbalizer({"good": " good", "bad": " bad"})
     model = PromptedModel(base, settings.parsed_template, answers)

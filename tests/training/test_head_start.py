@@ -18,6 +18,7 @@ from ptune_core.adapters.format import load_adapter, save_adapter
 from ptune_core.data.ingest import ingest_text
 from ptune_core.data.table import Table
 from ptune_core.errors import SettingsError
+from ptune_core.inference.loaded import put_head_on
 from ptune_core.model.base import BaseModel, load_base_model, with_head_input
 from ptune_core.model.head_input import HeadInput
 from ptune_core.model.prompted import PromptedModel
@@ -26,15 +27,11 @@ from ptune_core.prompt.verbalizer import Verbalizer
 from ptune_core.training.evaluating import EvaluationPlan
 from ptune_core.training.metrics import Evaluation
 from ptune_core.training.tasks import LabelTask
-from tests.training.test_session import Recorder, settings_for
+from tests.training.recorder import Recorder
+from tests.training.test_session import LABELLED, settings_for
 
 HEAD = "[P*4] {text} [HEAD:label]"
 WAYS = ["model", "mean", "last", "first"]
-LABELLED = "text,label\n" + "".join(
-    f"{text} {i},{label}\n"
-    for i in range(12)
-    for text, label in (("great film", "good"), ("bad food", "bad"), ("I loved it", "good"))
-)
 
 
 @pytest.fixture
@@ -64,7 +61,7 @@ def test_every_way_trains_exports_and_scores_as_in_training(
     assert (config["peft_type"] == "P_TUNING") == (way == "model"), "stock PEFT would read something else"
     labels = Verbalizer.from_labels(loaded.labels, None)
     model = PromptedModel(base_of(folder, way), parse_template(HEAD), labels)
-    model.base.head.load_state_dict({name.partition(".")[2]: t for name, t in loaded.head.items()})  # type: ignore
+    put_head_on(model.base, loaded.head)
     texts = [line.rsplit(",", 1) for line in LABELLED.splitlines()[1:]]
     scores = model.scores(model.make_rows([{"text": text} for text, _ in texts]), loaded.prompt_embeddings)
     right = [loaded.labels[i] == label for i, (_, label) in zip(scores.argmax(dim=1).tolist(), texts, strict=True)]
@@ -77,9 +74,9 @@ def test_padding_and_other_rows_of_the_batch_change_nothing(
     request: pytest.FixtureRequest, base: str, way: str
 ) -> None:
     loaded = base_of(request.getfixturevalue(base), way)
-    assert loaded.head is not None
+    assert isinstance(loaded.head, torch.nn.Linear)
     torch.manual_seed(0)
-    torch.nn.init.normal_(loaded.head.weight)  # type: ignore[arg-type]
+    torch.nn.init.normal_(loaded.head.weight)
     model = PromptedModel(loaded, parse_template(HEAD), Verbalizer.from_labels(("a", "b"), None))
     prompt = 0.1 * torch.randn(4, loaded.hidden_size)
     texts = ["great film", "a", "it was a bad film and the food was bad", "great great great"]

@@ -10,18 +10,18 @@ import torch
 
 from ptune_core.data.examples import SplitOptions, build_examples
 from ptune_core.data.ingest import ingest_text
-from ptune_core.data.table import Table, Tables
+from ptune_core.data.table import Table
 from ptune_core.errors import CheckpointError, DataError, SettingsError, TrainingDiverged
 from ptune_core.model.base import load_base_model
 from ptune_core.model.device import Device, Precision
 from ptune_core.model.prompted import PromptedModel
-from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.init import Prompt
 from ptune_core.prompt.template import TargetKind, parse_template
-from ptune_core.training.session import run_training
 from ptune_core.training.settings import RunSettings
 from ptune_core.training.snapshots import Snapshots
 from ptune_core.training.tasks import Batching, LabelTask
+from tests.training.recorder import Recorder
+from tests.training.recorder import settings_for as usual_settings
 
 LABELLED = "text,label\n" + "".join(
     f"{text} {i},{label}\n"
@@ -32,37 +32,8 @@ TO_GENERATE = "text,answer\n" + "".join(f"dog {i},the dog is number {i}\n" for i
 
 
 def settings_for(folder: Path, **changes: Any) -> RunSettings:
-    values = {
-        "base_model": str(folder), "data": "pasted", "template": "{text~} [P*4][ANSWER:label]", "max_steps": 8,
-        "eval_every": 4, "checkpoint_every": 3, "batch_size": 4, "encoder_hidden_size": 16, "device": "cpu",
-        "precision": "fp32", "learning_rate": 0.01, "halving": False,
-    }  # fmt: skip
-    return RunSettings.parse(values | changes)
-
-
-class Recorder:
-    """Collects what a training reports and exports."""
-
-    def __init__(self) -> None:
-        self.lines: list[dict[str, Any]] = []
-        self.exported: list[TrainedPrompt] = []
-        self.places: list[Path] = []
-
-    def of(self, kind: str) -> list[dict[str, Any]]:
-        return [line for line in self.lines if line["kind"] == kind]
-
-    def steps(self) -> list[int]:
-        return [line["step"] for line in self.of("step")]
-
-    def keep(self, trained: TrainedPrompt, directory: Path) -> None:
-        self.exported.append(trained)
-        self.places.append(directory)
-
-    def train(self, settings: RunSettings, table: Table, directory: Path, stop_at: int | None = None) -> dict[str, Any]:
-        return run_training(
-            settings, Tables(table), directory, should_stop=lambda: stop_at in self.steps(),
-            report=self.lines.append, export=self.keep,
-        )  # fmt: skip
+    usual = {"max_steps": 8, "eval_every": 4, "checkpoint_every": 3, "learning_rate": 0.01, "halving": False}
+    return usual_settings(folder, **(usual | changes))
 
 
 @pytest.fixture

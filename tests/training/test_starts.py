@@ -14,7 +14,6 @@ from ptune_core.data.ingest import ingest_text
 from ptune_core.data.table import Table, Tables
 from ptune_core.errors import SettingsError
 from ptune_core.model.base import BaseModel, load_base_model
-from ptune_core.model.trained import TrainedPrompt
 from ptune_core.prompt.init import Prompt
 from ptune_core.prompt.kinds import EncoderKind
 from ptune_core.prompt.template import TargetKind, parse_template
@@ -25,40 +24,14 @@ from ptune_core.training.preparation import (
     prompt_config,
     settings_warnings,
 )
-from ptune_core.training.session import estimate_run, run_training
+from ptune_core.training.session import estimate_run
 from ptune_core.training.settings import RunSettings
+from tests.training.recorder import ROWS, Recorder, settings_for
 
 KINDS = list(EncoderKind)
-ROWS = "text,label\n" + "".join(f"great film {i},good\nbad food {i},bad\n" for i in range(15))
 ANSWERS = Verbalizer({"good": " great", "bad": " terrible boring"})
 ADAPTER = {"mine": np.arange(96, dtype=np.float32).reshape(3, 32)}
 TEMPLATE = "[P*2] {text} [P*5][ANSWER:label]"
-
-
-def settings_for(folder: Path, **changes: Any) -> RunSettings:
-    values = {
-        "base_model": str(folder), "data": "pasted", "template": "{text~} [P*4][ANSWER:label]", "max_steps": 6,
-        "eval_every": 3, "batch_size": 4, "encoder_hidden_size": 16, "device": "cpu", "precision": "fp32",
-        "patience": 0,
-    }  # fmt: skip
-    return RunSettings.parse(values | changes)
-
-
-class Recorder:
-    """A training's lines and what it exported."""
-
-    def __init__(self) -> None:
-        self.lines: list[dict[str, Any]] = []
-        self.exported: list[TrainedPrompt] = []
-
-    def of(self, kind: str) -> list[dict[str, Any]]:
-        return [line for line in self.lines if line["kind"] == kind]
-
-    def train(self, settings: RunSettings, tables: Tables, directory: Path, stop_at: int | None = None) -> Any:
-        return run_training(
-            settings, tables, directory, should_stop=lambda: stop_at in [line["step"] for line in self.of("step")],
-            report=self.lines.append, export=lambda trained, _: self.exported.append(trained),
-        )  # fmt: skip
 
 
 @pytest.fixture

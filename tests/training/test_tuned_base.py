@@ -22,6 +22,7 @@ from ptune_core.training.loop import Trainer
 from ptune_core.training.session import estimate_run, run_training
 from ptune_core.training.settings import RunSettings
 from ptune_core.training.trial import TUNED
+from tests.training.recorder import Recorder
 
 ROWS = "text,label\n" + "".join(f"{'word ' * (i % 9)} {i},{'good' if i % 2 else 'bad'}\n" for i in range(60))
 TEMPLATES = ["{text} [P*4][ANSWER:label]", "[P*4] {text} [HEAD:label]"]
@@ -41,32 +42,22 @@ def table(tmp_path: Path) -> Table:
     return ingest_text(ROWS, tmp_path / "data")
 
 
-class Recorder:
-    """Collects what a training reports, and the tuned weights of what it exports."""
+class TunedRecorder(Recorder):
+    """Keeps the tuned weights of what is exported too."""
 
     def __init__(self) -> None:
-        self.lines: list[dict[str, Any]] = []
-        self.exported: list[TrainedPrompt] = []
+        super().__init__()
         self.weights: list[dict[str, Tensor]] = []
-
-    def of(self, kind: str) -> list[dict[str, Any]]:
-        return [line for line in self.lines if line["kind"] == kind]
 
     def losses(self, trial: int | None = None) -> list[float]:
         return [line["loss"] for line in self.of("step") if line.get("trial") == trial]
 
     def keep(self, trained: TrainedPrompt, directory: Path) -> None:
-        self.exported.append(trained)
+        super().keep(trained, directory)
         if trained.tuned_base is not None:
             # Cloned: the file is the adapter's, which a later step may replace.
             found = load_file(trained.tuned_base / WEIGHTS_FILE)
             self.weights.append({name: tensor.clone() for name, tensor in found.items()})
-
-    def train(self, settings: RunSettings, table: Table, directory: Path, stop_at: int | None = None) -> dict[str, Any]:
-        return run_training(
-            settings, Tables(table), directory, report=self.lines.append, export=self.keep,
-            should_stop=lambda: stop_at in [line["step"] for line in self.of("step")],
-        )  # fmt: skip
 
 
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -80,7 +71,7 @@ def test_stopped_and_resumed_equals_undisturbed_bit_for_bit(
     """With the dropout of GPT-2's config, whose draws have to come again too."""
     changes = {"encoder_reparameterization_type": "LSTM", "encoder_dropout": 0.2, "gradient_accumulation_steps": 2}
     settings = settings_for(tiny_gpt2, template=template, **changes)
-    whole, parts = Recorder(), Recorder()
+    whole, parts = TunedRecorder(), TunedRecorder()
     expected = whole.train(settings, table, tmp_path / "whole")
     assert parts.train(settings, table, tmp_path / "parts", stop_at=5)["stopped"]
     result = parts.train(settings, table, tmp_path / "parts")
@@ -104,7 +95,7 @@ def test_it_trains_with_the_dropout_of_the_base_model_and_measures_without(
         return dropout(input, p, training, inplace)
 
     monkeypatch.setattr(torch.nn.functional, "dropout", watched)
-    Recorder().train(settings_for(tiny_gpt2, max_steps=2), table, tmp_path / "run")
+    TunedRecorder().train(settings_for(tiny_gpt2, max_steps=2), table, tmp_path / "run")
     assert {rate for is_step, rate in rates if is_step} == {0.1}
     assert {rate for is_step, rate in rates if not is_step} == {0.0}
 
@@ -112,7 +103,7 @@ def test_it_trains_with_the_dropout_of_the_base_model_and_measures_without(
 def test_all_of_the_base_model_has_learnt_and_the_result_says_so(
     tmp_path: Path, tiny_llama: Path, table: Table
 ) -> None:
-    recorder = Recorder()
+    recorder = TunedRecorder()
     result = recorder.train(settings_for(tiny_llama, max_steps=16), table, tmp_path / "run")
     assert result["best_step"] > 0
     before = AutoModelForCausalLM.from_pretrained(tiny_llama).state_dict()
@@ -126,7 +117,7 @@ def test_all_of_the_base_model_has_learnt_and_the_result_says_so(
 def test_the_base_model_alone_is_measured_before_it_is_trained(tmp_path: Path, tiny_gpt2: Path, table: Table) -> None:
     baselines = []
     for weights in ("frozen", "tuned"):
-        recorder = Recorder()
+        recorder = TunedRecorder()
         recorder.train(settings_for(tiny_gpt2, base_weights=weights, precision="fp32"), table, tmp_path / weights)
         baselines += recorder.of("baseline")
     assert baselines[0] == baselines[1]
@@ -146,7 +137,7 @@ def test_two_peaks_and_no_decay_of_biases_and_norms(
 
     monkeypatch.setattr(Trainer, "end_step", watched)
     settings = settings_for(tiny_gpt2, max_steps=4, warmup_ratio=0.5, weight_decay=0.01)
-    Recorder().train(settings, table, tmp_path / "run")
+    TunedRecorder().train(settings, table, tmp_path / "run")
     for share, groups in zip((0.5, 1.0, 1.0, 0.5), seen, strict=True):
         (prompt, decay, _), (matrices, base_decay, ndim), (others, no_decay, _) = groups
         assert (prompt, matrices, others) == pytest.approx((share * 0.01, share * 1e-3, share * 1e-3))
@@ -157,7 +148,7 @@ def test_two_peaks_and_no_decay_of_biases_and_norms(
 def test_every_trial_of_a_sweep_starts_from_the_untrained_base_model(
     tmp_path: Path, tiny_gpt2: Path, table: Table, template: str
 ) -> None:
-    recorder, alone = Recorder(), Recorder()
+    recorder, alone = TunedRecorder(), TunedRecorder()
     sweep = {"base_learning_rate": [1e-2, 1e-3, 1e-2]}
     settings = settings_for(tiny_gpt2, template=template, sweep=sweep)
     result = recorder.train(settings, table, tmp_path / "run")
@@ -173,7 +164,7 @@ def test_every_trial_of_a_sweep_starts_from_the_untrained_base_model(
 
 def test_a_stopped_sweep_goes_on_from_the_untrained_base_model(tmp_path: Path, tiny_gpt2: Path, table: Table) -> None:
     settings = settings_for(tiny_gpt2, sweep={"base_learning_rate": [1e-2, 1e-3]})
-    whole, parts = Recorder(), Recorder()
+    whole, parts = TunedRecorder(), TunedRecorder()
     whole.train(settings, table, tmp_path / "whole")
     assert parts.train(settings, table, tmp_path / "parts", stop_at=5)["stopped"]
     parts.train(settings, table, tmp_path / "parts")
@@ -198,7 +189,7 @@ def test_the_disk_that_is_told_before_is_enough_and_not_far_too_much(
         found = [path for path in (tmp_path / "run").rglob("*") if path.is_file() and path.suffix == ".safetensors"]
         most = max(most, sum(path.stat().st_size for path in found))
 
-    recorder = Recorder()
+    recorder = TunedRecorder()
     settings = settings_for(tiny_gpt2, max_steps=6, eval_every=1, checkpoint_every=1)
     run_training(
         settings, Tables(table), tmp_path / "run", should_stop=lambda: False, report=watch, export=recorder.keep
@@ -211,7 +202,7 @@ def test_the_disk_that_is_told_before_is_enough_and_not_far_too_much(
 def test_too_little_disk_is_told_before_the_first_step(
     tmp_path: Path, tiny_gpt2: Path, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recorder = Recorder()
+    recorder = TunedRecorder()
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**30, 2**30, 2**16))
     with pytest.raises(DiskFull, match="tuned base model.*0 MiB free"):
