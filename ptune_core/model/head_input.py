@@ -23,6 +23,15 @@ class HeadInput(StrEnum):
         return self is HeadInput.MODEL
 
 
+class Why(StrEnum):
+    """Why a classification head reads what it does."""
+
+    SET = "set"  # by a person
+    TRAINED = "trained"  # as the base model was
+    MEASURED = "measured"
+    TUNED = "tuned"  # with a tuned base model
+
+
 class HeadStart(StrEnum):
     """Where a classification head starts."""
 
@@ -43,9 +52,9 @@ READS = {
 """What a classification head reads, in words."""
 
 _WHY = {
-    "set": "as the settings say",
-    "trained": "as this base model was trained",
-    "tuned": "as it does in PEFT, since the base model is tuned with it",
+    Why.SET: "as the settings say",
+    Why.TRAINED: "as this base model was trained",
+    Why.TUNED: "as it does in PEFT, since the base model is tuned with it",
 }
 
 
@@ -59,8 +68,8 @@ def reading(head: object) -> str:
     if not isinstance(head, Mapping) or (reads := READS.get(_way(head))) is None:
         return ""
     measured, rows = head.get("accuracies"), head.get("rows")
-    if head.get("why") != "measured" or not isinstance(measured, Mapping) or not isinstance(rows, int):
-        why = _WHY.get(str(head.get("why")))
+    if head.get("why") != Why.MEASURED or not isinstance(measured, Mapping) or not isinstance(rows, int):
+        why = next((text for name, text in _WHY.items() if name == head.get("why")), "")
         return f"The head reads {reads}{f', {why}' if why else ''}."
     ways = [(name, value) for name, value in measured.items() if name in MEASURED and isinstance(value, float | int)]
     best_first = ", ".join(f"{name} {value:.2f}" for name, value in sorted(ways, key=lambda way: -way[1]))

@@ -42,7 +42,7 @@ class Counts:
         evaluations: Of the prompt; one is of step 0, one of the last step.
         of_base: Evaluations of the base model alone; trials of one template share it.
         in_context: Evaluations of the base model with examples in its context, shared as well.
-        at_end: Evaluations of all rows at the end, where the others are of some; the last state's may not be needed.
+        at_end: What is evaluated at the end, in evaluations of all rows; less if the last state is the best.
         share: Of the validation rows, that an evaluation between steps has.
         share_of_base: The same of the base model's.
     """
@@ -52,7 +52,7 @@ class Counts:
     evaluations: int
     of_base: int
     in_context: int
-    at_end: int = 0
+    at_end: float = 0.0
     share: float = 1.0
     share_of_base: float = 1.0
 
@@ -74,7 +74,7 @@ class Counts:
             evaluations=num_evaluations(schedule.steps, schedule.eval_every),
             of_base=0 if has_head else 1,
             in_context=int(in_context),
-            at_end=0 if plan.between >= rows else plan.candidates,
+            at_end=plan.at_end(rows) / rows,
             share=min(1.0, plan.between / rows),
             share_of_base=min(1.0, plan.of_base / rows),
         )

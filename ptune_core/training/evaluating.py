@@ -25,9 +25,9 @@ BACKWARD = 2.2
 
 SMALLEST_SAMPLE = 48
 
-COMPARED_ROWS = 300
-"""Rows on which the best state by a smaller sample and the last one are compared at the end, where all rows would take
-too long for both. A sample of fifty once kept step 0 of a run whose last state was two points better."""
+SMALLEST_COMPARED = 300
+"""Rows on which the best state by a smaller sample and the last one are compared at the end, at least: fifty rows once
+kept step 0 of a run whose last state was two points better."""
 
 IN_CONTEXT = 2
 """Evaluations that one with examples in the context takes as long as, about: its rows attend to more text."""
@@ -63,29 +63,39 @@ class EvaluationPlan:
     Attributes:
         between: Rows of an evaluation between steps.
         of_base: Rows on which the frozen base model is measured.
-        candidates: States that are evaluated on all rows at the end: the best one so far, and the last.
+        compared: Rows on which the best state so far and the last one are compared at the end; the better one is then
+            evaluated on all of them.
     """
 
     between: int
     of_base: int
-    candidates: int
+    compared: int
+
+    def at_end(self, rows: int) -> int:
+        """Rows that are evaluated at the end, of so many validation rows; none if all were each time."""
+        if self.between >= rows:
+            return 0
+        return 2 * self.compared + (rows if self.compared < rows else 0)
 
 
 def plan_evaluations(work: Work) -> EvaluationPlan:
     """All rows every time where that is little beside the training, else as many as leave it the time."""
     training = work.steps * work.rows_per_step * work.train_length * BACKWARD
-    room = training * SHARE / (1 - SHARE) / work.validation_length  # in rows
+    room = int(training * SHARE / (1 - SHARE) / work.validation_length)  # in rows
     count = work.validation_rows
-    smallest = min(count, SMALLEST_SAMPLE)
-    if room >= count * (work.evaluations + work.of_base + 2):
-        return EvaluationPlan(count, count, 2)
-    left = room - count  # at the end, for the best state
-    of_base = min(count, max(smallest, int(left / 3 / work.of_base))) if work.of_base else 0
-    left -= of_base * work.of_base
-    candidates = 2 if left - count >= 2 * smallest * work.evaluations else 1
-    left -= count * (candidates - 1)
-    between = min(count, max(smallest, int(left / work.evaluations)))
-    return EvaluationPlan(between, of_base, candidates)
+    if room >= count * (work.evaluations + work.of_base):
+        return EvaluationPlan(count, count, count)
+    smallest, compared = min(count, SMALLEST_SAMPLE), min(count, SMALLEST_COMPARED)
+    if room >= 2 * count + smallest * (work.evaluations + work.of_base):
+        compared = count
+    left = room - EvaluationPlan(0, 0, compared).at_end(count)
+    of_base = _between(smallest, left / 3 / work.of_base, count) if work.of_base else 0
+    between = _between(smallest, (left - of_base * work.of_base) / work.evaluations, count)
+    return EvaluationPlan(between, of_base, compared)
+
+
+def _between(least: int, wanted: float, most: int) -> int:
+    return min(most, max(least, int(wanted)))
 
 
 def sample(count: int, size: int, labels: np.ndarray | None, seed: int) -> np.ndarray | None:

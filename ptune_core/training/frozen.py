@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ptune_core.data.example_set import ExampleSet
 from ptune_core.data.order import by_length, first_epoch
 from ptune_core.data.tokens import TokenRows
 from ptune_core.errors import BaseModelError
@@ -24,7 +23,7 @@ from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.reading import sees_prompt
 from ptune_core.model.source import file_of
 from ptune_core.training.metrics import Evaluation
-from ptune_core.training.probe import Probe, cross_validated_accuracy, fit_probe
+from ptune_core.training.probe import Probe, Validated, cross_validate, fit_probe
 from ptune_core.training.tasks import LabelTask, evaluation_of
 
 ROWS_PER_LABEL, FEWEST_ROWS, MOST_ROWS = 50, 2000, 4000
@@ -35,6 +34,9 @@ MOST_TOKENS = 80_000
 
 AS_GOOD_AS = 0.005
 """How much better another way than the base model's own must tell the labels apart for `auto` to give PEFT up."""
+
+ROWS_AT_ONCE = 64
+"""Rows of one pass that only reads."""
 
 POOLING_FILE = "1_Pooling/config.json"
 _POOLINGS = {
@@ -57,6 +59,7 @@ class Frozen:
     def __init__(self, model: PromptedModel, task: LabelTask, most: int | None = None) -> None:
         self.model, self.task, self.most = model, task, most
         self._probes: dict[HeadInput, Probe] = {}
+        self._validated: dict[HeadInput, Validated] = {}
         self._features: dict[HeadInput, Tensor] = {}
 
     @cached_property
@@ -88,8 +91,15 @@ class Frozen:
     def probe(self, way: HeadInput) -> Probe:
         """A probe of what one way reads, fitted once."""
         if way not in self._probes:
-            self._probes[way] = fit_probe(self.features([way])[way], self.labels, len(self.task.labels))
+            features = self.features([way])[way]
+            self._probes[way] = fit_probe(features, self.labels, len(self.task.labels), self.validated(way))
         return self._probes[way]
+
+    def validated(self, way: HeadInput) -> Validated:
+        """What cross-validation on training rows says of one way, found once."""
+        if way not in self._validated:
+            self._validated[way] = cross_validate(self.features([way])[way], self.labels, len(self.task.labels))
+        return self._validated[way]
 
     def has_probe(self, way: HeadInput) -> bool:
         """Whether the probe of what one way reads is already fitted."""
@@ -99,15 +109,13 @@ class Frozen:
         """`[N, W]` of the chosen training rows by each way, all that are missing in one pass."""
         missing = [way for way in ways if way not in self._features]
         if missing:
-            self._features |= self.read(self.task.train, self.chosen, missing)
+            self._features |= self._read(self._train_rows, self.chosen, missing)
         return {way: self._features[way] for way in ways}
 
     def accuracies(self) -> dict[HeadInput, float]:
         """By cross-validation on training rows: how well each way tells the labels apart."""
-        found = self.features(self.ways)
-        return {
-            way: cross_validated_accuracy(values, self.labels, len(self.task.labels)) for way, values in found.items()
-        }
+        self.features(self.ways)  # all in one pass
+        return {way: self.validated(way).accuracy for way in self.ways}
 
     def best_way(self) -> HeadInput:
         """The way whose probe tells the labels apart best."""
@@ -116,30 +124,39 @@ class Frozen:
 
     def evaluate(self, way: HeadInput, chosen: np.ndarray) -> Evaluation:
         """What a probe says of some validation rows, by index."""
-        scores = self.probe(way).scores(self.read(self.task.validation, chosen, [way])[way])
+        scores = self.probe(way).scores(self._read(self._validation_rows, chosen, [way])[way])
         return evaluation_of(scores.softmax(dim=1), self.task.validation_gold, chosen)
 
-    def read(self, examples: ExampleSet, chosen: np.ndarray, ways: Sequence[HeadInput]) -> dict[HeadInput, Tensor]:
-        """Features `[N, W]` of some examples by several ways, without virtual tokens."""
-        places = np.argsort(chosen, kind="stable")
-        rows = TokenRows(examples.select(chosen[places]), self.model.base_rows, self.task.directory)
+    def _read(self, rows: TokenRows, chosen: np.ndarray, ways: Sequence[HeadInput]) -> dict[HeadInput, Tensor]:
         with put_on_for_now(self.model.base):
-            found = read_rows(self.model, rows, None, ways, self.task.batching.eval_batch_size)
-        back = torch.from_numpy(np.argsort(places, kind="stable"))
-        return {way: values[back] for way, values in found.items()}
+            return read_rows(self.model, rows, chosen, None, ways)
+
+    @cached_property
+    def _train_rows(self) -> TokenRows:
+        order = first_epoch(len(self.task.train), self.task.batching.seed)
+        return TokenRows(self.task.train, self.model.base_rows, self.task.directory, order)
+
+    @cached_property
+    def _validation_rows(self) -> TokenRows:
+        return TokenRows(self.task.validation, self.model.base_rows, self.task.directory)
 
 
 def read_rows(
-    model: PromptedModel, rows: TokenRows, prompt: Tensor | None, ways: Sequence[HeadInput], batch_size: int
+    model: PromptedModel, rows: TokenRows, chosen: np.ndarray, prompt: Tensor | None, ways: Sequence[HeadInput]
 ) -> dict[HeadInput, Tensor]:
-    """Features `[N, W]` of all rows by several ways."""
-    parts: dict[HeadInput, list[Tensor]] = {way: [] for way in ways}
-    batches = by_length(rows.lengths_of(np.arange(len(rows))), batch_size)
-    for batch in batches:
-        for way, values in features(model, rows.rows(batch), prompt, ways).items():
-            parts[way].append(values)
-    back = torch.from_numpy(np.argsort(np.concatenate(batches), kind="stable"))
-    return {way: torch.cat(values)[back] for way, values in parts.items()}
+    """Features `[N, W]` of some rows by several ways, in the order in which they were chosen.
+
+    Args:
+        model: The base model with its template.
+        rows: With or without virtual tokens as `prompt` is given or None.
+        chosen: `[N]` indices.
+        prompt: `[P, H]` or None.
+        ways: As `features`.
+    """
+    batches = by_length(rows.lengths_of(chosen), ROWS_AT_ONCE)
+    parts = [features(model, rows.rows(chosen[places]), prompt, ways) for places in batches]
+    back = torch.from_numpy(np.argsort(np.concatenate(batches)))
+    return {way: torch.cat([part[way] for part in parts])[back] for way in ways}
 
 
 def trained_with(base: BaseModel) -> HeadInput | None:

@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ptune_core.data.tokens import TokenRows
-from ptune_core.model.base import BaseModel, put_on
+from ptune_core.model.base import BaseModel
 from ptune_core.model.head import StandardisedLinear, draw_anew, last_linear
-from ptune_core.model.head_input import HeadInput, HeadStart
+from ptune_core.model.head_input import HeadInput, HeadStart, Why
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.training.frozen import AS_GOOD_AS, Frozen, read_rows, trained_with
 from ptune_core.training.probe import fit_probe
@@ -34,20 +33,20 @@ class HeadChoice:
 
     Attributes:
         way: What it reads.
-        why: `set` by a person; `trained`, as the base model was; `measured`; or `tuned`, with a tuned base model.
+        why: Why that.
         accuracies: Way -> accuracy of a probe by cross-validation, where it was measured.
         rows: Training rows that it was measured on.
     """
 
     way: HeadInput
-    why: str
+    why: Why
     accuracies: Mapping[HeadInput, float] = field(default_factory=dict)
     rows: int = 0
 
     def values(self) -> dict[str, Any]:
         """As JSON values for `metrics.jsonl` and `result.json`."""
         accuracies = {str(way): round(value, 4) for way, value in self.accuracies.items()}
-        return {"head_input": str(self.way), "why": self.why, "accuracies": accuracies, "rows": self.rows}
+        return {"head_input": str(self.way), "why": str(self.why), "accuracies": accuracies, "rows": self.rows}
 
 
 def choose_head_input(wanted: HeadInput, base: BaseModel, frozen: Frozen | None) -> HeadChoice:
@@ -59,24 +58,24 @@ def choose_head_input(wanted: HeadInput, base: BaseModel, frozen: Frozen | None)
         frozen: What it tells without virtual tokens; None for a tuned one.
     """
     if wanted is not HeadInput.AUTO:
-        return HeadChoice(wanted, "set")
+        return HeadChoice(wanted, Why.SET)
     if frozen is None:
-        return HeadChoice(HeadInput.MODEL, "tuned")
+        return HeadChoice(HeadInput.MODEL, Why.TUNED)
     if (known := trained_with(base)) is not None and known in frozen.ways:
-        return HeadChoice(known, "trained")
+        return HeadChoice(known, Why.TRAINED)
     accuracies = frozen.accuracies()
     best = max(accuracies, key=lambda way: accuracies[way])
     own = accuracies.get(HeadInput.MODEL)
     if own is not None and own >= accuracies[best] - AS_GOOD_AS:
         best = HeadInput.MODEL
-    return HeadChoice(best, "measured", accuracies, len(frozen.chosen))
+    return HeadChoice(best, Why.MEASURED, accuracies, len(frozen.chosen))
 
 
 @torch.no_grad()
 def start_head(
     model: PromptedModel, frozen: Frozen | None, prompt_embeddings: Tensor, start: HeadStart, seed: int
 ) -> None:
-    """Put a new head on the base model, where it starts: the same for the same seed, whatever was trained before.
+    """Put the head that is on the base model where it starts: the same for the same seed, whatever was trained before.
 
     Args:
         model: Its base model has a classification head.
@@ -89,13 +88,12 @@ def start_head(
     base = model.base
     assert base.head is not None, "there is a head to start"
     probe = None if frozen is None or start is HeadStart.ZERO else frozen.probe(base.head_input)
-    put_on(base)
     layer = last_linear(base.head)
     draw_anew(base.head, seed, getattr(base.model.config, "initializer_range", 0.02))
     if frozen is None or not isinstance(layer, StandardisedLinear):
         return
     first = frozen.chosen[:STANDARDISED_ON]
-    read = _read(model, frozen, prompt_embeddings, first)
+    read = _read(model, frozen, first, prompt_embeddings)
     layer.standardise_by(read.to(base.device))
     layer.start_at(torch.zeros_like(layer.weight), torch.zeros(len(layer.weight)))
     if probe is None:
@@ -104,19 +102,16 @@ def start_head(
     labels = frozen.labels[: len(first)]
     own = probe.scores(frozen.features([base.head_input])[base.head_input][: len(first)])
     if _right(layer(read.to(base.device)).cpu(), labels) < KEPT * _right(own, labels):
-        every = _read(model, frozen, prompt_embeddings, frozen.chosen)
+        every = _read(model, frozen, frozen.chosen, prompt_embeddings)
         layer.standardise_by(every.to(base.device))
         fitted = fit_probe(every, frozen.labels, len(layer.weight), centered=layer.bias is not None)
         layer.start_at(fitted.weight, fitted.bias)
 
 
-def _read(model: PromptedModel, frozen: Frozen, prompt_embeddings: Tensor, chosen: np.ndarray) -> Tensor:
+def _read(model: PromptedModel, frozen: Frozen, chosen: np.ndarray, prompt_embeddings: Tensor) -> Tensor:
     """What the head reads of some training rows with virtual tokens, `[N, W]` on the CPU."""
-    places = np.argsort(chosen, kind="stable")
-    task, way = frozen.task, model.base.head_input
-    rows = TokenRows(task.train.select(chosen[places]), model.rows, task.directory)
-    found = read_rows(model, rows, prompt_embeddings.to(model.base.device), [way], task.batching.eval_batch_size)
-    return found[way][torch.from_numpy(np.argsort(places, kind="stable"))]
+    way, prompt = model.base.head_input, prompt_embeddings.to(model.base.device)
+    return read_rows(model, frozen.task.train_rows, chosen, prompt, [way])[way]
 
 
 def _right(scores: Tensor, labels: Tensor) -> float:

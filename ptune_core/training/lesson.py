@@ -18,7 +18,6 @@ from ptune_core.model.head_input import HeadInput
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.text_cache import TextCache
 from ptune_core.training.evaluating import (
-    COMPARED_ROWS,
     IN_CONTEXT,
     EvaluationPlan,
     Work,
@@ -69,7 +68,7 @@ class ProbeResult:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Lesson:
     """What the trials of one template learn from together.
 
@@ -83,7 +82,7 @@ class Lesson:
         frozen: What the base model tells of the labels without virtual tokens; None where it is tuned, or where
             there are no labels.
         choice: What a classification head reads, and why; None without one.
-        clock: What measuring the base model alone has taken, in seconds.
+        seconds: What measuring the base model on validation rows has taken so far.
     """
 
     model: PromptedModel
@@ -94,7 +93,7 @@ class Lesson:
     starts: Mapping[str, np.ndarray] = field(default_factory=dict)
     frozen: Frozen | None = None
     choice: HeadChoice | None = None
-    clock: list[float] = field(default_factory=list)
+    seconds: float = 0.0
 
     @property
     def metric(self) -> Metric:
@@ -109,7 +108,7 @@ class Lesson:
     @cached_property
     def compared(self) -> np.ndarray | None:
         """`[K]` validation rows on which states are compared at the end; None: all."""
-        return None if self.plan.candidates > 1 else self._sample(max(self.plan.between, COMPARED_ROWS))
+        return self._sample(self.plan.compared)
 
     @cached_property
     def of_base(self) -> np.ndarray | None:
@@ -139,11 +138,6 @@ class Lesson:
         evaluation = self._timed(lambda: frozen.evaluate(reads, chosen))
         return ProbeResult(reads, train_rows, len(chosen), evaluation)
 
-    @property
-    def seconds(self) -> float:
-        """What measuring the base model on validation rows has taken."""
-        return sum(self.clock)
-
     def confusion(self, evaluation: Evaluation) -> list[list[int]]:
         """`[C][C]` counts of the rows that were evaluated."""
         assert isinstance(self.task, LabelTask)
@@ -158,7 +152,7 @@ class Lesson:
     def _timed(self, measure: Callable[[], Found]) -> Found:
         begun = time.monotonic()
         found = measure()
-        self.clock.append(time.monotonic() - begun)
+        self.seconds += time.monotonic() - begun
         return found
 
 

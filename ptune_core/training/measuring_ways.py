@@ -11,7 +11,7 @@ from ptune_core.prompt.verbalizer import answer_columns
 from ptune_core.training.evaluating import sample
 from ptune_core.training.frozen import Frozen
 from ptune_core.training.lesson import Lesson
-from ptune_core.training.probe import COMPARED_ON, cross_validated_accuracy
+from ptune_core.training.probe import COMPARED_ON
 from ptune_core.training.tasks import LabelTask
 
 READING_SECONDS, WORDS_SECONDS, FITTING_SECONDS = 10.0, 4.0, 4.0
@@ -68,11 +68,12 @@ def _head(lesson: Lesson, task: LabelTask, seconds_per_row: float) -> dict[str, 
     if min(rows, len(task.train)) < max(FEWEST_ROWS, FEWEST_PER_LABEL * labels):
         return {}
     some = Frozen(lesson.model, task, most=rows)
-    read = some.features(some.ways if choice is None else [choice.way])
+    ways = some.ways if choice is None else (choice.way,)
+    some.features(ways)  # all in one pass
     accuracies: dict[HeadInput, float] = {}
     begun = time.monotonic()
-    for way, values in read.items():
-        accuracies[way] = cross_validated_accuracy(values, some.labels, labels)
+    for way in ways:
+        accuracies[way] = some.validated(way).accuracy
         if time.monotonic() - begun > FITTING_SECONDS / 2:
             break
     best = max(accuracies, key=lambda way: accuracies[way])

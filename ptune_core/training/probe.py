@@ -53,29 +53,42 @@ class Probe:
         return functional.linear((features - self.mean) / self.deviation, self.weight, self.bias)
 
 
-def fit_probe(features: Tensor, labels: Tensor, num_labels: int, *, centered: bool = True) -> Probe:
+@dataclass(frozen=True)
+class Validated:
+    """What cross-validation found.
+
+    Attributes:
+        penalty: With the lowest loss on rows left out.
+        accuracy: There, with that penalty.
+    """
+
+    penalty: float
+    accuracy: float
+
+
+def fit_probe(
+    features: Tensor, labels: Tensor, num_labels: int, validated: Validated | None = None, *, centered: bool = True
+) -> Probe:
     """Fit a probe on all rows, with the penalty that does best on rows left out.
 
     Args:
         features: `[N, W]` fp32 on a CPU.
         labels: `[N]` class indices.
         num_labels: C.
+        validated: Of these features, if it is known.
         centered: False for a layer without a bias, which reads its features with their mean and must do so.
     """
-    penalty, accuracy = _cross_validated(features[:COMPARED_ON], labels[:COMPARED_ON], num_labels)
+    validated = cross_validate(features, labels, num_labels) if validated is None else validated
     mean, deviation = _spread(features, centered=centered)
     start = _zeros(features.shape[1], num_labels)
-    weight, bias = _fit((features - mean) / deviation, labels, start, penalty, ITERATIONS, has_bias=centered)
-    return Probe(mean, deviation, weight, bias, penalty, accuracy, len(features))
+    standardised = (features - mean) / deviation
+    weight, bias = _fit(standardised, labels, start, validated.penalty, ITERATIONS, has_bias=centered)
+    return Probe(mean, deviation, weight, bias, validated.penalty, validated.accuracy, len(features))
 
 
-def cross_validated_accuracy(features: Tensor, labels: Tensor, num_labels: int) -> float:
-    """Accuracy of rows that were left out, with the best penalty; arguments as `fit_probe`."""
-    return _cross_validated(features[:COMPARED_ON], labels[:COMPARED_ON], num_labels)[1]
-
-
-def _cross_validated(features: Tensor, labels: Tensor, num_labels: int) -> tuple[float, float]:
-    """The penalty with the lowest loss on rows left out, and the accuracy there."""
+def cross_validate(features: Tensor, labels: Tensor, num_labels: int) -> Validated:
+    """Compare the penalties on up to `COMPARED_ON` rows; arguments as `fit_probe`."""
+    features, labels = features[:COMPARED_ON], labels[:COMPARED_ON]
     folds = _folds(labels.tolist())
     losses, right = np.zeros(len(PENALTIES)), np.zeros(len(PENALTIES))
     for fold in range(FOLDS):
@@ -91,7 +104,7 @@ def _cross_validated(features: Tensor, labels: Tensor, num_labels: int) -> tuple
             losses[i] += float(functional.cross_entropy(scores, labels[held], reduction="sum"))
             right[i] += int((scores.argmax(dim=1) == labels[held]).sum())
     best = int(losses.argmin())
-    return PENALTIES[best], float(right[best]) / len(features)
+    return Validated(PENALTIES[best], float(right[best]) / len(features))
 
 
 def _folds(labels: Sequence[int]) -> np.ndarray:

@@ -158,8 +158,9 @@ class _Session:
         lesson = next(iter(self.lessons(base, {template: examples}, self.trials[:1]).values()))
         validation = lesson.task.validation.select(np.arange(min(len(lesson.task.validation), ESTIMATED_ON)))
         part = make_task(lesson.model, replace(examples, validation=validation), self.settings, self.directory / TOKENS)
-        trainer = Trial(self.trials[0], lesson, self.directory, "", self.report).trainer
-        found = measure(trainer, lesson, part, self.begun)
+        trial = Trial(self.trials[0], lesson, self.directory, "", self.report)
+        trial.begin()
+        found = measure(trial.trainer, lesson, part, self.begun)
         warnings = settings_warnings(self.trials, base, lesson.model.template)
         ways = measure_ways(lesson, found.evaluation / len(lesson.task.validation))
         return replace(found, warnings=(*warnings, *([ESTIMATED_PLAIN] if self.settings.compile else [])), ways=ways)
@@ -254,7 +255,7 @@ class _Session:
         if 0 in trials:
             self.report_plan(trials[0])
         for trial in trials.values():
-            trial.resume()
+            trial.begin()
         self.phase("training", trials=list(trials))
         of_trainer = {id(trial.trainer): trial for trial in trials.values()}
         trainers = [trial.trainer for trial in trials.values()]

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ptune_core.errors import CheckpointError, TrainingError
-from ptune_core.model.base import BaseModel
+from ptune_core.model.base import BaseModel, put_on
 from ptune_core.model.device import BaseWeights
 from ptune_core.model.head import plain_state
 from ptune_core.model.insight import movement
@@ -86,8 +86,6 @@ class Trial:
         prompt = Prompt(self.config, start, hidden_lengths).eval()
         with torch.no_grad():
             self.start = prompt()  # the same in every attempt
-        if base.head is not None:
-            start_head(model, lesson.frozen, self.start, settings.head_start, settings.seed)
         schedule = make_schedule(settings, lesson.task.num_examples)
         accelerator = Accelerator(cpu=base.device.type == "cpu")
         tuned = base.model if base.is_tuned else None
@@ -95,8 +93,8 @@ class Trial:
         self.baseline: dict[str, float | None] = {}
         self.ended: Ended | None = None
 
-    def resume(self) -> None:
-        """Go on from the newest checkpoint, if there is one.
+    def begin(self) -> None:
+        """Go on from the newest checkpoint; if there is none, put a classification head where it starts.
 
         Raises:
             CheckpointError: It is of other settings or data, or none is whole.
@@ -105,7 +103,12 @@ class Trial:
         if self.trainer.accelerator.is_main_process:
             # What came after the checkpoint comes again.
             self.snapshots.forget_after(-1 if saved is None else int(saved[1]["step"]))
+        model, settings = self.lesson.model, self.settings
+        if model.base.head is not None:
+            put_on(model.base)
         if saved is None:
+            if model.base.head is not None:
+                start_head(model, self.lesson.frozen, self.start, settings.head_start, settings.seed)
             return
         tensors, state = saved
         if state["fingerprint"] != self.fingerprint:
@@ -277,7 +280,7 @@ class Trial:
 
     def _compare_probe(self) -> None:
         """What the frozen base model gives without virtual tokens."""
-        if self.lesson.probe is not None:
+        if "probe" not in self.baseline and self.lesson.probe is not None:
             self.baseline |= self.lesson.probe.values()
 
     def _result(self, evaluation: Evaluation, best_step: int, seconds: float) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ptune_core.training.evaluating import BACKWARD, SMALLEST_SAMPLE, Work, plan_evaluations, sample
+from ptune_core.training.evaluating import BACKWARD, SMALLEST_COMPARED, SMALLEST_SAMPLE, Work, plan_evaluations, sample
 from ptune_core.training.metrics import Evaluation, Metric
 from ptune_core.training.progress import Progress
 
@@ -20,7 +20,7 @@ USUAL = Work(
 def _share(work: Work) -> float:
     plan = plan_evaluations(work)
     training = work.steps * work.rows_per_step * work.train_length * BACKWARD
-    rows = plan.between * work.evaluations + plan.of_base * work.of_base + plan.candidates * work.validation_rows
+    rows = plan.between * work.evaluations + plan.of_base * work.of_base + plan.at_end(work.validation_rows)
     evaluating = rows * work.validation_length
     return evaluating / (training + evaluating)
 
@@ -31,13 +31,13 @@ def _share(work: Work) -> float:
 def test_a_run_mostly_trains(rows: int, steps: int, of_base: float) -> None:
     work = replace(USUAL, validation_rows=rows, steps=steps, of_base=of_base)
     plan = plan_evaluations(work)
-    is_smallest = plan.between == min(rows, SMALLEST_SAMPLE) and plan.candidates == 1
+    is_smallest = plan.between <= SMALLEST_SAMPLE and plan.compared <= SMALLEST_COMPARED
     assert _share(work) < 0.25 or is_smallest, "all rows once, at the end, are the most of so short a run"
 
 
 def test_where_there_is_time_all_rows_are_evaluated() -> None:
     plan = plan_evaluations(replace(USUAL, steps=10_000))
-    assert plan.between == plan.of_base == 1000 and plan.candidates == 2
+    assert plan.between == plan.of_base == plan.compared == 1000 and plan.at_end(1000) == 0
 
 
 def test_few_rows_are_never_a_sample_of_fewer_than_make_sense() -> None:

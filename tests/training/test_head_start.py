@@ -226,7 +226,7 @@ def test_a_lucky_sample_does_not_keep_a_worse_state(
     tmp_path: Path, tiny_bert: Path, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bug: step 0 was best on fifty rows, and a run went home with it whose last state was two points better."""
-    monkeypatch.setattr("ptune_core.training.lesson.plan_evaluations", lambda work: EvaluationPlan(2, 2, 1))
+    monkeypatch.setattr("ptune_core.training.lesson.plan_evaluations", lambda work: EvaluationPlan(2, 2, 300))
     whole = LabelTask.evaluate
 
     def evaluate(task: LabelTask, prompt: torch.Tensor, chosen: np.ndarray | None = None) -> Evaluation:

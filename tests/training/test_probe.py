@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ptune_core.training.probe import PENALTIES, cross_validated_accuracy, fit_probe
+from ptune_core.training.probe import PENALTIES, cross_validate, fit_probe
 
 
 def _rows(count: int, noise: float, labels: int = 3, width: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
@@ -25,7 +25,7 @@ def test_it_tells_apart_what_can_be_told_apart() -> None:
 def test_where_nothing_is_to_be_found_it_finds_nothing() -> None:
     generator = torch.Generator().manual_seed(1)
     features, gold = torch.randn(300, 40, generator=generator), torch.arange(300) % 3
-    assert cross_validated_accuracy(features, gold, 3) < 0.5, "of rows that were left out"
+    assert cross_validate(features, gold, 3).accuracy < 0.5, "of rows that were left out"
     assert fit_probe(features, gold, 3).penalty == max(PENALTIES)
 
 
