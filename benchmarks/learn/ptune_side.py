@@ -50,7 +50,7 @@ def learn(job: Job, meter: Meter) -> None:
 
 @contextmanager
 def evaluations(notice: Callable[[Trial, Evaluated], None]) -> Iterator[None]:
-    """While inside, call `notice` after each evaluation of a run, when the run has written down all about it.
+    """While inside, call `notice` as soon as a run has made an evaluation, before it writes the line about it.
 
     The weights are those that were evaluated. A run's lines and files do not hold a head at each evaluation, and its
     settings have no second set of rows: this is the one place where the benchmark reaches into the engine.
@@ -58,9 +58,9 @@ def evaluations(notice: Callable[[Trial, Evaluated], None]) -> Iterator[None]:
     take = Trial.take
 
     def watched(trial: Trial, event: Event, seconds: float) -> None:
-        take(trial, event, seconds)
         if isinstance(event, Evaluated):
             notice(trial, event)
+        take(trial, event, seconds)
 
     with mock.patch.object(Trial, "take", watched):
         yield

@@ -56,16 +56,17 @@ class Plan:
 
     def job(self, model: str, side: str, seed: int, rate: float | None, folder: str) -> Job:
         """What a side is told to do with the rows in a folder."""
-        tokens, template = HEADS[model]
+        tokens, of_head = HEADS[model]
+        template = ANSWER_WORDS if side == PTUNE_ANSWER else of_head
         return Job(
             side=side,
             folder=folder,
             base_model=str(base_model(model)),
             virtual_tokens=tokens,
-            template=ANSWER_WORDS if side == PTUNE_ANSWER else template,
+            template=template,
             seed=seed,
             steps=self.steps,
-            batch_size=RunSettings().batch_size,
+            batch_size=RunSettings(template=template).examples_per_batch,
             every=self.every,
             rate=rate,
             probe_rows=self.probe_rows,

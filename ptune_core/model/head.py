@@ -33,6 +33,12 @@ SMALLEST_DEVIATION = 1e-6
 """What a feature that is the same in all rows is divided by."""
 
 
+def spread_of(features: Tensor, *, centered: bool = True) -> tuple[Tensor, Tensor]:
+    """Mean and deviation `[W]` of each feature over the rows `[N, W]`; not centered, the mean is zero."""
+    mean = features.mean(dim=0) if centered else torch.zeros_like(features[0])
+    return mean, (features - mean).square().mean(dim=0).sqrt().clamp(min=SMALLEST_DEVIATION)
+
+
 class StandardisedLinear(nn.Linear):
     """A layer that reads `(x - mean) / deviation`; both are buffers `[W]` of checkpoints, never of an adapter.
 
@@ -55,10 +61,13 @@ class StandardisedLinear(nn.Linear):
     @torch.no_grad()
     def standardise_by(self, inputs: Tensor) -> None:
         """Take mean and deviation from the rows of `inputs`, `[N, W]`, in place of any before."""
-        if self.bias is not None:
-            self.mean.copy_(inputs.mean(dim=0))
-        spread = (inputs - self.mean).square().mean(dim=0).sqrt()
-        self.deviation.copy_(spread.clamp(min=SMALLEST_DEVIATION))
+        self.standardise_as(*spread_of(inputs, centered=self.bias is not None))
+
+    @torch.no_grad()
+    def standardise_as(self, mean: Tensor, deviation: Tensor) -> None:
+        """Take this mean and deviation, `[W]` each; the mean is zero for a layer without a bias."""
+        self.mean.copy_(mean)
+        self.deviation.copy_(deviation)
 
     @torch.no_grad()
     def start_at(self, weight: Tensor, bias: Tensor) -> None:

@@ -281,17 +281,21 @@ def _validation(settings: RunSettings, rows: Rows) -> Iterator[Check]:
 
 
 def _batch(settings: RunSettings, rows: Rows) -> Iterator[Check]:
-    if settings.batch_size <= rows.training:
-        yield Check("batch", Level.GOOD, f"Batches of {settings.batch_size} fit {rows.training:,} training rows.")
+    if settings.batch_size is None:
+        return  # one that is too large for so few rows is all of them
+    if settings.examples_per_batch <= rows.training:
+        yield Check(
+            "batch", Level.GOOD, f"Batches of {settings.examples_per_batch} fit {rows.training:,} training rows."
+        )
         return
     fitting = 1 << (max(1, rows.training // 2).bit_length() - 1)
-    text = f"Batches of {settings.batch_size} are more than the {rows.training} training rows."
+    text = f"Batches of {settings.examples_per_batch} are more than the {rows.training} training rows."
     yield Check("batch", Level.NOTE, text, Fix(f"Use {fitting}", {"batch_size": fitting}))
 
 
 def _reach(settings: RunSettings, rows: Rows) -> Iterator[Check]:
     """How far the steps get through the training rows."""
-    at_once = settings.batch_size * settings.gradient_accumulation_steps
+    at_once = settings.examples_per_batch * settings.gradient_accumulation_steps
     steps, whole = settings.steps_for(rows.training), math.ceil(rows.training / at_once)
     seen = steps * at_once
     if seen >= rows.training:

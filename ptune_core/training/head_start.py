@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,13 +17,10 @@ from ptune_core.model.head import StandardisedLinear, draw_anew, last_linear
 from ptune_core.model.head_input import HeadInput, HeadStart, Why
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.training.frozen import AS_GOOD_AS, Frozen, read_rows, trained_with
-from ptune_core.training.probe import fit_probe
 
 STANDARDISED_ON = 256
-"""Training rows whose mean and deviation, with the start's virtual tokens in place, a head reads its inputs by."""
-
-KEPT = 0.9
-"""What of a probe's accuracy must be left when virtual tokens come before its rows; else it is fitted with them."""
+"""Training rows by whose mean and deviation, with the start's virtual tokens in place, a head that starts from zero
+reads its inputs; a probe has its own."""
 
 
 @dataclass(frozen=True)
@@ -82,37 +78,21 @@ def start_head(
         frozen: What the base model tells without virtual tokens; None for a tuned one, whose head starts as
             transformers draws it, since what it reads does not stay where it began.
         prompt_embeddings: `[P, H]` before the first step.
-        start: ZERO, or a probe.
+        start: ZERO, or a probe of what the head reads with these virtual tokens in place.
         seed: Draws what lies below the last layer of some heads.
     """
     base = model.base
     assert base.head is not None, "there is a head to start"
-    probe = None if frozen is None or start is HeadStart.ZERO else frozen.probe(base.head_input)
     layer = last_linear(base.head)
     draw_anew(base.head, seed, getattr(base.model.config, "initializer_range", 0.02))
     if frozen is None or not isinstance(layer, StandardisedLinear):
         return
-    first = frozen.chosen[:STANDARDISED_ON]
-    read = _read(model, frozen, first, prompt_embeddings)
-    layer.standardise_by(read.to(base.device))
-    layer.start_at(torch.zeros_like(layer.weight), torch.zeros(len(layer.weight)))
-    if probe is None:
+    prompt, way = prompt_embeddings.to(base.device), base.head_input
+    if start is HeadStart.ZERO:
+        first = frozen.chosen[:STANDARDISED_ON]
+        layer.standardise_by(read_rows(model, frozen.task.train_rows, first, prompt, [way])[way].to(base.device))
+        layer.start_at(torch.zeros_like(layer.weight), torch.zeros(len(layer.weight)))
         return
+    probe = frozen.prompted_probe(model, prompt, seed)
+    layer.standardise_as(probe.mean, probe.deviation)
     layer.start_at(probe.weight, probe.bias)
-    labels = frozen.labels[: len(first)]
-    own = probe.scores(frozen.features([base.head_input])[base.head_input][: len(first)])
-    if _right(layer(read.to(base.device)).cpu(), labels) < KEPT * _right(own, labels):
-        every = _read(model, frozen, frozen.chosen, prompt_embeddings)
-        layer.standardise_by(every.to(base.device))
-        fitted = fit_probe(every, frozen.labels, len(layer.weight), centered=layer.bias is not None)
-        layer.start_at(fitted.weight, fitted.bias)
-
-
-def _read(model: PromptedModel, frozen: Frozen, chosen: np.ndarray, prompt_embeddings: Tensor) -> Tensor:
-    """What the head reads of some training rows with virtual tokens, `[N, W]` on the CPU."""
-    way, prompt = model.base.head_input, prompt_embeddings.to(model.base.device)
-    return read_rows(model, frozen.task.train_rows, chosen, prompt, [way])[way]
-
-
-def _right(scores: Tensor, labels: Tensor) -> float:
-    return float((scores.argmax(dim=1) == labels).float().mean())

@@ -61,7 +61,7 @@ class ProbeResult:
         value = self.evaluation.value
         return {
             "probe": value,
-            "probe_interval": wilson_interval(value, self.rows),
+            "probe_interval": list(wilson_interval(value, self.rows)),
             "probe_rows": self.rows,
             "probe_reads": str(self.reads),
             "probe_train_rows": self.train_rows,
@@ -201,13 +201,13 @@ def make_lesson(
 def _work(task: AnyTask, settings: RunSettings, schedule: Schedule, *, has_frozen: bool) -> Work:
     """What the run does beside evaluating; of texts that are computed once, once."""
     order = task.order
-    batches = range(min(order.batches_per_epoch, max(1, _LOOKED_AT // settings.batch_size)))
+    batches = range(min(order.batches_per_epoch, max(1, _LOOKED_AT // settings.examples_per_batch)))
     first = np.array([index for position in batches for index in order.indices(position)])
     lengths = task.train_rows.lengths_of(first)
     length = float(lengths.mean())
     if task.model.texts is not None and not task.model.template.is_front and not task.model.reads_text:
         contexts = np.array([len(row.context) for row in task.train_rows.rows(first)])
-        rows = schedule.steps * schedule.batches_per_step * settings.batch_size
+        rows = schedule.steps * schedule.batches_per_step * settings.examples_per_batch
         length -= float(contexts.mean()) * (1 - min(1.0, task.num_examples / rows))
     of_base = float(has_frozen)
     if task.model.base.head is None:
@@ -215,7 +215,7 @@ def _work(task: AnyTask, settings: RunSettings, schedule: Schedule, *, has_froze
     looked_at = np.arange(min(_LOOKED_AT, len(task.validation)))
     return Work(
         steps=schedule.steps,
-        rows_per_step=schedule.batches_per_step * settings.batch_size,
+        rows_per_step=schedule.batches_per_step * settings.examples_per_batch,
         train_length=max(1.0, length),
         validation_length=max(1.0, float(task.validation_rows.lengths_of(looked_at).mean())),
         validation_rows=len(task.validation),

@@ -97,7 +97,7 @@ def make_task(model: PromptedModel, examples: Examples, settings: RunSettings, d
         settings: Candidates, batch sizes and seed are taken from them.
         directory: Where tokenised rows are kept.
     """
-    batching = Batching(settings.batch_size, settings.eval_batch_size, settings.seed)
+    batching = Batching(settings.examples_per_batch, settings.eval_batch_size, settings.seed)
     splits = examples.train, examples.validation
     if settings.candidates:
         return CandidateTask(model, *splits, batching, directory, candidates=settings.candidates)
@@ -106,7 +106,7 @@ def make_task(model: PromptedModel, examples: Examples, settings: RunSettings, d
 
 
 def make_schedule(settings: RunSettings, num_examples: int) -> Schedule:
-    """Count steps and batches for `num_examples` training examples; every process takes `batch_size` of them."""
+    """Count steps and batches for `num_examples` training examples; every process takes a batch of them."""
     processes = PartialState().num_processes
     steps = settings.steps_for(num_examples, processes)
     return Schedule(
@@ -114,7 +114,7 @@ def make_schedule(settings: RunSettings, num_examples: int) -> Schedule:
         eval_every=settings.eval_every_for(steps),
         checkpoint_every=settings.checkpoint_every,
         batches_per_step=settings.gradient_accumulation_steps,
-        batches_per_epoch=-(-num_examples // (settings.batch_size * processes)),
+        batches_per_epoch=-(-num_examples // (settings.examples_per_batch * processes)),
         learning_rate=settings.learning_rate,
         warmup_steps=round(settings.warmup_ratio * steps),
         weight_decay=settings.weight_decay,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ptune_core.model.head import SMALLEST_DEVIATION
+from ptune_core.model.head import spread_of
 
 PENALTIES = (300.0, 30.0, 3.0)
 """Strongest first: each begins where the one before ended."""
@@ -79,7 +79,7 @@ def fit_probe(
         centered: False for a layer without a bias, which reads its features with their mean and must do so.
     """
     validated = cross_validate(features, labels, num_labels) if validated is None else validated
-    mean, deviation = _spread(features, centered=centered)
+    mean, deviation = spread_of(features, centered=centered)
     start = _zeros(features.shape[1], num_labels)
     standardised = (features - mean) / deviation
     weight, bias = _fit(standardised, labels, start, validated.penalty, ITERATIONS, has_bias=centered)
@@ -95,7 +95,7 @@ def cross_validate(features: Tensor, labels: Tensor, num_labels: int) -> Validat
         held = torch.from_numpy(folds == fold)
         if not held.any() or held.all():
             continue
-        mean, deviation = _spread(features[~held])
+        mean, deviation = spread_of(features[~held])
         known, unknown = ((features[part] - mean) / deviation for part in (~held, held))
         found = _zeros(features.shape[1], num_labels)
         for i, penalty in enumerate(PENALTIES):
@@ -116,11 +116,6 @@ def _folds(labels: Sequence[int]) -> np.ndarray:
         folds[i] = (label + seen.get(label, 0)) % FOLDS
         seen[label] = seen.get(label, 0) + 1
     return folds
-
-
-def _spread(features: Tensor, *, centered: bool = True) -> tuple[Tensor, Tensor]:
-    mean = features.mean(dim=0) if centered else torch.zeros(features.shape[1])
-    return mean, (features - mean).square().mean(dim=0).sqrt().clamp(min=SMALLEST_DEVIATION)
 
 
 def _zeros(width: int, num_labels: int) -> tuple[Tensor, Tensor]:

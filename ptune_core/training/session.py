@@ -49,7 +49,7 @@ from ptune_core.training.preparation import (
 from ptune_core.training.processes import is_main_process, join_processes, told_by_main
 from ptune_core.training.settings import RunSettings
 from ptune_core.training.sweep import Outcome, directory_of, over_seeds, ranked, ranking
-from ptune_core.training.trial import Trial, has_own_weights
+from ptune_core.training.trial import Trial, evaluation_share, has_own_weights
 
 ESTIMATED_ON = 64
 """Validation rows an estimate evaluates."""
@@ -332,13 +332,11 @@ class _Session:
             result = result | {"sweep": ranking(outcomes, options), "trial": best.number}
             if "seed" in options:
                 result["over_seeds"] = over_seeds(outcomes, options)
-        evaluating = sum(outcome.trial.trainer.evaluation_seconds for outcome in outcomes)
-        evaluating += sum({id(o.trial.lesson): o.trial.lesson.seconds for o in outcomes}.values())
         seconds = self.seconds()
         return result | {
             "reason": str(best.trial.reason),
             "seconds": seconds,
-            "evaluation_share": round(evaluating / seconds, 4),
+            "evaluation_share": evaluation_share([outcome.trial for outcome in outcomes], seconds),
             "stopped": stopped,
         }
 

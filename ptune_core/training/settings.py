@@ -164,7 +164,12 @@ class RunSettings(BaseModel):
     weight_decay: float = Field(0.0, ge=0.0, le=1.0, description="AdamW weight decay; more pulls the weights to zero.")
     warmup_ratio: float = Field(0.06, ge=0.0, le=0.9, description="Share of the steps over which the step size grows.")
     max_grad_norm: float = Field(1.0, gt=0.0, le=1000.0, description="Gradients longer than this are cut to it.")
-    batch_size: int = Field(16, ge=1, le=4096, description="Examples per forward pass; more needs more memory.")
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="Examples per forward pass; more needs more memory. Empty: 32 for a classification head, else 16.",
+    )
     gradient_accumulation_steps: int = Field(
         1, ge=1, le=1024, description="Batches per optimizer step; raises the effective batch without more memory."
     )
@@ -321,6 +326,17 @@ class RunSettings(BaseModel):
         return parse_template(self.template)
 
     @property
+    def examples_per_batch(self) -> int:
+        """`batch_size`, or what suits the target where it is empty.
+
+        A head gained a point from 32 instead of 16 after as many steps (benchmarks/RESULTS.md); where words are scored
+        a step of 32 took a small decoder too long for that.
+        """
+        if self.batch_size is not None:
+            return self.batch_size
+        return 32 if self.parsed_template.target.kind is TargetKind.HEAD else 16
+
+    @property
     def split(self) -> SplitOptions:
         """How the rows are split, and how many of them are learned from."""
         return SplitOptions(self.validation_fraction, self.max_validation_rows, self.seed, self.examples_per_label)
@@ -334,7 +350,7 @@ class RunSettings(BaseModel):
         """Optimizer steps of a run over `num_examples` training examples, in so many processes."""
         if self.epochs is None:
             return self.max_steps
-        per_epoch = num_examples / (self.batch_size * self.gradient_accumulation_steps * processes)
+        per_epoch = num_examples / (self.examples_per_batch * self.gradient_accumulation_steps * processes)
         return max(1, math.ceil(self.epochs * per_epoch))
 
     def eval_every_for(self, steps: int) -> int:

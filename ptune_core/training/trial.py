@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,13 @@ def has_own_weights(base: BaseModel) -> bool:
     return base.is_tuned or base.head is not None
 
 
+def evaluation_share(trials: Collection[Trial], seconds: float) -> float:
+    """Share of `seconds` that evaluations of these trials have taken, those of what they share counted once."""
+    lessons = {id(trial.lesson): trial.lesson for trial in trials}.values()
+    evaluating = sum(trial.trainer.evaluation_seconds for trial in trials)
+    return round((evaluating + sum(lesson.seconds for lesson in lessons)) / max(seconds, 1e-3), 4)
+
+
 class Trial:
     """One setting in training.
 
@@ -90,7 +97,7 @@ class Trial:
         accelerator = Accelerator(cpu=base.device.type == "cpu")
         tuned = base.model if base.is_tuned else None
         self.trainer = Trainer(prompt, base.head, schedule, accelerator, tuned, lesson.between)
-        self.baseline: dict[str, float | None] = {}
+        self.baseline: dict[str, Any] = {}
         self.ended: Ended | None = None
 
     def begin(self) -> None:
@@ -222,9 +229,9 @@ class Trial:
 
     def _evaluated(self, event: Evaluated, seconds: float) -> None:
         evaluation, task = event.evaluation, self.lesson.task
+        self.report("eval", step=event.step, **self._numbers(evaluation), best=event.best, seconds=seconds)
         if event.step == 0:
             self._measure_base()
-        self.report("eval", step=event.step, **self._numbers(evaluation), best=event.best, seconds=seconds)
         begun = time.monotonic()
         with torch.no_grad():
             prompt_embeddings = self.trainer.prompt()
@@ -303,7 +310,7 @@ class Trial:
             "base_weights": str(BaseWeights.TUNED if self.lesson.model.base.is_tuned else BaseWeights.FROZEN),
             "train_examples": task.num_examples,
             "validation_examples": len(task.validation),
-            "evaluation_share": round((self.trainer.evaluation_seconds + self.lesson.seconds) / max(seconds, 1e-3), 4),
+            "evaluation_share": evaluation_share([self], seconds),
             "trained_values": sum(parameter.numel() for parameter in self.trainer.parameters),
             "base_values": self.lesson.model.base.model.num_parameters(),
         }

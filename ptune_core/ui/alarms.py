@@ -218,11 +218,11 @@ def _unseen(facts: Facts) -> Alarm | None:
     steps, rows, best = result.get("steps"), result.get("train_examples"), result.get("best_step")
     if facts.state is not RunState.FINISHED or not steps or not rows or not best or steps < (facts.planned_steps or 0):
         return None
-    seen = steps * settings.batch_size * settings.gradient_accumulation_steps
+    seen = steps * settings.examples_per_batch * settings.gradient_accumulation_steps
     if seen >= rows or best < steps * (1 - _LATE):
         return None
     text = outcome.UNSEEN.format(seen=seen, rows=rows)
-    whole = -(-rows // (settings.batch_size * settings.gradient_accumulation_steps))
+    whole = -(-rows // (settings.examples_per_batch * settings.gradient_accumulation_steps))
     what = f"{whole:,} steps"
     changes: dict[str, Any] = {"epochs": 1.0} if settings.epochs else {"max_steps": whole}
     return Alarm(Kind.UNSEEN, text, fixes=(Fix(texts.retry_with(what), what, changes),))
@@ -291,7 +291,7 @@ def _third(rate: float) -> float:
 def _smaller(settings: RunSettings) -> tuple[Fix, ...]:
     """Smaller batches with the same effective batch, and shorter inputs."""
     fixes = []
-    batch, accumulation = settings.batch_size, settings.gradient_accumulation_steps
+    batch, accumulation = settings.examples_per_batch, settings.gradient_accumulation_steps
     parts = next((i for i in range(2, batch + 1) if batch % i == 0), 1)
     if parts > 1 and accumulation * parts <= _MOST_ACCUMULATION and "batch_size" not in settings.sweep:
         what = f"batch {batch // parts} × {accumulation * parts} accumulation"

@@ -35,7 +35,7 @@ def test_all_problems_are_told_at_once() -> None:
 
 
 @pytest.mark.parametrize("value", [1e10, -1, float("nan"), float("inf"), "5; rm", {"a": 1}, None, "x" * 100_000])
-@pytest.mark.parametrize("field", ["learning_rate", "batch_size", "max_steps", "seed", "warmup_ratio"])
+@pytest.mark.parametrize("field", ["learning_rate", "eval_batch_size", "max_steps", "seed", "warmup_ratio"])
 def test_wild_values_are_refused_with_the_name_of_the_field(field: str, value: object) -> None:
     with pytest.raises(SettingsError, match=field) as caught:
         RunSettings.parse({field: value})

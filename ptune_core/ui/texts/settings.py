@@ -32,7 +32,7 @@ _HELP = {
     "weight_decay": "More: pulls what learns towards zero, against learning by heart.",
     "warmup_ratio": "Share of the steps in which the learning rate grows. More: a gentler start.",
     "max_grad_norm": "Lower: single odd batches change less. 1 is usual.",
-    "batch_size": "Rows at once. More: steadier steps, more memory, slower steps.",
+    "batch_size": "Rows at once. More: steadier steps, more memory, slower steps. Empty: 32 for a classification head, else 16.",
     "gradient_accumulation_steps": "Batches per step. More: as with larger batches, but slower instead of more memory.",
     "max_steps": "More: longer, and better as long as validation improves.",
     "epochs": "Passes over the data, in place of the steps. Empty: the steps count.",
