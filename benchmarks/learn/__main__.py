@@ -13,8 +13,8 @@ when the process is started: imports, loading, tokenising, features and its own 
 the test accuracy is not: the clock stands still for that. Every side has all training rows of the data set.
 
 - *PTune*: its defaults and `[P*20] {text} [HEAD:label]`. It sets its own validation rows aside, is measured at its own
-  evaluations, stops early by itself and ends with the state that validation found best. *answer words*:
-  `{text} [P*8] [ANSWER:label]`, demo model alone, not on banking77.
+  evaluations, stops early by itself and ends with the state that validation found best. *every layer*: with
+  `prompt_depth: all`. *answer words*: `{text} [P*8] [ANSWER:label]`, demo model alone, not on banking77.
 - *PEFT P-tuning*, *PEFT LoRA* (r 8, alpha 16, no dropout, PEFT's target modules): the stock head of
   `AutoModelForSequenceClassification`, fp32, the Trainer's defaults with PTune's batch size; as many virtual tokens as
   PTune. Measured every `--every` steps; they end with the last one.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.learn.job import Clock, Job, Meter
-from benchmarks.learn.names import PROBE, PTUNE, PTUNE_ANSWER
+from benchmarks.learn.names import PROBE, PTUNE, PTUNE_ANSWER, PTUNE_DEEP
 
 
 def main(begun: float, text: str) -> None:
@@ -15,7 +15,7 @@ def main(begun: float, text: str) -> None:
     """
     job = Job.from_text(text)
     meter = Meter(job, Clock(begun))
-    if job.side in (PTUNE, PTUNE_ANSWER):
+    if job.side in (PTUNE, PTUNE_DEEP, PTUNE_ANSWER):
         from benchmarks.learn import ptune_side
 
         ptune_side.learn(job, meter)

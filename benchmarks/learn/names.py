@@ -20,12 +20,13 @@ DATA_SETS = {
     **{f"{key}-{count}": f"{name}, {count} a label" for count in FEW for key, name in FULL.items()},
 }
 
-PTUNE, PTUNE_ANSWER, P_TUNING, LORA, LORA_OUR_HEAD, PROBE = (
-    "ptune", "ptune-answer", "peft-p-tuning", "peft-lora", "lora-our-head", "logistic-regression",
+PTUNE, PTUNE_DEEP, PTUNE_ANSWER, P_TUNING, LORA, LORA_OUR_HEAD, PROBE = (
+    "ptune", "ptune-deep", "ptune-answer", "peft-p-tuning", "peft-lora", "lora-our-head", "logistic-regression",
 )  # fmt: skip
 
 SIDES = {
     PTUNE: "PTune",
+    PTUNE_DEEP: "PTune, every layer",
     PTUNE_ANSWER: "PTune, answer words",
     P_TUNING: "PEFT P-tuning",
     LORA: "PEFT LoRA",

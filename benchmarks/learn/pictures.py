@@ -17,6 +17,7 @@ from benchmarks.learn.names import (
     PROBE,
     PTUNE,
     PTUNE_ANSWER,
+    PTUNE_DEEP,
     SIDES,
     in_order,
 )
@@ -31,6 +32,7 @@ INK, GRID = "#222222", "#dddddd"
 
 STYLES = {
     PTUNE: ("#0072b2", ""),
+    PTUNE_DEEP: ("#0072b2", "6 3"),
     PTUNE_ANSWER: ("#56b4e9", "6 3"),
     P_TUNING: ("#d55e00", ""),
     LORA: ("#009e73", ""),

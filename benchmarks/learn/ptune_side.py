@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from benchmarks.learn.job import EVAL_BATCH_SIZE, Job, Meter
-from benchmarks.learn.names import PTUNE_ANSWER
+from benchmarks.learn.names import PTUNE_ANSWER, PTUNE_DEEP
 from ptune_core.data.order import by_length
 from ptune_core.runs.worker import train_here
 from ptune_core.training.loop import Evaluated, Event
@@ -35,6 +35,7 @@ def learn(job: Job, meter: Meter) -> None:
             "seed": job.seed,
         }
         | ({"labels": job.words} if job.side == PTUNE_ANSWER else {})
+        | ({"prompt_depth": "all"} if job.side == PTUNE_DEEP else {})
     )
     found: dict[int, float] = {}
 

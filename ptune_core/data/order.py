@@ -6,7 +6,7 @@ tokenised when they are needed need not all be tokenised to begin.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -77,6 +77,18 @@ def _generator(seed: int, epoch: int) -> torch.Generator:
 def _permutation(count: int, generator: torch.Generator) -> np.ndarray:
     drawn: np.ndarray = torch.randperm(count, generator=generator).numpy()
     return drawn
+
+
+def in_passes(examples: Sequence[int], lengths: np.ndarray, tokens: int) -> list[list[int]]:
+    """A batch in equal passes, in its order, none of which has more than so many tokens with its padding.
+
+    Args:
+        examples: `[B]` indices.
+        lengths: Tokens of each of them `[B]`.
+        tokens: At most; one example may have more by itself.
+    """
+    fitting = max(1, tokens // int(lengths.max()))
+    return [some.tolist() for some in np.array_split(np.asarray(examples), -(-len(examples) // fitting))]
 
 
 def by_length(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:

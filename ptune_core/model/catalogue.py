@@ -39,7 +39,7 @@ class CatalogueEntry:
 
 
 _HALF_BATCHES = MappingProxyType({"batch_size": 8, "gradient_accumulation_steps": 2})
-"""As much per step as by default, with half the memory for activations."""
+"""As much per step as by default where words are scored, with half the memory for activations."""
 
 _LONGEST_READ = MappingProxyType({"max_length": 256})
 """What its makers cut its texts to."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -282,7 +282,7 @@ class _At:
     task: AnyTask
     positions: Sequence[int]
 
-    def losses(self, position: int, prompts: Sequence[Tensor]) -> tuple[Tensor, int]:
+    def losses(self, position: int, prompts: Sequence[Tensor]) -> Iterable[tuple[Tensor, int]]:
         return self.task.losses(self.positions[position % len(self.positions)], prompts)
 
     def evaluate(self, prompt_embeddings: Tensor, chosen: np.ndarray | None = None) -> Evaluation:

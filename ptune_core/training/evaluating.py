@@ -86,12 +86,12 @@ def plan_evaluations(work: Work) -> EvaluationPlan:
     if room >= count * (work.evaluations + work.of_base):
         return EvaluationPlan(count, count, count)
     smallest, compared = min(count, SMALLEST_SAMPLE), min(count, SMALLEST_COMPARED)
-    if room >= 2 * count + smallest * (work.evaluations + work.of_base):
-        compared = count
+    if count <= 2 * SMALLEST_COMPARED or room >= 2 * count + smallest * (work.evaluations + work.of_base):
+        compared = count  # both states on all rows are fewer than both on some and one on all, or there is room
     left = room - EvaluationPlan(0, 0, compared).at_end(count)
     of_base = _between(smallest, left / 3 / work.of_base, count) if work.of_base else 0
     between = _between(smallest, (left - of_base * work.of_base) / work.evaluations, count)
-    return EvaluationPlan(between, of_base, compared)
+    return EvaluationPlan(between, of_base, max(compared, between))
 
 
 def _between(least: int, wanted: float, most: int) -> int:

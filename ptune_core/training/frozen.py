@@ -1,6 +1,7 @@
-"""What the frozen base model tells of the labels without virtual tokens: features of its rows, and probes of them.
+"""What the frozen base model tells of the labels: features of its rows, and probes of them, without virtual tokens and
+carried over to those that a head starts with.
 
-Computed once for all trials of a template. N rows, W width of a feature, C labels.
+Computed once for all trials of a template that start alike. N rows, W width of a feature, C labels.
 """
 
 from __future__ import annotations
@@ -27,17 +28,29 @@ from ptune_core.training.metrics import Evaluation
 from ptune_core.training.probe import Probe, Validated, cross_validate, fit_probe
 from ptune_core.training.tasks import LabelTask, evaluation_of
 
-ROWS_PER_LABEL, FEWEST_ROWS, MOST_ROWS = 50, 3000, 4000
-"""Training rows of a probe: it gains from more as long as its labels have few each (benchmarks/RESULTS.md)."""
+MOST_ROWS = 10_000
+"""Training rows of a probe: it gains from more, with 77 labels 4 points from 8,500 instead of 2,000."""
 
-MOST_TOKENS = 120_000
-"""Of all rows of a probe together, virtual tokens counted: six seconds of a small encoder on two cores."""
+MOST_TOKENS = 100_000
+"""Of all rows of a probe together: five seconds of a small encoder on two cores."""
+
+MOST_FITTED = 2_500_000_000
+"""Rows times width times labels of one probe: some ten seconds of two cores."""
+
+FEWEST_ROWS = 256
+"""However long they are."""
+
+ALIGNED_ROWS, ALIGNED_TOKENS = 1000, 40_000
+"""What is read with virtual tokens in place to carry a probe over to them, at most; they count as tokens."""
+
+KEPT = 0.9
+"""What of a probe's accuracy must be left when it was carried over; else it is fitted anew."""
 
 AS_GOOD_AS = 0.005
 """How much better another way than the base model's own must tell the labels apart for `auto` to give PEFT up."""
 
 ROWS_AT_ONCE = 64
-"""Rows of one pass that only reads."""
+"""Rows of one pass that only reads, unless `eval_batch_size` is less."""
 
 POOLING_FILE = "1_Pooling/config.json"
 _POOLINGS = {
@@ -49,7 +62,7 @@ _POOLING_MODES = {"mean": HeadInput.MEAN, "cls": HeadInput.FIRST, "lasttoken": H
 
 
 class Frozen:
-    """Features and probes of one task's rows, without virtual tokens.
+    """Features and probes of one task's rows, without virtual tokens and behind those a head starts with.
 
     Args:
         model: The base model with the task's template.
@@ -62,16 +75,20 @@ class Frozen:
         self._probes: dict[HeadInput, Probe] = {}
         self._validated: dict[HeadInput, Validated] = {}
         self._features: dict[HeadInput, Tensor] = {}
-        self._prompted: tuple[tuple[HeadInput, int], Tensor, Probe] | None = None
+        self._prompted: tuple[HeadInput, Tensor, Probe] | None = None
 
     @cached_property
     def chosen(self) -> np.ndarray:
         """`[N]` indices of the training rows that probes learn from, in the order in which training comes to them."""
         count, labels = len(self.task.train), len(self.task.labels)
-        order = first_epoch(count, self.task.batching.seed)[: min(MOST_ROWS, max(FEWEST_ROWS, ROWS_PER_LABEL * labels))]
-        lengths = self.task.train_rows.lengths_of(order[:256])
-        fitting = max(256, int(MOST_TOKENS / max(1.0, float(lengths.mean()))))
-        return order[: fitting if self.most is None else min(fitting, self.most)]
+        fitted = max(FEWEST_ROWS, MOST_FITTED // (self.model.base.hidden_size * labels))
+        order = first_epoch(count, self.task.batching.seed)[: min(MOST_ROWS, fitted, self.most or MOST_ROWS)]
+        return order[: self._fitting(MOST_TOKENS, order, self.model.num_virtual_tokens)]
+
+    def _fitting(self, tokens: int, order: np.ndarray, left_out: int = 0) -> int:
+        """How many rows have so many tokens together, `left_out` of each not counted; a few hundred in any case."""
+        lengths = self.task.train_rows.lengths_of(order[:FEWEST_ROWS])
+        return max(FEWEST_ROWS, int(tokens / max(1.0, float(lengths.mean()) - left_out)))
 
     @cached_property
     def labels(self) -> Tensor:
@@ -103,29 +120,47 @@ class Frozen:
             self._validated[way] = cross_validate(self.features([way])[way], self.labels, len(self.task.labels))
         return self._validated[way]
 
-    def prompted_probe(self, model: PromptedModel, prompt_embeddings: Tensor, seed: int) -> Probe:
-        """A probe of what a head reads of the same rows with virtual tokens in place.
+    def prompted_probe(self, model: PromptedModel, prompt_embeddings: Tensor) -> Probe:
+        """A probe of what a head reads with virtual tokens in place; the last one is kept for trials that start alike.
 
-        One that learned without them lost 1 to 3 points in front of separators, and 10 in front of words. The last one
-        is kept: many trials of a sweep have the same start.
+        It is the probe of the rows without them, carried over by what a part of these rows is with them: to read all of
+        them again takes longer than to learn from more of them at first. Where that is no use, or the head has no
+        bias, it is fitted to what the head reads.
 
         Args:
             model: Its base model's head is on.
-            prompt_embeddings: `[P, H]`.
-            seed: That the head's other layers were drawn by.
+            prompt_embeddings: `[P, H]`, or as deep prompts are.
         """
         base = model.base
-        key = (base.head_input, seed)
-        if self._prompted is not None:
-            known, prompt, probe = self._prompted
-            if known == key and torch.equal(prompt, prompt_embeddings):
-                return probe
         assert base.head is not None, "there is a head that reads"
-        read = read_rows(model, self.task.train_rows, self.chosen, prompt_embeddings, [base.head_input])
-        centered = last_linear(base.head).bias is not None
-        probe = fit_probe(read[base.head_input], self.labels, len(self.task.labels), centered=centered)
-        self._prompted = key, prompt_embeddings, probe
+        if self._prompted is not None:
+            way, prompt, probe = self._prompted
+            if way is base.head_input and torch.equal(prompt, prompt_embeddings):
+                return probe
+        has_bias = last_linear(base.head).bias is not None
+        carried = self._carried_over(model, prompt_embeddings) if has_bias else None
+        probe = carried or self._fitted_in_place(model, prompt_embeddings, has_bias=has_bias)
+        self._prompted = base.head_input, prompt_embeddings, probe
         return probe
+
+    def read_prompted(self, model: PromptedModel, rows: int, prompt_embeddings: Tensor) -> Tensor:
+        """`[N, W]` of the first chosen rows with virtual tokens in place, by what the head of `model` reads."""
+        way = model.base.head_input
+        rows_of = self.task.train_rows
+        return read_rows(model, rows_of, self.chosen[:rows], prompt_embeddings, [way], self._rows_at_once)[way]
+
+    def _carried_over(self, model: PromptedModel, prompt_embeddings: Tensor) -> Probe | None:
+        """None where virtual tokens change what is read so much that the probe is no use, as of a pooler of theirs."""
+        way, rows = model.base.head_input, min(ALIGNED_ROWS, self._fitting(ALIGNED_TOKENS, self.chosen))
+        read = self.read_prompted(model, rows, prompt_embeddings)
+        own, features, labels = self.probe(way), self.features([way])[way][:rows], self.labels[:rows]
+        known = len(read) * 3 // 4
+        tried = own.aligned(features[:known], read[:known]).right(read[known:], labels[known:])
+        return own.aligned(features, read) if tried >= KEPT * own.right(features[known:], labels[known:]) else None
+
+    def _fitted_in_place(self, model: PromptedModel, prompt_embeddings: Tensor, *, has_bias: bool) -> Probe:
+        read = self.read_prompted(model, self._fitting(MOST_TOKENS, self.chosen), prompt_embeddings)
+        return fit_probe(read, self.labels[: len(read)], len(self.task.labels), centered=has_bias)
 
     def has_probe(self, way: HeadInput) -> bool:
         """Whether the probe of what one way reads is already fitted."""
@@ -155,7 +190,11 @@ class Frozen:
 
     def _read(self, rows: TokenRows, chosen: np.ndarray, ways: Sequence[HeadInput]) -> dict[HeadInput, Tensor]:
         with put_on_for_now(self.model.base):
-            return read_rows(self.model, rows, chosen, None, ways)
+            return read_rows(self.model, rows, chosen, None, ways, self._rows_at_once)
+
+    @property
+    def _rows_at_once(self) -> int:
+        return min(ROWS_AT_ONCE, self.task.batching.eval_batch_size)
 
     @cached_property
     def _train_rows(self) -> TokenRows:
@@ -168,7 +207,12 @@ class Frozen:
 
 
 def read_rows(
-    model: PromptedModel, rows: TokenRows, chosen: np.ndarray, prompt: Tensor | None, ways: Sequence[HeadInput]
+    model: PromptedModel,
+    rows: TokenRows,
+    chosen: np.ndarray,
+    prompt: Tensor | None,
+    ways: Sequence[HeadInput],
+    at_once: int,
 ) -> dict[HeadInput, Tensor]:
     """Features `[N, W]` of some rows by several ways, in the order in which they were chosen.
 
@@ -178,8 +222,9 @@ def read_rows(
         chosen: `[N]` indices.
         prompt: `[P, H]` or None.
         ways: As `features`.
+        at_once: Rows of one pass.
     """
-    batches = by_length(rows.lengths_of(chosen), ROWS_AT_ONCE)
+    batches = by_length(rows.lengths_of(chosen), at_once)
     parts = [features(model, rows.rows(chosen[places]), prompt, ways) for places in batches]
     back = torch.from_numpy(np.argsort(np.concatenate(batches)))
     return {way: torch.cat([part[way] for part in parts])[back] for way in ways}

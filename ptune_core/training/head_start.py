@@ -16,7 +16,8 @@ from ptune_core.model.base import BaseModel
 from ptune_core.model.head import StandardisedLinear, draw_anew, last_linear
 from ptune_core.model.head_input import HeadInput, HeadStart, Why
 from ptune_core.model.prompted import PromptedModel
-from ptune_core.training.frozen import AS_GOOD_AS, Frozen, read_rows, trained_with
+from ptune_core.training.frozen import AS_GOOD_AS, Frozen, trained_with
+from ptune_core.training.probe import COMPARED_ON
 
 STANDARDISED_ON = 256
 """Training rows by whose mean and deviation, with the start's virtual tokens in place, a head that starts from zero
@@ -64,7 +65,13 @@ def choose_head_input(wanted: HeadInput, base: BaseModel, frozen: Frozen | None)
     own = accuracies.get(HeadInput.MODEL)
     if own is not None and own >= accuracies[best] - AS_GOOD_AS:
         best = HeadInput.MODEL
-    return HeadChoice(best, Why.MEASURED, accuracies, len(frozen.chosen))
+    return HeadChoice(best, Why.MEASURED, accuracies, min(len(frozen.chosen), COMPARED_ON))
+
+
+def draw_head(base: BaseModel, seed: int) -> None:
+    """Draw the layers of the base model's head anew, before anything is read through them."""
+    assert base.head is not None, "there is a head to draw"
+    draw_anew(base.head, seed, getattr(base.model.config, "initializer_range", 0.02))
 
 
 @torch.no_grad()
@@ -77,22 +84,21 @@ def start_head(
         model: Its base model has a classification head.
         frozen: What the base model tells without virtual tokens; None for a tuned one, whose head starts as
             transformers draws it, since what it reads does not stay where it began.
-        prompt_embeddings: `[P, H]` before the first step.
+        prompt_embeddings: `[P, H]` before the first step; of a deep prompt `[(1 + L) * P, H]`.
         start: ZERO, or a probe of what the head reads with these virtual tokens in place.
-        seed: Draws what lies below the last layer of some heads.
+        seed: Draws what lies below the last layer of some heads; all that share `frozen` have the same.
     """
     base = model.base
     assert base.head is not None, "there is a head to start"
     layer = last_linear(base.head)
-    draw_anew(base.head, seed, getattr(base.model.config, "initializer_range", 0.02))
+    draw_head(base, seed)
     if frozen is None or not isinstance(layer, StandardisedLinear):
         return
-    prompt, way = prompt_embeddings.to(base.device), base.head_input
+    prompt = prompt_embeddings.to(base.device)
     if start is HeadStart.ZERO:
-        first = frozen.chosen[:STANDARDISED_ON]
-        layer.standardise_by(read_rows(model, frozen.task.train_rows, first, prompt, [way])[way].to(base.device))
+        layer.standardise_by(frozen.read_prompted(model, STANDARDISED_ON, prompt).to(base.device))
         layer.start_at(torch.zeros_like(layer.weight), torch.zeros(len(layer.weight)))
         return
-    probe = frozen.prompted_probe(model, prompt, seed)
+    probe = frozen.prompted_probe(model, prompt)
     layer.standardise_as(probe.mean, probe.deviation)
     layer.start_at(probe.weight, probe.bias)

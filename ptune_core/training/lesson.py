@@ -26,7 +26,7 @@ from ptune_core.training.evaluating import (
     sample,
 )
 from ptune_core.training.frozen import Frozen
-from ptune_core.training.head_start import HeadChoice, choose_head_input
+from ptune_core.training.head_start import HeadChoice, choose_head_input, draw_head
 from ptune_core.training.in_context import InContext, in_context, reads_examples
 from ptune_core.training.loop import Schedule
 from ptune_core.training.metrics import Evaluation, Metric, confusion_matrix, wilson_interval
@@ -189,6 +189,7 @@ def make_lesson(
     frozen = Frozen(model, task) if isinstance(task, LabelTask) and not base.is_tuned else None
     choice = None
     if base.head is not None:
+        draw_head(base, settings.seed)  # what some heads read comes through layers of their own
         choice = choose_head_input(settings.head_input, base, frozen)
         headed = with_head_input(base, choice.way, standardised=not base.is_tuned)
         model = PromptedModel(headed, parsed, examples.verbalizer, max_length=longest, texts=model.texts)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -33,8 +33,8 @@ from ptune_core.training.progress import Progress
 class Task(Protocol):
     """What the loop needs to know about data and base model."""
 
-    def losses(self, position: int, prompts: Sequence[Tensor]) -> tuple[Tensor, int]:
-        """Each prompt's summed loss `[S]`, and the number of targets, of batch number `position` over all epochs."""
+    def losses(self, position: int, prompts: Sequence[Tensor]) -> Iterable[tuple[Tensor, int]]:
+        """Of batch number `position` over all epochs, by passes: each prompt's summed loss `[S]`, and their targets."""
 
     def evaluate(self, prompt_embeddings: Tensor, chosen: np.ndarray | None = None) -> Evaluation:
         """Evaluate some rows of the validation split, by ascending index, or all."""
@@ -386,9 +386,9 @@ def take_step(trainers: Sequence[Trainer], task: Task) -> list[Stepped | Ended]:
         # Each process takes every so-manieth batch, as if its batches were accumulated one after the other.
         position = batch * first.accelerator.num_processes + first.accelerator.process_index
         first.begin_batch(position)
-        loss, count = task.losses(position, leaves)
-        first.accelerator.backward(loss.sum())
-        losses, targets = losses + loss.detach(), targets + count
+        for loss, count in task.losses(position, leaves):
+            first.accelerator.backward(loss.sum())
+            losses, targets = losses + loss.detach(), targets + count
     if first.accelerator.num_processes > 1:
         small = [*leaves, *(p for trainer in trainers for p in trainer.head_parameters)]
         of_base = [p for trainer in trainers for p in trainer.base_parameters.values()]

@@ -7,7 +7,7 @@ rows. N rows, W features, C labels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ PENALTIES = (300.0, 30.0, 3.0)
 FOLDS = 3
 COMPARED_ON = 2000
 """Rows on which penalties and features are compared, at most."""
+
+RIDGE = 1.0
+"""Pull to features that stay as they are, in units of a standardised feature's variance."""
 
 ITERATIONS, COMPARED_ITERATIONS = 60, 20
 
@@ -51,6 +54,32 @@ class Probe:
     def scores(self, features: Tensor) -> Tensor:
         """`[N, W]` -> `[N, C]`."""
         return functional.linear((features - self.mean) / self.deviation, self.weight, self.bias)
+
+    def right(self, features: Tensor, labels: Tensor) -> float:
+        """Share of the rows `[N, W]` whose label `[N]` scores highest."""
+        return float((self.scores(features).argmax(dim=1) == labels).float().mean())
+
+    def aligned(self, before: Tensor, after: Tensor) -> Probe:
+        """The same probe for features that have changed, by what the change made of some rows.
+
+        A ridge regression says how the features were, from how they are, both standardised; what few rows do not tell
+        stays as it is. Labels are not asked.
+
+        Args:
+            before: `[N, W]` of rows as this probe knows them.
+            after: `[N, W]` of the same rows as they are now.
+
+        Returns:
+            With penalty, accuracy and rows as they were.
+        """
+        mean, deviation = spread_of(after)
+        known, now = (before - self.mean) / self.deviation, (after - mean) / deviation
+        middle, unchanged = known.mean(dim=0), torch.eye(after.shape[1])
+        back = torch.linalg.solve(
+            now.T @ now / len(now) + RIDGE * unchanged, now.T @ (known - middle) / len(now) + RIDGE * unchanged
+        )
+        bias = self.bias + self.weight @ middle
+        return replace(self, mean=mean, deviation=deviation, weight=self.weight @ back.T, bias=bias)
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ class RunSettings(BaseModel):
     head_start: HeadStart = Field(
         HeadStart.AUTO,
         description="Where a classification head starts: probe is a regularised regression on what it reads, so that "
-        "the first step is as good as that; zero learns from nothing. auto is probe.",
+        "the first step is nearly as good as that; zero learns from nothing. auto is probe.",
     )
     learning_rate: float = Field(
         3e-3, gt=0.0, le=1.0, description="Peak step size. Raising it learns faster, until the loss jumps."

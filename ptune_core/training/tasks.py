@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from ptune_core.data.batching import Row
 from ptune_core.data.examples import Example, ExampleSet
-from ptune_core.data.order import BatchOrder, by_length, first_epoch
+from ptune_core.data.order import BatchOrder, by_length, first_epoch, in_passes
 from ptune_core.data.tokens import TokenRows, which_fit
 from ptune_core.errors import DataError
 from ptune_core.model.generation import Sampling, complete
@@ -27,6 +27,9 @@ from ptune_core.training.metrics import Evaluation, accuracy, majority_accuracy
 
 SAMPLES = 12
 TEXT_SAMPLES = 3
+
+TOKENS_AT_ONCE = 1024
+"""Of one pass there and back on a CPU: more at once are hardly faster, and all they need for the gradient is kept."""
 
 CACHED_AT_MOST = 65_536
 """Training examples whose contexts the text cache may keep."""
@@ -73,6 +76,11 @@ class _Task(ABC):
     def num_examples(self) -> int:
         """Training examples."""
         return len(self.train)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a person should know about how the examples fit."""
+        return self._left_out
 
     def evaluate(self, prompt_embeddings: Tensor, chosen: np.ndarray | None = None) -> Evaluation:
         """See `loop.Task`."""
@@ -131,12 +139,9 @@ class _Task(ABC):
         evaluated = rows_of(evaluation, len(self.validation))
         is_right = np.array(evaluation.predicted) == np.array(gold)[evaluated]
         shown = np.argsort(is_right, kind="stable")[:SAMPLES].tolist()
-        examples = self.validation.read(evaluated[shown].tolist())
-        return [
-            self._shown(example)
-            | {"predicted": names[evaluation.predicted[i]], "p": round(evaluation.confidence[i], 4)}
-            for i, example in zip(shown, examples, strict=True)
-        ]
+        examples = zip(shown, self.validation.read(evaluated[shown].tolist()), strict=True)
+        said = [(example, names[evaluation.predicted[i]], evaluation.confidence[i]) for i, example in examples]
+        return [self._shown(example) | {"predicted": name, "p": round(sure, 4)} for example, name, sure in said]
 
     def _shown(self, example: Example) -> dict[str, Any]:
         """What a sample shows of an example: the input columns as one short line."""
@@ -168,20 +173,26 @@ class LabelTask(_Task):
 
     @property
     def warnings(self) -> list[str]:
-        """What a person should know about how the examples fit; of many examples, how the first ones do."""
+        """See `_Task`; of many examples, how the first ones fit."""
         cut, of = self.train_rows.num_cut_of_first()
         rows = f"{of}" if of == self.num_examples else f"the first {of}"
         return [f"{cut} of {rows} texts were cut to {self.model.max_length} tokens"] if cut else []
 
-    def losses(self, position: int, prompts: Sequence[Tensor]) -> tuple[Tensor, int]:
+    def losses(self, position: int, prompts: Sequence[Tensor]) -> Iterator[tuple[Tensor, int]]:
         """See `loop.Task`."""
-        chosen = self.order.indices(position)
-        rows, gold = self.train_rows.rows(chosen), _label_indices(self.train)[chosen].tolist()
-        batch = self.model.label_batch(rows, gold, copies=len(prompts))
-        assert batch.labels is not None
-        logits = self.model.label_logits(batch, torch.cat(list(prompts)))
-        losses = functional.cross_entropy(logits, batch.labels, reduction="none")
-        return losses.view(len(prompts), -1).sum(dim=1), len(chosen)
+        for chosen in self._passes(self.order.indices(position)):
+            gold = _label_indices(self.train)[chosen].tolist()
+            batch = self.model.label_batch(self.train_rows.rows(chosen), gold, copies=len(prompts))
+            assert batch.labels is not None
+            logits = self.model.label_logits(batch, torch.cat(list(prompts)))
+            losses = functional.cross_entropy(logits, batch.labels, reduction="none")
+            yield losses.view(len(prompts), -1).sum(dim=1), len(chosen)
+
+    def _passes(self, batch: list[int]) -> list[list[int]]:
+        """A batch in several passes where there is no GPU to fill, and no text cache saves a pass its tokens."""
+        if self.model.base.head is None or self.model.base.device.type != "cpu":
+            return [batch]
+        return in_passes(batch, self.train_rows.lengths_of(np.array(batch)), TOKENS_AT_ONCE)
 
     def samples(self, evaluation: Evaluation, prompt_embeddings: Tensor) -> list[dict[str, Any]]:
         """Some validation rows with what was predicted, wrong ones first."""
@@ -212,17 +223,12 @@ class TextTask(_Task):
     majority = None
     """There is no most frequent text."""
 
-    @property
-    def warnings(self) -> list[str]:
-        """What a person should know about how the examples fit."""
-        return self._left_out
-
-    def losses(self, position: int, prompts: Sequence[Tensor]) -> tuple[Tensor, int]:
+    def losses(self, position: int, prompts: Sequence[Tensor]) -> Iterator[tuple[Tensor, int]]:
         """See `loop.Task`."""
         chosen = self.order.indices(position)
         losses = self._losses(self.train_rows, chosen, torch.cat(list(prompts)), copies=len(prompts))
         each = losses.view(len(prompts), -1)
-        return each.sum(dim=1), each.shape[1]
+        yield each.sum(dim=1), each.shape[1]
 
     def samples(self, evaluation: Evaluation, prompt_embeddings: Tensor) -> list[dict[str, Any]]:
         """The first validation rows with the text generated for them."""
@@ -315,22 +321,17 @@ class CandidateTask(_Task):
             self._left_out.insert(0, told)
 
     @property
-    def warnings(self) -> list[str]:
-        """What a person should know about how the examples fit."""
-        return self._left_out
-
-    @property
     def majority(self) -> float:
         """Accuracy of always naming the most frequent answer of the validation split."""
         return majority_accuracy(self.validation_gold)
 
-    def losses(self, position: int, prompts: Sequence[Tensor]) -> tuple[Tensor, int]:
+    def losses(self, position: int, prompts: Sequence[Tensor]) -> Iterator[tuple[Tensor, int]]:
         """See `loop.Task`."""
         chosen = self.order.indices(position)
         gold = [self._train_gold[i] for i in chosen]
         batch = self.model.text_batch(self.train_rows.rows(chosen), self._answers(gold), copies=len(prompts))
         losses = self.model.text_losses(batch, torch.cat(list(prompts)))
-        return losses.view(len(prompts), -1).sum(dim=1), len(chosen)
+        yield losses.view(len(prompts), -1).sum(dim=1), len(chosen)
 
     def samples(self, evaluation: Evaluation, prompt_embeddings: Tensor) -> list[dict[str, Any]]:
         """Some validation rows with what was predicted, wrong ones first."""
@@ -383,9 +384,9 @@ class CandidateTask(_Task):
             losses[places], scores = self.scored(rows.rows(indices), indices.tolist(), prompt_embeddings)
             best = scores.softmax(dim=1).max(dim=1)
             confidence[places], predicted[places] = best.values, best.indices
-        found = tuple(int(index) for index in predicted)
-        gold = self.validation_gold if chosen is None else [self.validation_gold[i] for i in chosen]
-        return Evaluation(float(losses.mean()), accuracy(gold, found), found, tuple(confidence.tolist()), chosen=chosen)
+        found, gold = tuple(int(index) for index in predicted), np.array(self.validation_gold)
+        right = accuracy((gold if chosen is None else gold[chosen]).tolist(), found)
+        return Evaluation(float(losses.mean()), right, found, tuple(confidence.tolist()), chosen=chosen)
 
 
 AnyTask = LabelTask | TextTask | CandidateTask

@@ -115,7 +115,8 @@ class Trial:
             put_on(model.base)
         if saved is None:
             if model.base.head is not None:
-                start_head(model, self.lesson.frozen, self.start, settings.head_start, settings.seed)
+                seed = settings.seed if self.lesson.frozen is None else self.lesson.seed
+                start_head(model, self.lesson.frozen, self.start, settings.head_start, seed)
             return
         tensors, state = saved
         if state["fingerprint"] != self.fingerprint:

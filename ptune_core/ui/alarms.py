@@ -14,6 +14,7 @@ from typing import Any
 
 from ptune_core.model.device import BaseWeights
 from ptune_core.model.head_input import HeadStart
+from ptune_core.prompt.kinds import PromptDepth
 from ptune_core.prompt.segments import TargetKind
 from ptune_core.runs.directory import has_diverged
 from ptune_core.runs.evaluations import Evaluated
@@ -199,7 +200,9 @@ def _below_probe(facts: Facts) -> Alarm | None:
         what = "a head that starts from the probe"
         note, fixes = outcome.TRY_THE_START, (Fix(texts.retry_with(what), what, {"head_start": "auto"}),)
     else:
-        note, fixes = outcome.TRY_GENTLER, (*_gentler(settings), _more_steps(settings))
+        deeper = _deeper(settings)
+        note = outcome.TRY_DEEPER if deeper else outcome.TRY_GENTLER
+        fixes = (*deeper, *_gentler(settings), _more_steps(settings))
     return Alarm(Kind.BELOW_PROBE, outcome.below_probe_text(result), note, fixes)
 
 
@@ -316,6 +319,15 @@ def _other_rates(settings: RunSettings) -> tuple[Fix, ...]:
     middle = rate if rate == settings.learning_rate else USUAL_RATE
     rates = [float(f"{middle * factor:.2g}") for factor in (1 / 3, 1, 3)]
     return (Fix(texts.SWEEP_RATES, "learning rates", {"sweep": {"learning_rate": [min(1.0, r) for r in rates]}}),)
+
+
+def _deeper(settings: RunSettings) -> tuple[Fix, ...]:
+    """Virtual tokens in every layer, where they can be and are not yet."""
+    can_be = settings.base_weights is BaseWeights.FROZEN and settings.parsed_template.is_front
+    if settings.prompt_depth is PromptDepth.ALL or not can_be or {"prompt_depth", "template"} & set(settings.sweep):
+        return ()
+    what = "virtual tokens in every layer"
+    return (Fix(texts.retry_with(what), what, {"prompt_depth": str(PromptDepth.ALL)}),)
 
 
 def _more_steps(settings: RunSettings) -> Fix:

@@ -31,7 +31,7 @@ collection."""
 NOT_ON_THE_PAGE = ("validation_data", "candidates")
 """Settings that only the command line and settings files have."""
 
-MAIN = ("encoder_reparameterization_type", "max_steps", "learning_rate", "batch_size")
+MAIN = ("encoder_reparameterization_type", "prompt_depth", "max_steps", "learning_rate", "batch_size")
 """Settings that are always in view; all others are under Advanced."""
 
 OF_BASE_MODEL = ("base_weights",)
@@ -41,7 +41,7 @@ OF_DATA = ("examples_per_label",)
 """Settings in the card of the data."""
 
 _GROUPS: dict[str, tuple[str, ...]] = {
-    "Prompt encoder": ("prompt_depth", "encoder_hidden_size", "encoder_num_layers", "encoder_dropout"),
+    "Prompt encoder": ("encoder_hidden_size", "encoder_num_layers", "encoder_dropout"),
     "Start of the virtual tokens": ("prompt_init", "prompt_init_text", "prompt_init_adapter", "seed"),
     "Learning": (
         "epochs", "patience", "gradient_accumulation_steps", "warmup_ratio", "weight_decay", "max_grad_norm",

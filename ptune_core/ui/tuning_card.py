@@ -1,4 +1,4 @@
-"""The tuning card of the Train tab: preset, prompt encoder, steps; all else folded under Advanced and Sweep."""
+"""The tuning card of the Train tab: preset, encoder, depth, steps, rate and batch; all else folded away under it."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ def build_tuning_card() -> TuningCard:
         preset = gr.Radio(
             [*Preset, texts.CUSTOM], value=Preset.BALANCED, label="How long", info=texts.ABOUT_PRESETS, elem_id="preset"
         )
-        encoder, *numbers = form.MAIN
-        settings[encoder] = form.control(encoder)
+        encoder, depth, *numbers = form.MAIN
+        for name in (encoder, depth):
+            settings[name] = form.control(name)
         with gr.Row():
             for name in numbers:
                 settings[name] = form.control(name, min_width=140)

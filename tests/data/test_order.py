@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 
 import numpy as np
+import pytest
 import torch
 
-from ptune_core.data.order import WINDOW_BATCHES, BatchOrder, by_length, first_epoch
+from ptune_core.data.order import WINDOW_BATCHES, BatchOrder, by_length, first_epoch, in_passes
 
 LENGTHS = np.array([random.Random(i).randint(5, 200) for i in range(1003)])
 
@@ -62,3 +63,13 @@ def test_lengths_are_asked_for_one_window_at_a_time() -> None:
     assert sorted(asked) == sorted(window) == sorted(first_epoch(len(LENGTHS), 3)[: 8 * WINDOW_BATCHES].tolist())
     order.indices(order.batches_per_epoch - 1)
     assert len(asked) == 8 * WINDOW_BATCHES + len(LENGTHS) % (8 * WINDOW_BATCHES)
+
+
+@pytest.mark.parametrize("tokens", [1, 30, 50, 60, 100, 10_000])
+def test_passes_of_a_batch_are_all_of_it_and_none_is_too_large(tokens: int) -> None:
+    batch, lengths = [7, 3, 9, 1, 4], np.array([10, 12, 15, 20, 20])
+    of = dict(zip(batch, lengths.tolist(), strict=True))
+    passes = in_passes(batch, lengths, tokens)
+    assert [example for some in passes for example in some] == batch
+    assert all(len(some) == 1 or len(some) * max(of[example] for example in some) <= tokens for some in passes)
+    assert max(map(len, passes)) - min(map(len, passes)) <= 1 and (tokens < 100 or len(passes) == 1)

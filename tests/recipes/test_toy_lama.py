@@ -157,7 +157,7 @@ def test_the_loss_is_at_the_last_position_and_one_before_it_costs_facts(world: W
     batch = task.model.text_batch([Row(row.ids[:-1])], [gold])
     torch.testing.assert_close(task.model.text_losses(batch, prompt)[0], released, atol=1e-5, rtol=0)
 
-    ours, _ = task.losses(0, [prompt])
+    [(ours, _)] = task.losses(0, [prompt])
     assert (torch.autograd.grad(ours.sum(), prompt)[0][-1] != 0).any()
     # 1.00 and 0.50 with this MLP; an LSTM, which ties the last virtual token to the others, loses less (0.70 to 1.00).
     assert trained_on(task, world) - trained_on(shifted, world) >= 0.2

@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -25,7 +26,9 @@ from ptune_core.model.prompted import PromptedModel
 from ptune_core.prompt.template import TargetKind, parse_template
 from ptune_core.prompt.verbalizer import Verbalizer
 from ptune_core.training.evaluating import EvaluationPlan
+from ptune_core.training.frozen import read_rows
 from ptune_core.training.metrics import Evaluation
+from ptune_core.training.probe import Probe
 from ptune_core.training.tasks import LabelTask
 from tests.training.recorder import Recorder
 from tests.training.test_session import LABELLED, settings_for
@@ -153,6 +156,27 @@ def test_a_head_starts_as_a_probe_and_the_result_stands_beside_one(
     low, high = result["probe_interval"]
     assert low <= result["baseline_probe"] <= high and result["probe_reads"] == "mean"
     assert recorder.of("eval")[0]["value"] >= result["baseline_probe"] - 0.2, "from the first evaluation on"
+
+
+def test_trials_that_start_alike_read_their_rows_once(
+    tmp_path: Path, tiny_bert: Path, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = MagicMock(side_effect=read_rows)
+    monkeypatch.setattr("ptune_core.training.frozen.read_rows", read)
+    sweep: dict[str, Any] = {"learning_rate": [0.05, 0.01, 0.002]}
+    Recorder().train(settings_for(tiny_bert, template=HEAD, head_input="mean", sweep=sweep), table, tmp_path / "run")
+    with_prompt = [call for call in read.call_args_list if call.args[3] is not None]
+    assert len(with_prompt) == 1
+
+
+def test_a_head_that_reads_what_is_another_behind_virtual_tokens_is_fitted_there(
+    tmp_path: Path, tiny_bert: Path, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Probe, "aligned", lambda probe, before, after: replace(probe, weight=-probe.weight))
+    recorder = Recorder()
+    settings = settings_for(tiny_bert, template=HEAD, head_input="mean", learning_rate=1e-6)
+    result = recorder.train(settings, table, tmp_path / "run")
+    assert recorder.of("eval")[0]["value"] >= result["baseline_probe"] - 0.2
 
 
 def test_from_zero_all_labels_are_alike_at_first(tmp_path: Path, tiny_bert: Path, table: Table) -> None:

@@ -90,6 +90,18 @@ def run(trainer: Trainer, task: LabelTask, stop_at: int | None = None) -> list[E
     return [event for _, event in train([trainer], task, Metric.ACCURACY, lambda: trainer.progress.step == stop_at)]
 
 
+def test_a_batch_in_several_passes_is_the_same_step(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a batch of long texts needs no more memory than one of short ones."""
+    found = []
+    for tokens in (100_000, 30):
+        monkeypatch.setattr("ptune_core.training.tasks.TOKENS_AT_ONCE", tokens)
+        trainer, task, _ = trainer_for(tiny_bert, schedule(steps=3), template="[P*3] {text} [HEAD:label]")
+        counts = [count for _, count in task.losses(0, [trainer.prompt()])]
+        assert sum(counts) == 4 and (len(counts) > 1) == (tokens == 30)
+        found.append([(e.loss, e.grad_norm) for e in run(trainer, task) if isinstance(e, Stepped)])
+    assert found[0] == [pytest.approx(step, rel=1e-4) for step in found[1]]
+
+
 @pytest.mark.parametrize(("base", "target"), [("tiny_gpt2", "ANSWER"), ("tiny_gpt2", "HEAD"), ("tiny_bert", "HEAD")])
 def test_after_one_step_only_encoder_and_head_tensors_have_changed(
     request: pytest.FixtureRequest, base: str, target: str
@@ -194,8 +206,8 @@ class Scripted:
     def __init__(self, values: list[float], loss: float = 1.0, validation: Sequence[float] = ()) -> None:
         self.values, self.given_loss, self.validation = values, loss, list(validation)
 
-    def losses(self, position: int, prompts: Sequence[Tensor]) -> tuple[Tensor, int]:
-        return torch.stack([prompt.sum() * 0 + self.given_loss for prompt in prompts]), 1
+    def losses(self, position: int, prompts: Sequence[Tensor]) -> list[tuple[Tensor, int]]:
+        return [(torch.stack([prompt.sum() * 0 + self.given_loss for prompt in prompts]), 1)]
 
     def evaluate(self, prompt_embeddings: Tensor, chosen: np.ndarray | None = None) -> Evaluation:
         return Evaluation(loss=self.validation.pop(0) if self.validation else 1.0, value=self.values.pop(0))

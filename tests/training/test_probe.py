@@ -54,3 +54,21 @@ def test_without_a_bias_the_scores_have_none() -> None:
 def test_it_is_the_same_every_time() -> None:
     features, gold = _rows(100, 1.0)
     assert torch.equal(fit_probe(features, gold, 3).weight, fit_probe(features, gold, 3).weight)
+
+
+def test_a_probe_carried_over_to_features_that_did_not_change_says_the_same() -> None:
+    features, gold = _rows(200, 1.0)
+    probe = fit_probe(features, gold, 3)
+    same = probe.aligned(features, 3 * features - 5)  # scale and offset are no change to standardised features
+    torch.testing.assert_close(same.scores(3 * features - 5), probe.scores(features), rtol=1e-3, atol=1e-4)
+
+
+def test_a_probe_is_carried_over_by_rows_alone() -> None:
+    """Bug: behind virtual tokens features mean something else, and a probe lost up to ten points by that."""
+    generator = torch.Generator().manual_seed(2)
+    features, gold = _rows(600, 0.6)
+    turned = features @ torch.linalg.qr(torch.randn(12, 12, generator=generator)).Q
+    probe = fit_probe(features[:300], gold[:300], 3)
+    aligned = probe.aligned(features[:200], turned[:200])
+    as_it_was, now = (each.right(turned[300:], gold[300:]) for each in (probe, aligned))
+    assert now > probe.right(features[300:], gold[300:]) - 0.1 > as_it_was

@@ -35,11 +35,22 @@ def test_all_problems_are_told_at_once() -> None:
 
 
 @pytest.mark.parametrize("value", [1e10, -1, float("nan"), float("inf"), "5; rm", {"a": 1}, None, "x" * 100_000])
-@pytest.mark.parametrize("field", ["learning_rate", "eval_batch_size", "max_steps", "seed", "warmup_ratio"])
+@pytest.mark.parametrize(
+    "field", ["learning_rate", "batch_size", "eval_batch_size", "max_steps", "seed", "warmup_ratio"]
+)
 def test_wild_values_are_refused_with_the_name_of_the_field(field: str, value: object) -> None:
+    if (field, value) == ("batch_size", None):
+        assert RunSettings.parse({field: value}).examples_per_batch == 16
+        return
     with pytest.raises(SettingsError, match=field) as caught:
         RunSettings.parse({field: value})
     assert len(str(caught.value)) < 400
+
+
+def test_a_head_learns_from_more_examples_a_step_unless_it_is_said() -> None:
+    head = {"template": "[P*4] {text} [HEAD:label]"}
+    assert RunSettings.parse(head).examples_per_batch == 32
+    assert RunSettings.parse(head | {"batch_size": 8}).examples_per_batch == 8
 
 
 @pytest.mark.parametrize(

@@ -166,10 +166,17 @@ def test_below_the_probe_a_head_on_the_same_rows_is_offered_where_there_can_be_o
 
 @pytest.mark.parametrize(
     ("more", "expected"),
-    [({}, [{"learning_rate": 0.001}, {"max_steps": 400}]), ({"head_start": "zero"}, [{"head_start": "auto"}])],
+    [
+        ({}, [{"prompt_depth": "all"}, {"learning_rate": 0.001}, {"max_steps": 400}]),
+        ({"prompt_depth": "all"}, [{"learning_rate": 0.001}, {"max_steps": 400}]),
+        ({"template": "{text} [P*20] [HEAD:label]"}, [{"learning_rate": 0.001}, {"max_steps": 400}]),
+        ({"head_start": "zero"}, [{"head_start": "auto"}]),
+    ],
 )
-def test_a_head_below_the_probe_is_to_learn_more_gently(more: dict[str, Any], expected: list[dict[str, Any]]) -> None:
-    found = facts(result=BELOW, settings=RunSettings(template=HEAD, **more), can_have_head=True)
+def test_a_head_below_the_probe_is_to_learn_deeper_or_more_gently(
+    more: dict[str, Any], expected: list[dict[str, Any]]
+) -> None:
+    found = facts(result=BELOW, settings=RunSettings.parse({"template": HEAD} | more), can_have_head=True)
     assert [alarm.kind for alarm in alarms(found)] == [Kind.BELOW_PROBE] and changes(found) == expected
 
 

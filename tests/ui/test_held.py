@@ -91,11 +91,11 @@ def test_sweep_values_that_are_no_numbers_are_all_named() -> None:
 
 def test_defaults_of_a_base_model_leave_alone_what_was_changed() -> None:
     large, small = "Qwen/Qwen2.5-0.5B", "demo"
-    values = {"batch_size": 16, "gradient_accumulation_steps": 1, "max_length": ""}
-    assert suited(values, small, large) == {"batch_size": 8, "gradient_accumulation_steps": 2}
-    assert suited(values | {"batch_size": 4}, small, large) == {"gradient_accumulation_steps": 2}
-    back = values | {"batch_size": 8, "gradient_accumulation_steps": 2}
-    assert suited(back, large, small) == {"batch_size": 16, "gradient_accumulation_steps": 1}
+    values = {"batch_size": "", "gradient_accumulation_steps": 1, "max_length": ""}
+    assert suited(values, small, large) == {"batch_size": "8", "gradient_accumulation_steps": 2}
+    assert suited(values | {"batch_size": "4"}, small, large) == {"gradient_accumulation_steps": 2}
+    back = values | {"batch_size": "8", "gradient_accumulation_steps": 2}
+    assert suited(back, large, small) == {"batch_size": "", "gradient_accumulation_steps": 1}
     assert suited(values, small, "sentence-transformers/all-MiniLM-L6-v2") == {"max_length": "256"}
 
 

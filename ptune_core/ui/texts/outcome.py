@@ -19,6 +19,7 @@ NO_BETTER = (
 BELOW_PROBE = f"This adapter ({{value}}) is below the probe ({{probe}}), {PROBE}."
 TRY_A_HEAD = "Try a classification head, which starts there."
 TRY_GENTLER = "The head starts there, so training led away from it: try a smaller learning rate, or more steps."
+TRY_DEEPER = "Virtual tokens that learn in every layer say more; else try a smaller learning rate, or more steps."
 TRY_THE_START = "Try to start the head from the probe (head_start: auto)."
 TRY_MORE = "Try more steps, or other answer words."
 FEW_MEASURED = "Only {count} rows were set aside to measure on: one of them is {share:.0%} of the result."

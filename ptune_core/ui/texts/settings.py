@@ -18,8 +18,9 @@ _HELP = {
     "it gives without virtual tokens. Nothing: the head learns from zero.",
     "head_learning_rate": "Of a classification head. Higher: it learns faster than the virtual tokens. Empty: what "
     "suits its start.",
-    "prompt_depth": "In every layer: says more with as many virtual tokens, and makes the adapter larger. For virtual "
-    "tokens in front and a frozen base model; PEFT runs it only where export writes keys and values.",
+    "prompt_depth": "In every layer: says more with as many virtual tokens, one or two points where a head reads them, "
+    "and makes the adapter larger. For virtual tokens in front and a frozen base model. Stock PEFT runs a decoder’s "
+    "after export; there is no export to sentence-transformers.",
     "prompt_init": "Words the virtual tokens start from. Random is noise as in PEFT; the others start closer to what "
     "the model knows, which matters most without a prompt encoder.",
     "prompt_init_text": "The virtual tokens start as these words, repeated or cut to their number.",
@@ -32,7 +33,8 @@ _HELP = {
     "weight_decay": "More: pulls what learns towards zero, against learning by heart.",
     "warmup_ratio": "Share of the steps in which the learning rate grows. More: a gentler start.",
     "max_grad_norm": "Lower: single odd batches change less. 1 is usual.",
-    "batch_size": "Rows at once. More: steadier steps, more memory, slower steps. Empty: 32 for a classification head, else 16.",
+    "batch_size": "Rows at once. More: steadier steps, more memory, slower steps. Empty: 32 for a classification head, "
+    "else 16.",
     "gradient_accumulation_steps": "Batches per step. More: as with larger batches, but slower instead of more memory.",
     "max_steps": "More: longer, and better as long as validation improves.",
     "epochs": "Passes over the data, in place of the steps. Empty: the steps count.",
