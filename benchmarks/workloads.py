@@ -81,7 +81,7 @@ WORKLOADS = [
     Workload("gpt2-after-20", _AFTER % 20, 20, batches=16, ptune_steps=16),
     Workload("gpt2-after-8", _AFTER % 8, 8, batches=16, ptune_steps=16),
     Workload("gpt2-long-20", _AFTER % 20, 20, peft_steps=2, joined=5),
-    Workload("minilm-head", "[P*20] {text} [HEAD:label]", 20, batch_size=16, peft_steps=6, encoder=True),
+    Workload("minilm-head", "[P*20] {text} [HEAD:label]", 20, batch_size=32, peft_steps=6, encoder=True),
 ]
 
 

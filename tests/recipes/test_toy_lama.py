@@ -7,7 +7,7 @@ chosen on. The base model knows every fact.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,11 +123,11 @@ class _OffByOne(CandidateTask):
     So training scores what follows the last but one position, while Hit@1 reads the last.
     """
 
-    def losses(self, position: int, prompts: Sequence[Tensor]) -> tuple[Tensor, int]:
+    def losses(self, position: int, prompts: Sequence[Tensor]) -> Iterator[tuple[Tensor, int]]:
         chosen = self.order.indices(position)
         rows = [Row(row.ids[:-1]) for row in self.train_rows.rows(chosen)]
         batch = self.model.text_batch(rows, self._answers([self._train_gold[i] for i in chosen]))
-        return self.model.text_losses(batch, prompts[0]).sum()[None], len(chosen)
+        yield self.model.text_losses(batch, prompts[0]).sum()[None], len(chosen)
 
 
 def trained_on(task: CandidateTask, world: World) -> float:

@@ -262,10 +262,9 @@ def test_one_trial_that_diverges_leaves_the_others_alone(
 ) -> None:
     losses = LabelTask.losses
 
-    def second_is_nan(task: LabelTask, position: int, prompts: list[torch.Tensor]) -> tuple[torch.Tensor, int]:
-        found, targets = losses(task, position, prompts)
+    def second_is_nan(task: LabelTask, position: int, prompts: list[torch.Tensor]) -> list[tuple[torch.Tensor, int]]:
         scale = torch.tensor([1.0, float("nan")] if position > 1 and len(prompts) == 2 else [1.0] * len(prompts))
-        return found * scale, targets
+        return [(found * scale, targets) for found, targets in losses(task, position, prompts)]
 
     monkeypatch.setattr(LabelTask, "losses", second_is_nan)
     settings = settings_for(tiny_llama, sweep={"learning_rate": [0.01, 0.05]})

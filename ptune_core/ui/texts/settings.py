@@ -18,9 +18,9 @@ _HELP = {
     "it gives without virtual tokens. Nothing: the head learns from zero.",
     "head_learning_rate": "Of a classification head. Higher: it learns faster than the virtual tokens. Empty: what "
     "suits its start.",
-    "prompt_depth": "In every layer: says more with as many virtual tokens, one or two points where a head reads them, "
-    "and makes the adapter larger. For virtual tokens in front and a frozen base model. Stock PEFT runs a decoder’s "
-    "after export; there is no export to sentence-transformers.",
+    "prompt_depth": "In every layer: says more with as many virtual tokens, one or two points where a head reads them; "
+    "the adapter is larger. For virtual tokens in front, frozen base models. Stock PEFT runs a decoder’s after export; "
+    "sentence-transformers does not.",
     "prompt_init": "Words the virtual tokens start from. Random is noise as in PEFT; the others start closer to what "
     "the model knows, which matters most without a prompt encoder.",
     "prompt_init_text": "The virtual tokens start as these words, repeated or cut to their number.",
