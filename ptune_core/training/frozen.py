@@ -145,16 +145,16 @@ class Frozen:
 
     def read_prompted(self, model: PromptedModel, rows: int, prompt_embeddings: Tensor) -> Tensor:
         """`[N, W]` of the first chosen rows with virtual tokens in place, by what the head of `model` reads."""
-        way = model.base.head_input
-        rows_of = self.task.train_rows
-        return read_rows(model, rows_of, self.chosen[:rows], prompt_embeddings, [way], self._rows_at_once)[way]
+        way, chosen = model.base.head_input, self.chosen[:rows]
+        return read_rows(model, self.task.train_rows, chosen, prompt_embeddings, [way], self._rows_at_once)[way]
 
     def _carried_over(self, model: PromptedModel, prompt_embeddings: Tensor) -> Probe | None:
         """None where virtual tokens change what is read so much that the probe is no use, as of a pooler of theirs."""
         way, rows = model.base.head_input, min(ALIGNED_ROWS, self._fitting(ALIGNED_TOKENS, self.chosen))
         read = self.read_prompted(model, rows, prompt_embeddings)
         own, features, labels = self.probe(way), self.features([way])[way][:rows], self.labels[:rows]
-        known = len(read) * 3 // 4
+        if (known := len(read) * 3 // 4) < 2:
+            return None
         tried = own.aligned(features[:known], read[:known]).right(read[known:], labels[known:])
         return own.aligned(features, read) if tried >= KEPT * own.right(features[known:], labels[known:]) else None
 

@@ -18,9 +18,9 @@ _HELP = {
     "it gives without virtual tokens. Nothing: the head learns from zero.",
     "head_learning_rate": "Of a classification head. Higher: it learns faster than the virtual tokens. Empty: what "
     "suits its start.",
-    "prompt_depth": "In every layer: says more with as many virtual tokens, one or two points where a head reads them; "
-    "the adapter is larger. For virtual tokens in front, frozen base models. Stock PEFT runs a decoder’s after export; "
-    "sentence-transformers does not.",
+    "prompt_depth": "In every layer: one or two points better where a head reads, with as many virtual tokens; the "
+    "adapter is larger. For virtual tokens in front and a frozen base model. After export stock PEFT runs a decoder’s; "
+    "sentence-transformers runs none.",
     "prompt_init": "Words the virtual tokens start from. Random is noise as in PEFT; the others start closer to what "
     "the model knows, which matters most without a prompt encoder.",
     "prompt_init_text": "The virtual tokens start as these words, repeated or cut to their number.",
@@ -33,8 +33,7 @@ _HELP = {
     "weight_decay": "More: pulls what learns towards zero, against learning by heart.",
     "warmup_ratio": "Share of the steps in which the learning rate grows. More: a gentler start.",
     "max_grad_norm": "Lower: single odd batches change less. 1 is usual.",
-    "batch_size": "Rows at once. More: steadier steps, more memory, slower steps. Empty: 32 for a classification head, "
-    "else 16.",
+    "batch_size": "Rows at once. More: steadier steps, more memory. Empty: 32 for a head, else 16.",
     "gradient_accumulation_steps": "Batches per step. More: as with larger batches, but slower instead of more memory.",
     "max_steps": "More: longer, and better as long as validation improves.",
     "epochs": "Passes over the data, in place of the steps. Empty: the steps count.",
