@@ -31,8 +31,9 @@ from ptune_core.training.tasks import LabelTask, evaluation_of
 MOST_ROWS = 10_000
 """Training rows of a probe: it gains from more, with 77 labels 4 points from 8,500 instead of 2,000."""
 
-MOST_TOKENS = 100_000
-"""Of all rows of a probe together: five seconds of a small encoder on two cores."""
+MOST_TOKENS, OF_PARAMETERS = 100_000, 23_000_000
+"""Of all rows of a probe together, of a base model with so many parameters: five seconds of two cores. A smaller one
+reads more in the time."""
 
 MOST_FITTED = 2_500_000_000
 """Rows times width times labels of one probe: some ten seconds of two cores."""
@@ -85,9 +86,10 @@ class Frozen:
         order = first_epoch(count, self.task.batching.seed)[: min(MOST_ROWS, fitted, self.most or MOST_ROWS)]
         return order[: self._fitting(MOST_TOKENS, order, self.model.num_virtual_tokens)]
 
-    def _fitting(self, tokens: int, order: np.ndarray, left_out: int = 0) -> int:
+    def _fitting(self, tokens: float, order: np.ndarray, left_out: int = 0) -> int:
         """How many rows have so many tokens together, `left_out` of each not counted; a few hundred in any case."""
         lengths = self.task.train_rows.lengths_of(order[:FEWEST_ROWS])
+        tokens *= max(1.0, OF_PARAMETERS / self.model.base.model.num_parameters())
         return max(FEWEST_ROWS, int(tokens / max(1.0, float(lengths.mean()) - left_out)))
 
     @cached_property
