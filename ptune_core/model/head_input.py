@@ -51,7 +51,7 @@ READS = {
 }
 """What a classification head reads, in words."""
 
-_WHY = {
+_WHY: Mapping[str, str] = {
     Why.SET: "as the settings say",
     Why.TRAINED: "as this base model was trained",
     Why.TUNED: "as it does in PEFT, since the base model is tuned with it",
@@ -69,7 +69,7 @@ def reading(head: object) -> str:
         return ""
     measured, rows = head.get("accuracies"), head.get("rows")
     if head.get("why") != Why.MEASURED or not isinstance(measured, Mapping) or not isinstance(rows, int):
-        why = next((text for name, text in _WHY.items() if name == head.get("why")), "")
+        why = _WHY.get(str(head.get("why")))
         return f"The head reads {reads}{f', {why}' if why else ''}."
     ways = [(name, value) for name, value in measured.items() if name in MEASURED and isinstance(value, float | int)]
     best_first = ", ".join(f"{name} {value:.2f}" for name, value in sorted(ways, key=lambda way: -way[1]))

@@ -281,15 +281,13 @@ def _validation(settings: RunSettings, rows: Rows) -> Iterator[Check]:
 
 
 def _batch(settings: RunSettings, rows: Rows) -> Iterator[Check]:
-    if settings.batch_size is None:
+    if (size := settings.batch_size) is None:
         return  # one that is too large for so few rows is all of them
-    if settings.examples_per_batch <= rows.training:
-        yield Check(
-            "batch", Level.GOOD, f"Batches of {settings.examples_per_batch} fit {rows.training:,} training rows."
-        )
+    if size <= rows.training:
+        yield Check("batch", Level.GOOD, f"Batches of {size} fit {rows.training:,} training rows.")
         return
     fitting = 1 << (max(1, rows.training // 2).bit_length() - 1)
-    text = f"Batches of {settings.examples_per_batch} are more than the {rows.training} training rows."
+    text = f"Batches of {size} are more than the {rows.training} training rows."
     yield Check("batch", Level.NOTE, text, Fix(f"Use {fitting}", {"batch_size": fitting}))
 
 

@@ -113,10 +113,10 @@ class Trial:
         model, settings = self.lesson.model, self.settings
         if model.base.head is not None:
             put_on(model.base)
-        if saved is None:
-            if model.base.head is not None:
+            if saved is None:
                 seed = settings.seed if self.lesson.frozen is None else self.lesson.seed
                 start_head(model, self.lesson.frozen, self.start, settings.head_start, seed)
+        if saved is None:
             return
         tensors, state = saved
         if state["fingerprint"] != self.fingerprint:

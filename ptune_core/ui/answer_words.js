@@ -1,6 +1,6 @@
 // Labels and their answer words; the preview tells what the base model's tokenizer makes of them.
 const q = selector => element.querySelector(selector);
-const make = (tag, name, text = '') => { const node = document.createElement(tag); node.className = name; node.textContent = text; return node; };
+const make = (tag, name, text = '') => Object.assign(document.createElement(tag), {className: name, textContent: text});
 let pairs = [], turn = 0, timer = null;
 
 function send() { timer = null; props.value = {pairs, turn}; trigger('words'); }
@@ -52,7 +52,8 @@ function draw() {
 function tell() {
   const answers = Object.fromEntries((window.ptuneAnswers || []).map(answer => [answer.label, answer]));
   [...q('.aw-rows').children].forEach((line, i) => {
-    const found = answers[pairs[i][0]], tokens = line.querySelector('.aw-tokens'), problem = line.querySelector('.aw-problem');
+    const found = answers[pairs[i][0]];
+    const tokens = line.querySelector('.aw-tokens'), problem = line.querySelector('.aw-problem');
     tokens.replaceChildren();
     (found ? found.ids : []).slice(0, 8).forEach((id, at) => {
       const token = make('span', 'aw-token', found.tokens[at]);

@@ -33,11 +33,6 @@ class BatchBox:
     download: gr.DownloadButton
 
     @property
-    def view(self) -> list[gr.blocks.Block]:
-        """What is shown anew for another adapter: whether it is there, and nothing of the last file."""
-        return [self.box, self.said, self.download]
-
-    @property
     def outputs(self) -> list[gr.blocks.Block]:
         """What `label_upload` fills."""
         return [self.said, self.download, self.cancel]

@@ -1,5 +1,5 @@
-// What was checked before a run starts: what needs a look on top, each with a button that sets the control; what is fine
-// folded below. Also tells the page when the number of runs before this one changes.
+// What was checked before a run starts: what needs a look on top, each with a button that sets the control; what is
+// fine folded below. Also tells the page when the number of runs before this one changes.
 const ICONS = {good: '✓', note: '!', stop: '✗'}, SAID = {good: 'Fine', note: 'Please look', stop: 'Must be changed'};
 
 function make(tag, name, text) {

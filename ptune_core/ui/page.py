@@ -62,7 +62,10 @@ def build_page(service: Service, *, ephemeral: bool, period: int = 1000) -> gr.B
     with gr.Blocks(title="PTune", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         add_api(service)  # before the page's own events, which may have the same names
         viewer = gr.BrowserState("", storage_key=_VIEWER_KEY, secret=_VIEWER_SECRET)
-        selected, adapter = gr.Textbox(visible=False), gr.Textbox(visible=False)
+        selected, adapter = (
+            gr.Textbox(visible=False),
+            gr.Textbox(visible="hidden"),
+        )  # one that is not there never changes
         with gr.Row(elem_classes="head"):
             gr.HTML(f"<h1>PTune</h1><p>{texts.TAGLINE}</p>", elem_classes="brand")
         if ephemeral:

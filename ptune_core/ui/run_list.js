@@ -14,7 +14,8 @@ function make(tag, name, text) {
 
 function sparkline() {
   const svg = document.createElementNS(SVG, 'svg');
-  svg.setAttribute('class', 'rl-spark'); svg.setAttribute('viewBox', '0 0 60 18'); svg.setAttribute('aria-hidden', 'true');
+  const attributes = {class: 'rl-spark', viewBox: '0 0 60 18', 'aria-hidden': 'true'};
+  for (const [name, value] of Object.entries(attributes)) svg.setAttribute(name, value);
   svg.append(document.createElementNS(SVG, 'polyline'));
   return svg;
 }
@@ -36,7 +37,10 @@ const say = (node, text) => { if (node.textContent !== text) node.textContent = 
 // Every combination of a sweep's values, as the server counts them: the last one changes fastest.
 function trialsOf(sweep) {
   let trials = [[]];
-  for (const [name, values] of Object.entries(sweep)) trials = trials.flatMap(trial => values.map(value => [...trial, `${name.replaceAll('_', ' ')} ${value}`]));
+  for (const [name, values] of Object.entries(sweep)) {
+    const told = values.map(value => `${name.replaceAll('_', ' ')} ${value}`);
+    trials = trials.flatMap(trial => told.map(each => [...trial, each]));
+  }
   return Object.keys(sweep).length ? trials.map(trial => trial.join(', ')) : [];
 }
 
@@ -48,9 +52,13 @@ function box(key, name) {
 }
 
 function newRow(run) {
-  const item = make('li', 'rl-row'), button = make('button', 'rl-item'), top = make('span', 'rl-top'), bottom = make('span', 'rl-bottom');
+  const item = make('li', 'rl-row'), button = make('button', 'rl-item');
+  const top = make('span', 'rl-top'), bottom = make('span', 'rl-bottom');
   button.type = 'button'; button.dataset.run = run.id;
-  const row = {item, button, name: make('span', 'rl-name'), best: make('span', 'rl-best'), state: make('span', 'rl-state'), spark: sparkline(), tick: box(run.id, run.name), trials: null};
+  const row = {
+    item, button, name: make('span', 'rl-name'), best: make('span', 'rl-best'), state: make('span', 'rl-state'),
+    spark: sparkline(), tick: box(run.id, run.name), trials: null,
+  };
   top.append(row.name, row.best); bottom.append(make('span', 'rl-dot'), row.state, row.spark);
   button.append(top, bottom); item.append(row.tick, button);
   button.addEventListener('click', () => { show(false); trigger('select', {run: run.id}); });
@@ -65,7 +73,9 @@ function addTrials(row, run) {
   row.trials = make('ul', 'rl-trials'); row.trials.setAttribute('aria-label', `Trials of ${run.name}`);
   row.trials.append(...names.map((name, i) => {
     const item = make('li', ''), label = make('label', 'rl-trial');
-    label.title = name; label.append(box(`${run.id}/${i}`, `trial ${i + 1}`), make('span', '', `${i + 1}  ${name}`)); item.append(label);
+    label.title = name;
+    label.append(box(`${run.id}/${i}`, `trial ${i + 1}`), make('span', '', `${i + 1}  ${name}`));
+    item.append(label);
     return item;
   }));
   row.item.append(row.trials);
@@ -73,7 +83,8 @@ function addTrials(row, run) {
 
 function fill(row, run) {
   row.button.dataset.state = run.state;
-  if (run.id === props.value) row.button.setAttribute('aria-current', 'true'); else row.button.removeAttribute('aria-current');
+  if (run.id === props.value) row.button.setAttribute('aria-current', 'true');
+  else row.button.removeAttribute('aria-current');
   say(row.name, run.name); row.name.title = run.name;
   say(row.best, run.best); row.best.title = run.metric ? `Best ${run.metric}` : '';
   say(row.state, `${run.state} · ${age(Date.now() / 1000 - run.created)}`);
@@ -88,7 +99,10 @@ function draw() {
   for (const run of all) { if (!rows.has(run.id)) rows.set(run.id, newRow(run)); fill(rows.get(run.id), run); }
   const alive = new Set(all.map(run => run.id));
   for (const id of rows.keys()) if (!alive.has(id)) rows.delete(id);
-  if (window.ptuneRuns && ticked.some(key => !alive.has(key.split('/')[0]))) { ticked = ticked.filter(key => alive.has(key.split('/')[0])); tell(); }
+  if (window.ptuneRuns && ticked.some(key => !alive.has(key.split('/')[0]))) {
+    ticked = ticked.filter(key => alive.has(key.split('/')[0]));
+    tell();
+  }
   const items = runs.map(run => rows.get(run.id).item), list = q('.rl-list'), focused = document.activeElement;
   if (items.length !== list.children.length || items.some((item, i) => item !== list.children[i])) {
     list.replaceChildren(...items);
@@ -121,7 +135,8 @@ function showTicks() {
     input.disabled = !input.checked && ticked.length >= MOST_TICKED;
   }
   q('.rl-ticked').hidden = ticked.length === 0;
-  say(q('.rl-hint'), ticked.length === 1 ? 'Tick a second run to compare.' : ticked.length >= MOST_TICKED ? `At most ${MOST_TICKED} at once.` : '');
+  const full = ticked.length >= MOST_TICKED ? `At most ${MOST_TICKED} at once.` : '';
+  say(q('.rl-hint'), ticked.length === 1 ? 'Tick a second run to compare.' : full);
   q('.rl-compare').hidden = ticked.length < 2 || open;
   say(q('.rl-compare'), `Compare ${ticked.length} runs`);
 }
@@ -129,11 +144,14 @@ function showTicks() {
 q('.rl-filter').addEventListener('input', draw);
 q('.rl-compare').addEventListener('click', () => show(true));
 q('.rl-untick').addEventListener('click', () => { ticked = []; tell(); });
-q('.rl-train').addEventListener('click', () => [...document.querySelectorAll('#tabs [role=tab]')].find(tab => tab.textContent.trim() === 'Train')?.click());
+q('.rl-train').addEventListener('click', () => {
+  const tabs = [...document.querySelectorAll('#tabs [role=tab]')];
+  tabs.find(tab => tab.textContent.trim() === 'Train')?.click();
+});
 window.addEventListener('ptune:close-overlay', () => show(false));
 window.addEventListener('ptune:runs', draw);
-// The address leads back to the run that is shown, after a reload and in another browser. Here, because the list is always
-// there, while the run's own parts are taken away with it.
+// The address leads back to the run that is shown, after a reload and in another browser. Here, because the list is
+// always there, while the run's own parts are taken away with it.
 let addressed = null;
 function address() {
   const url = new URL(location), run = props.value || null;

@@ -2,8 +2,9 @@
 // typed meanwhile is asked next, so the last answer is the one that stands.
 const MOST_VIRTUAL = 12, ENDS = 3;
 const q = selector => element.querySelector(selector);
-const make = (tag, name, text = '') => { const node = document.createElement(tag); node.className = name; node.textContent = text; return node; };
-let row = 0, count = 0, token = '', busy = false, again = false, tokenised = false, timer = null, caret = null, fetching = false;
+const make = (tag, name, text = '') => Object.assign(document.createElement(tag), {className: name, textContent: text});
+let row = 0, count = 0, token = '', timer = null, caret = null;
+let busy = false, again = false, tokenised = false, fetching = false;
 
 // A line break inside a token would end the line
 const shown = text => text.replace(/\n/g, '↵');
@@ -32,7 +33,8 @@ function drawPieces(pieces, reused) {
 
 function line(d) {
   const text = d.length - d.num_virtual_tokens - d.num_answer;
-  const parts = [`${text} tokens + ${d.num_virtual_tokens} virtual${d.num_answer ? ` + ${d.num_answer} answer` : ''} = ${d.length} of ${d.max_length}`];
+  const answer = d.num_answer ? ` + ${d.num_answer} answer` : '';
+  const parts = [`${text} tokens + ${d.num_virtual_tokens} virtual${answer} = ${d.length} of ${d.max_length}`];
   if (d.num_reused) parts.push(`reused text: ${d.num_reused} of ${d.length} tokens`);
   if (d.num_cut) parts.push(`${d.num_cut} cut`);
   return parts.join(' · ');
@@ -67,7 +69,9 @@ async function ask() {
   if (busy) { again = true; return; }
   const asksToFetch = fetching;
   busy = true; again = false; element.dataset.state = 'working';
-  if (!tokenised && !q('.tp-line').textContent) q('.tp-line').textContent = fetching ? 'Fetching the tokenizer…' : 'Reading the tokenizer…';
+  if (!tokenised && !q('.tp-line').textContent) {
+    q('.tp-line').textContent = fetching ? 'Fetching the tokenizer…' : 'Reading the tokenizer…';
+  }
   let d;
   try { d = await server.look({...props.value.question, row, fetch: asksToFetch}); } catch (problem) { d = null; }
   d = d || {error: 'The preview is not to be had just now; it comes back by itself.'};     // the app is away

@@ -17,6 +17,7 @@ from ptune_core.ui.texts import trying
 
 MAX_INPUTS = 4
 MOST_CHARACTERS = 20_000
+NOTHING_SEEN = f'<p class="quiet">{trying.NOTHING_SEEN}</p>'
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class TryTab:
     """What the page wires; `inputs` are the boxes for the template's columns, in order.
 
     Attributes:
+        continued: What a model that writes on makes of a text.
         turns: What was said so far in a conversation, as JSON.
     """
 
@@ -48,6 +50,7 @@ class TryTab:
     base: gr.HTML
     tuned: gr.HTML
     note: gr.Markdown
+    continued: gr.Markdown
     sight: gr.Accordion
     seen: gr.HTML
     turns: gr.Textbox
@@ -63,12 +66,17 @@ class TryTab:
 
     @property
     def view(self) -> list[gr.blocks.Block]:
-        """The components `show_adapter` fills; not those that say that an answer is on its way: one may be by now."""
+        """The components `show_adapter` fills; none of an answer: the adapter may be shown again when one is there."""
         return [
             self.message, self.body, self.about, *self.inputs, self.examples, self.classify, self.generate,
-            self.options, self.base, self.tuned, self.note, self.seen, self.turns, self.problem, self.forget,
-            *self.batch.view, self.download, *self.bring.view,
+            self.options, self.continued, self.batch.box, self.download, *self.bring.view,
         ]  # fmt: skip
+
+    @property
+    def asked(self) -> list[gr.blocks.Block]:
+        """Everything of an answer, which another adapter has not given: its texts, then what is hidden without one."""
+        texts = [self.base, self.tuned, self.note, self.problem, self.batch.said, self.seen, self.turns]
+        return [*texts, self.forget, self.batch.download]
 
 
 def build_try() -> TryTab:
@@ -102,15 +110,17 @@ def build_try() -> TryTab:
             base = gr.HTML(elem_id="base-answer", elem_classes="pane")
             tuned = gr.HTML(elem_id="tuned-answer", elem_classes="pane")
         note = gr.Markdown("", elem_classes="quiet if-said", elem_id="try-note")
+        continued = gr.Markdown("", elem_classes="quiet if-said", elem_id="try-continued")
         with gr.Accordion("What the model sees", open=False, elem_id="try-sight", elem_classes="card") as sight:
-            seen = gr.HTML(f'<p class="quiet">{trying.NOTHING_SEEN}</p>', elem_id="try-seen")
+            seen = gr.HTML(NOTHING_SEEN, elem_id="try-seen")
         batch = build_batch()
         with gr.Row(elem_classes="buttons"):
             download = gr.Button("Download adapter", elem_id="download")
         turns = gr.Textbox("[]", visible=False)
     return TryTab(
         adapter, bring, message, body, about, compare, inputs, examples, classify, generate, stop, forget, options,
-        max_new_tokens, temperature, seed, working, problem, base, tuned, note, sight, seen, turns, batch, download,
+        max_new_tokens, temperature, seed, working, problem, base, tuned, note, continued, sight, seen, turns, batch,
+        download,
     )  # fmt: skip
 
 
@@ -126,13 +136,11 @@ def _build_options() -> tuple[gr.Accordion, gr.Slider, gr.Slider, gr.Number]:
 
 
 def show_adapter(view: AdapterView | None) -> list[Any]:
-    """Updates for `TryTab.view`. What was typed stays."""
+    """Updates for `TryTab.view`. What was typed and answered stays."""
     hidden = gr.update(visible=False)
     if view is None:
         unchanged = [gr.skip()] * (MAX_INPUTS + 4)
-        idle = ["", "", "", gr.skip(), "[]", "", hidden]
-        rest = [*_batch(False), download_link(None), *show_usage(None)]
-        return [gr.update(visible=True), hidden, "", *unchanged, *idle, *rest]
+        return [gr.update(visible=True), hidden, "", *unchanged, "", hidden, download_link(None), *show_usage(None)]
     is_text = not view.labels
     boxes = [
         gr.update(visible=True, label=_box_label(view, view.columns[i])) if i < len(view.columns) else hidden
@@ -147,14 +155,8 @@ def show_adapter(view: AdapterView | None) -> list[Any]:
         gr.update(visible=not is_text),
         gr.update(visible=is_text, value="Send" if view.is_chat else "Generate"),
         gr.update(visible=is_text),
-        "",
-        "",
-        _note(view) if is_text else "",
-        f'<p class="quiet">{trying.NOTHING_SEEN}</p>',
-        "[]",
-        "",
-        hidden,
-        *_batch(not is_text),
+        _continued(view) if is_text else "",
+        gr.update(visible=not is_text),
         download_link(view),
         *show_usage(view),
     ]
@@ -169,11 +171,7 @@ def _box_label(view: AdapterView, column: str) -> str:
     return "Message" if view.is_chat and len(view.columns) == 1 else column.replace("_", " ").capitalize()
 
 
-def _batch(is_there: bool) -> list[Any]:
-    return [gr.update(visible=is_there), "", gr.update(visible=False)]
-
-
-def _note(view: AdapterView) -> str:
+def _continued(view: AdapterView) -> str:
     if view.is_chat:
         return trying.CHAT
     tuned = "" if view.base_weights is BaseWeights.FROZEN else f" {trying.TUNED_BESIDE}"

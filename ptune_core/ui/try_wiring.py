@@ -15,13 +15,15 @@ from ptune_core.ui.parts import Page, show_chosen, then_show
 from ptune_core.ui.show import EACH, EVENT, LATEST, shown
 from ptune_core.ui.texts import trying
 from ptune_core.ui.try_handlers import Question, TryHandlers
-from ptune_core.ui.try_tab import updates
+from ptune_core.ui.try_tab import NOTHING_SEEN, updates
 
 _PRESS_VISIBLE = "() => [...document.querySelectorAll('#classify, #generate')].find(b => b.offsetParent)?.click()"
 _NOTHING = "{__type__: 'update'}"
 _SHOWN, _HIDDEN = "{__type__: 'update', visible: true}", "{__type__: 'update', visible: false}"
 _IDLE = f"() => ['', {_HIDDEN}]"
 """For `working` and `stop`: no answer is on its way."""
+_NOTHING_ASKED = f"() => ['', '', '', '', '', {json.dumps(NOTHING_SEEN)}, '[]', {_HIDDEN}, {_HIDDEN}]"
+"""For `TryTab.asked`."""
 
 
 def wire_try(parts: Page) -> None:
@@ -77,6 +79,8 @@ def _wire_choosing(parts: Page, running: list[Any]) -> None:
         then_show(chooser.input(shown(choose), chooser, outputs, **LATEST), parts, chosen=True)
         idle = [parts.try_.working, parts.try_.stop]
         chooser.input(None, None, idle, cancels=running, js=_IDLE, **EVENT)
+    # Here and nowhere else: what is shown again, at a run's end say, may by now have answered.
+    parts.adapter.change(None, None, parts.try_.asked, js=_NOTHING_ASKED, **EVENT)
     tried = parts.runs.try_it
     tried.click(lambda: gr.Tabs(selected="try"), None, parts.tabs, **EVENT)
     tried.click(shown(try_it), [parts.selected, parts.viewer, parts.adapter], parts.of_adapter, **EVENT)

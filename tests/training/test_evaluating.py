@@ -35,6 +35,14 @@ def test_a_run_mostly_trains(rows: int, steps: int, of_base: float) -> None:
     assert _share(work) < 0.25 or is_smallest, "all rows once, at the end, are the most of so short a run"
 
 
+@pytest.mark.parametrize("rows", [1000, 10_000, 100_000])
+@pytest.mark.parametrize("evaluations", [3, 11])
+def test_states_are_compared_on_no_fewer_rows_than_they_were_measured_on(rows: int, evaluations: int) -> None:
+    """Bug: of many rows the best state and the last, both measured on 1,866, were compared on 300."""
+    plan = plan_evaluations(replace(USUAL, validation_rows=rows, steps=2000, evaluations=evaluations))
+    assert SMALLEST_COMPARED <= plan.compared and plan.between <= plan.compared <= rows
+
+
 def test_where_there_is_time_all_rows_are_evaluated() -> None:
     plan = plan_evaluations(replace(USUAL, steps=10_000))
     assert plan.between == plan.of_base == plan.compared == 1000 and plan.at_end(1000) == 0

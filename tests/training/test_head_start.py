@@ -13,7 +13,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 import torch
-from transformers import AlbertConfig, AlbertModel, AutoTokenizer
+from transformers import AlbertConfig, AlbertModel, AutoTokenizer, ElectraConfig, ElectraModel
 
 from ptune_core.adapters.format import load_adapter, save_adapter
 from ptune_core.data.ingest import ingest_text
@@ -239,6 +239,28 @@ def test_widths_that_differ_from_the_word_embeddings_give_an_adapter(
         save_adapter(recorder.exported[0], tmp_path / f"adapter-{way}")
         loaded = load_adapter(tmp_path / f"adapter-{way}")
         assert loaded.prompt_embeddings.shape == (4, 16) and loaded.head["classifier.weight"].shape == (2, 32)
+
+
+def test_a_resumed_seed_sweep_reads_through_the_layers_that_an_undisturbed_one_has(
+    tmp_path: Path, tiny_bert: Path, table: Table
+) -> None:
+    """Bug: rows were read through the layers of whichever trial first came to it, another one after a resume."""
+    config = ElectraConfig(
+        vocab_size=len(AutoTokenizer.from_pretrained(tiny_bert)), embedding_size=32, hidden_size=32,
+        num_attention_heads=2, num_hidden_layers=1, intermediate_size=32, max_position_embeddings=34,
+    )  # fmt: skip
+    ElectraModel(config).save_pretrained(tmp_path / "electra")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_bert / name, tmp_path / "electra")
+    sweep: dict[str, Any] = {"seed": [0, 1]}
+    settings = settings_for(tmp_path / "electra", template=HEAD, head_input="model", checkpoint_every=2, sweep=sweep)
+    whole, parts = Recorder(), Recorder()
+    expected = whole.train(settings, table, tmp_path / "whole")
+    parts.train(settings, table, tmp_path / "parts", stop_at=3)
+    result = parts.train(settings, table, tmp_path / "parts")
+    of_second = [[line["loss"] for line in each.of("eval") if line["trial"] == 1] for each in (whole, parts)]
+    assert of_second[0] == of_second[1] and of_second[0]
+    assert result["baseline_probe"] == expected["baseline_probe"]
 
 
 def test_a_tuned_base_model_keeps_its_own_head() -> None:

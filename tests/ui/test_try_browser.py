@@ -51,6 +51,36 @@ def test_classifying_shows_both_models(site: str, service: Any, new_page: NewPag
     assert service.tries == [{"text": "I would go again tomorrow."}]
 
 
+def test_an_answer_goes_with_its_adapter_and_no_sooner(site: str, service: Any, new_page: NewPage) -> None:
+    """Bug: whatever showed an adapter emptied its answer, also when it was the one that had just answered.
+
+    So did the end of a run, seconds after it offered to try its result.
+    """
+    run, other = (service.add(step=10, state=RunState.FINISHED) for _ in range(2))
+    page = new_page()
+    open_run(page, site, run.id)
+    page.click("#try-it")
+    page.fill("#try-input-0 textarea", "a fine film")
+    page.click("#classify")
+    answer = page.locator("#tuned-answer")
+    expect(answer).to_contain_text("97%")
+
+    run.settings = run.settings.model_copy(update={"name": "shown again"})
+    page.get_by_role("tab", name="Runs").click()
+    page.locator(f"#run-list [data-run='{run.id}']").click()
+    page.get_by_role("tab", name="Try").click()
+    expect(page.locator("#try-adapter input")).to_have_value("shown again")
+    expect(answer).to_contain_text("97%")
+    expect(page.locator("#try-input-0 textarea")).to_have_value("a fine film")
+
+    page.get_by_role("tab", name="Runs").click()
+    page.locator(f"#run-list [data-run='{other.id}']").click()
+    page.get_by_role("tab", name="Try").click()
+    expect(page.locator("#try-adapter input")).to_have_value("run 1")
+    for pane in ("#tuned-answer", "#base-answer", "#try-note"):
+        expect(page.locator(pane)).to_have_text("")
+
+
 def test_a_fresh_page_shows_the_newest_adapter(site: str, service: Any, new_page: NewPage) -> None:
     # Try and Export were empty until a run was chosen in Runs, also after a reload.
     for state in (RunState.FINISHED, RunState.FINISHED, RunState.RUNNING):
