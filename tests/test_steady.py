@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from ptune_core.steady import STEADY, keep_steady
 
@@ -55,3 +56,19 @@ def test_nobody_is_overruled() -> None:
 
 def test_the_tests_are_steady() -> None:
     assert os.environ["MKL_CBWR"]
+
+
+def test_the_models_of_the_tests_are_the_same_in_every_run(tiny_gpt2: Path, tiny_bert: Path) -> None:
+    """Bug: a tokenizer of theirs was trained anew in every process, with other numbers for its tokens each time.
+
+    Every run of the tests had other models then, and what was true of nearly all of them was red now and again.
+    """
+    texts = ("the film was great", "a wonderful restaurant")
+    found = [AutoTokenizer.from_pretrained(folder)(list(texts))["input_ids"] for folder in (tiny_gpt2, tiny_bert)]
+    assert found == [
+        [[333, 390, 264, 300], [66, 260, 268, 69, 259, 71, 86, 77, 222, 83, 281, 85, 66, 86, 83, 309, 85]],
+        [
+            [2, 90, 68, 95, 72, 3],
+            [2, 10, 31, 51, 50, 41, 42, 54, 43, 57, 48, 26, 42, 55, 56, 38, 57, 54, 38, 50, 56, 3],
+        ],
+    ]

@@ -62,6 +62,7 @@ class Measurement:
         error: Why it failed, in sentences for people.
         settings: What was measured.
         token: Of the rows.
+        unasked: Whether it began by itself; then nobody is told why it failed.
         stop: Set to call it off.
         ended: Set when its process is gone.
     """
@@ -73,18 +74,25 @@ class Measurement:
     error: str = ""
     settings: RunSettings | None = None
     token: str = ""
+    unasked: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
+
+    def fail(self, error: str) -> None:
+        """End it for that reason; one that began by itself just ends."""
+        self.error, self.stage = error, Stage.CALLED_OFF if self.unasked else Stage.FAILED
 
     def ways_for(self, settings: RunSettings, token: str) -> dict[str, Any]:
         """How well labels can be told apart in which way, as far as that holds for other settings too."""
         ways = self.numbers.get("ways")
-        if self.settings is None or not isinstance(ways, dict) or self.token != token:
-            return {}
-        if _asked(self.settings) != _asked(settings):
+        if self.settings is None or not isinstance(ways, dict) or not self.is_of(settings, token):
             return {}
         has_other_words = settings.labels is not None and settings.labels != self.settings.labels
         return {name: found for name, found in ways.items() if name == "head" or not has_other_words}
+
+    def is_of(self, settings: RunSettings, token: str) -> bool:
+        """Whether labels can be told apart as well with those settings and rows as with what was measured."""
+        return self.settings is not None and self.token == token and _asked(self.settings) == _asked(settings)
 
 
 class Measures:
@@ -104,13 +112,14 @@ class Measures:
         self._of: dict[str, Measurement] = {}
         self._threads: set[threading.Thread] = set()
 
-    def start(self, viewer: str, settings: RunSettings, rows: Path) -> Measurement:
-        """Begin to measure; what this viewer was measuring is called off. It goes on in a thread.
+    def start(self, viewer: str, settings: RunSettings, rows: Path, *, unasked: bool = False) -> Measurement:
+        """Begin to measure, in a thread; what this viewer measures and what began by itself is called off.
 
         Args:
             viewer: Who asks.
             settings: Of the run.
             rows: Folder of the table.
+            unasked: Whether it begins by itself.
 
         Raises:
             RunError: A run trains, or somebody else measures.
@@ -120,11 +129,12 @@ class Measures:
                 "A run is training, and beside it the times would be wrong", remedy="Measure when it has ended"
             )
         with self._lock:
-            if any(who != viewer and each.stage is Stage.RUNNING for who, each in self._of.items()):
+            others = [each for who, each in self._of.items() if who != viewer and each.stage is Stage.RUNNING]
+            if unasked and others or not all(each.unasked for each in others):
                 raise RunError("Somebody else is measuring", remedy="Try again in a minute")
-            before = self._of.pop(viewer, None)
+            before = [*others, *filter(None, [self._of.pop(viewer, None)])]
             found = self._of[viewer] = Measurement(
-                fingerprint_of(settings, rows.name), settings=settings, token=rows.name
+                fingerprint_of(settings, rows.name), settings=settings, token=rows.name, unasked=unasked
             )
             for old in list(self._of)[: -MOST_KEPT or None]:
                 if self._of[old].stage is not Stage.RUNNING:
@@ -152,15 +162,15 @@ class Measures:
         for thread in list(self._threads):
             thread.join()
 
-    def _measure(self, found: Measurement, before: Measurement | None, settings: RunSettings, rows: Path) -> None:
-        """Until the end of `before`, two processes would be beside each other."""
+    def _measure(self, found: Measurement, before: list[Measurement], settings: RunSettings, rows: Path) -> None:
+        """Until the end of those before, two processes would be beside each other."""
         try:
-            if before is not None:
-                before.stop.set()
-                before.ended.wait()
+            for each in before:
+                each.stop.set()
+                each.ended.wait()
             self._run(found, settings, rows)
         except OSError as error:
-            found.error, found.stage = f"The measurement could not be started: {error}", Stage.FAILED
+            found.fail(f"The measurement could not be started: {error}")
         finally:
             found.ended.set()
             self._threads.discard(threading.current_thread())
@@ -210,8 +220,7 @@ class Measures:
                 return
             except ValueError:
                 why = texts.MEASURED_NOTHING
-        found.error = why or _error((place / "err").read_text(encoding="utf-8", errors="replace"), code)
-        found.stage = Stage.FAILED
+        found.fail(why or _error((place / "err").read_text(encoding="utf-8", errors="replace"), code))
 
 
 _CALLED_OFF = "called off"

@@ -32,6 +32,7 @@ class Review:
         checks: Everything that was looked at; those of `Level.STOP` first.
         settings: Of the run; None if it cannot start.
         table: The rows; None if there are none.
+        rows: What they give with the settings; None if that could not be seen.
         base: What is known of the base model.
         machine: What a run may use.
     """
@@ -39,6 +40,7 @@ class Review:
     checks: tuple[Check, ...]
     settings: RunSettings | None
     table: Table | None
+    rows: Rows | None
     base: BaseFacts | None
     machine: Machine
 
@@ -94,7 +96,7 @@ class Watch:
                     found = [check for check in found if check.key != wrong_here.key] + [wrong_here]
         found.sort(key=lambda check: _ORDER[check.level])
         can_start = all(check.level is not Level.STOP for check in found)
-        return Review(tuple(found), settings if can_start else None, table, base, machine)
+        return Review(tuple(found), settings if can_start else None, table, rows, base, machine)
 
     def facts(self, base_model: str) -> BaseFacts | None:
         """What is known of a base model."""

@@ -10,6 +10,9 @@ import gradio as gr
 from ptune_core.ui import form, texts
 from ptune_core.ui.live import newest_run
 
+QUIET_SECONDS = 3.0
+"""After the last change, until what suits the labels is measured by itself."""
+
 _HERE = Path(__file__).parent
 
 
@@ -20,6 +23,7 @@ class RunCard:
     Attributes:
         measured: Time and memory, or how the measuring goes.
         timer: Ticks while something is measured.
+        quiet: Ticks once when something could be measured by itself.
         reason: Why Start cannot be pressed.
         message: What came of pressing it.
         key: Of the next press of Start.
@@ -33,6 +37,7 @@ class RunCard:
     measure: gr.Button
     cancel: gr.Button
     timer: gr.Timer
+    quiet: gr.Timer
     start: gr.Button
     reason: gr.HTML
     message: gr.Markdown
@@ -58,6 +63,7 @@ def build_run_card() -> RunCard:
                 measure = gr.Button(texts.MEASURE, size="sm", elem_id="measure")
                 cancel = gr.Button("Cancel", size="sm", visible=False, elem_id="cancel-measure")
             timer = gr.Timer(1.0, active=False)
+            quiet = gr.Timer(QUIET_SECONDS, active=False)
         with gr.Column(elem_classes="start-bar"):
             start = gr.Button(texts.START, variant="primary", size="lg", elem_id="start")
             reason = gr.HTML("", visible=False, elem_id="start-reason")
@@ -78,8 +84,8 @@ def build_run_card() -> RunCard:
         file = gr.JSON(visible=False)
         key = gr.Textbox(visible=False)
     return RunCard(
-        name, checks, measured, measure, cancel, timer, start, reason, message, newest, key, save, files, load, loaded,
-        file, command,
+        name, checks, measured, measure, cancel, timer, quiet, start, reason, message, newest, key, save, files, load,
+        loaded, file, command,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from ptune_core.ui.show import inline_error, inline_problems
 from ptune_core.ui.texts import run_card as run_texts
 
 MOST_FILE_BYTES = 200_000
+MOST_MEASURED_UNASKED = {False: 50_000_000, True: 1_500_000_000}
+"""Parameters of a base model that is measured where nobody asked, without and with a GPU: some 20 s on two cores."""
 
 
 class RunHandlers:
@@ -47,6 +50,7 @@ class RunHandlers:
             "sweep_count": texts.trials(len(look.settings.trials)) if look.settings and look.settings.sweep else "",
             **self.show_start(look),
             **self._measured(viewer, look),
+            "quiet": gr.Timer(active=self._may_measure(viewer, look)),
         }
         for heading, names in form.groups().items():
             label = texts.group(heading, len(set(changed) & set(names)))
@@ -98,6 +102,26 @@ class RunHandlers:
         except PTuneError as error:
             return self._say(str(error))
         return {**self._measured(viewer, look), "checks": gr.skip()}
+
+    def measure_unasked(self, viewer: str, held: Held) -> dict[str, Any]:
+        """Measure which way suits these labels where nobody asked, if that is quick; what is in its way is not told."""
+        look = self._watch.look(held)
+        if look.settings is not None and look.table is not None and self._may_measure(viewer, look):
+            with suppress(PTuneError):
+                self._service.measure_run(viewer, look.settings, look.table, unasked=True)
+        return {**self._measured(viewer, look), "checks": gr.skip(), "quiet": gr.Timer(active=False)}
+
+    def _may_measure(self, viewer: str, look: Review) -> bool:
+        """Whether nobody knows yet which way suits these labels, and finding out is a matter of seconds."""
+        if not self._service.measures_unasked or look.settings is None or look.table is None or look.base is None:
+            return False
+        if look.rows is None or len(look.rows.labels) < 2 or self._service.active():
+            return False
+        most = MOST_MEASURED_UNASKED[look.machine.has_gpu]
+        if not look.base.is_here or look.base.parameters is None or look.base.parameters > most:
+            return False
+        found = self._service.measures.of(viewer)
+        return found is None or not found.is_of(look.settings, look.table.path.parent.name)
 
     def cancel(self, viewer: str, held: Held) -> dict[str, Any]:
         """Call the measurement off; the next tick says that it ended."""

@@ -72,14 +72,19 @@ class Service:
         """How many runs come before one that is started now, whoever's they are."""
         return sum(run.state.is_active for run in self._store.list(None))
 
-    def measure_run(self, viewer: str, settings: RunSettings, table: Table) -> Measurement:
+    @property
+    def measures_unasked(self) -> bool:
+        """Whether a page may measure by itself; where strangers share the machine, only who asks for it."""
+        return not self.is_shared
+
+    def measure_run(self, viewer: str, settings: RunSettings, table: Table, *, unasked: bool = False) -> Measurement:
         """Begin to measure what a run would take; its thread goes on with it.
 
         Raises:
             PTuneError: A run trains, somebody else measures, or a shared page is asked for a local folder.
         """
         self._check_places(settings)
-        return self.measures.start(viewer, settings, table.path.parent)
+        return self.measures.start(viewer, settings, table.path.parent, unasked=unasked)
 
     def start(self, settings: RunSettings, token: str, *, viewer: str, key: str) -> str:
         """Put a run into the queue; its id. The same `key` again gives the same run, however often Start was pressed.

@@ -106,7 +106,7 @@ def _wire_refresh(parts: Page, runs: RunHandlers, controls: FormControls) -> Non
     shows: dict[str, gr.blocks.Block] = {
         "about": train.model.about, "preset": tuning.preset, "advanced": tuning.advanced, "command": run.command,
         "sweep_count": tuning.sweep.count, "checks": run.checks, "start": run.start, "reason": run.reason,
-        **_of_measure(train),
+        **_of_measure(train), "quiet": run.quiet,
         **{f"group {heading}": group for heading, group in tuning.groups.items()},
         **{f"shown {name}": train.settings[name] for name in form.SHOWN_IF},
     }  # fmt: skip
@@ -162,14 +162,15 @@ def _wire_changes(parts: Page, runs: RunHandlers, following: Following, controls
 
 def _wire_measure(parts: Page, runs: RunHandlers, controls: FormControls) -> None:
     run = parts.train.run
-    shows = {**_of_measure(parts.train), "checks": run.checks}
-    for event, handle in (
-        (run.measure.click, runs.measure),
-        (run.cancel.click, runs.cancel),
-        (run.timer.tick, runs.tick),
+    measured = {**_of_measure(parts.train), "checks": run.checks}
+    for event, handle, shows in (
+        (run.measure.click, runs.measure, measured),
+        (run.cancel.click, runs.cancel, measured),
+        (run.timer.tick, runs.tick, measured),
+        (run.quiet.tick, runs.measure_unasked, measured | {"quiet": run.quiet}),
     ):
 
-        def show(viewer: str, handle: Any = handle, **values: Any) -> list[Any]:
+        def show(viewer: str, handle: Any = handle, shows: Any = shows, **values: Any) -> list[Any]:
             found = handle(viewer, controls.held(values))
             return [found[name] for name in shows]
 

@@ -111,7 +111,7 @@ def test_the_script_says_by_stock_peft_what_ptune_says(
     assert "from peft import PeftModel" in (tmp_path / "snippet.py").read_text()
     printed = probabilities(run_snippet(tmp_path, capsys, monkeypatch))
     # test_ptune_loader.py holds the loader to PromptedModel.
-    assert printed == pytest.approx(ptune_loader.Adapter(tmp_path).classify(ROW), abs=2e-6)
+    assert printed == pytest.approx(ptune_loader.Adapter(tmp_path).classify(ROW), abs=1e-4)
     assert tuple(printed) == trained.labels
 
 
@@ -129,7 +129,7 @@ def test_the_script_of_other_kinds_says_the_same(
     alone = ptune_loader.Adapter(tmp_path)
     printed = run_snippet(tmp_path, capsys, monkeypatch)
     if answers:
-        assert probabilities(printed) == pytest.approx(alone.classify(ROW), abs=1e-5)
+        assert probabilities(printed) == pytest.approx(alone.classify(ROW), abs=1e-4)
     else:
         assert printed == alone.generate(ROW, max_new_tokens=9) + "\n"
 
@@ -159,7 +159,7 @@ def test_the_script_of_another_placement_runs_in_a_fresh_process_without_ptune(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     expected = ptune_loader.Adapter(tmp_path / "adapter").classify(ROW)
-    assert probabilities(done.stdout) == pytest.approx(expected, abs=2e-6)
+    assert probabilities(done.stdout) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_the_script_finds_the_demo_model_from_the_unzipped_folder(template, make
         run_alone(folder, DEMO_MODEL, cwd=tmp_path),
     ):
         assert found[0] == 0, found[2]
-        assert probabilities(found[1]) == pytest.approx(expected, abs=2e-6)
+        assert probabilities(found[1]) == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_script_says_which_base_model_it_lacks(make_trained, tmp_path, run_alone) -> None:
@@ -214,7 +214,7 @@ def test_the_script_takes_a_text_or_says_which_row_it_needs(
     folder = unzipped(make_trained(tiny_gpt2, "{text} [P*4][ANSWER:label]"), tmp_path / "one")
     for row, text in (("a fine film", "a fine film"), ("1984", "1984"), ('{"text": "{"}', "{")):
         printed = run_snippet(folder, capsys, monkeypatch, row)
-        assert probabilities(printed) == pytest.approx(ptune_loader.Adapter(folder).classify({"text": text}), abs=2e-6)
+        assert probabilities(printed) == pytest.approx(ptune_loader.Adapter(folder).classify({"text": text}), abs=1e-4)
     with pytest.raises(SystemExit, match="a JSON object with text."):
         run_snippet(folder, capsys, monkeypatch, '{"title": "a fine film"}')
 
@@ -254,7 +254,7 @@ def test_the_script_loads_a_base_model_of_the_hub_at_its_revision(template, tiny
     command = [sys.executable, str(folder / "snippet.py"), json.dumps(ROW)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert probabilities(done.stdout) == pytest.approx(ptune_loader.Adapter(folder, tiny_gpt2).classify(ROW), abs=2e-6)
+    assert probabilities(done.stdout) == pytest.approx(ptune_loader.Adapter(folder, tiny_gpt2).classify(ROW), abs=1e-4)
 
 
 def test_a_base_model_of_the_hub_is_not_mistaken_for_a_folder(make_trained, tmp_path, monkeypatch) -> None:

@@ -59,11 +59,11 @@ def assert_same_logits(trained, directory: Path) -> None:
     expected = prompted.label_logits(prompted.label_batch(rows), loaded.prompt_embeddings)
     found = torch.stack([alone.logits(row) for row in ROWS])
     assert expected.std() > 0.1
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     for row, probabilities in zip(ROWS, expected.softmax(1).tolist(), strict=True):
         classified = alone.classify(row)
         assert tuple(classified) == loaded.labels
-        assert list(classified.values()) == pytest.approx(probabilities, abs=1e-5)
+        assert list(classified.values()) == pytest.approx(probabilities, abs=1e-4)
 
 
 @pytest.mark.parametrize("template", TEMPLATES)

@@ -58,7 +58,7 @@ def test_the_adapter_answers_as_the_vectors_do(base: BaseModel, tiny_gpt2: Path,
     export_adapter(trained, tmp_path / "adapter", tmp_path / "adapter.zip")
     expected = by_hand(tiny_gpt2, [vectors[:2], f" {TEXT}", vectors[2:], " Answer :"])
     for place in ("adapter", "adapter.zip"):
-        assert classified(tmp_path / place) == pytest.approx(expected.tolist(), abs=1e-5)
+        assert classified(tmp_path / place) == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 def test_prompt_tuning_of_peft_is_a_front_prompt(base: BaseModel, tiny_gpt2: Path, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_prompt_tuning_of_peft_is_a_front_prompt(base: BaseModel, tiny_gpt2: Pat
     with torch.no_grad():
         logits = theirs(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, -1]
     chosen = logits[[base.tokenizer(answer)["input_ids"][0] for answer in LABELS.values()]].softmax(dim=0)
-    assert classified(tmp_path / "adapter") == pytest.approx(chosen.tolist(), abs=1e-5)
+    assert classified(tmp_path / "adapter") == pytest.approx(chosen.tolist(), abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_a_text_with_the_new_tokens_is_the_row_of_training(
         with torch.no_grad():
             found = model(**inputs).logits[0, :, : expected.shape[1]]
         old = sorted(set(range(expected.shape[1])) - set(names["NEW"]))
-        torch.testing.assert_close(found[:, old], expected[:, old], atol=1e-5, rtol=0)
+        torch.testing.assert_close(found[:, old], expected[:, old], atol=1e-4, rtol=1e-4)
     generated = plain.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     assert tokenizer.decode(generated, skip_special_tokens=True) == written
 
@@ -173,7 +173,7 @@ def test_labels_have_the_probabilities_of_the_adapter(base_of, make_trained, tmp
         monkeypatch.chdir(folder)
         printed = json.loads(run_card(Path(), capsys)[1].replace("'", '"'))
         expected = Adapter(tmp_path / str(number) / "adapter").classify({"text": TEXT})
-        assert printed == pytest.approx(expected, abs=2e-6 if precision == "fp32" else 1e-2)
+        assert printed == pytest.approx(expected, abs=1e-4 if precision == "fp32" else 1e-2)
 
 
 def test_the_zip_holds_adapter_card_and_tokenizer(base_of, make_trained, tmp_path) -> None:

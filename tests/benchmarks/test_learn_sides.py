@@ -18,6 +18,7 @@ import torch
 from benchmarks.accuracy import write_rows
 from benchmarks.learn import rounds
 from benchmarks.learn.__main__ import main, measure, parse_arguments
+from benchmarks.learn.choice import choose
 from benchmarks.learn.curves import Curve, Point
 from benchmarks.learn.job import MARK, Clock, Job, Meter
 from benchmarks.learn.names import DATA_SETS, SIDES
@@ -237,3 +238,8 @@ def test_a_file_is_not_gone_on_with_under_other_arguments(tmp_path: Path) -> Non
     (tmp_path / "found.json").write_text(json.dumps(found))
     with pytest.raises(SystemExit, match="name another file"):
         measure(parse_arguments(asked))
+
+
+def test_where_all_rows_are_evaluated_anyway_a_run_chooses_by_them(folder: Path) -> None:
+    found = choose(DEMO_MODEL, "{text} [P*4] [HEAD:label]", folder / "train.csv", ROWS[40:60], seed=0, steps=20)
+    assert found.by_run == found.by_all_rows <= found.best

@@ -187,8 +187,8 @@ def test_this_process_and_the_inference_process_say_the_same(tiny_gpt2: Path, tm
     here, there = read(tmp_path / "here.csv"), read(tmp_path / "there.csv")
     assert list(here[0]) == ["text", "label", "p_negative", "p_positive"]
     for one, other in zip(here, there, strict=True):
-        assert float(one["p_positive"]) == pytest.approx(float(other["p_positive"]), abs=2e-6)
-        assert float(one["p_positive"]) + float(one["p_negative"]) == pytest.approx(1, abs=2e-6)
+        assert float(one["p_positive"]) == pytest.approx(float(other["p_positive"]), abs=1e-4)
+        assert float(one["p_positive"]) + float(one["p_negative"]) == pytest.approx(1, abs=1e-4)
 
 
 def test_labels_that_are_there_are_compared(tmp_path: Path) -> None:

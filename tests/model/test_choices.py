@@ -63,7 +63,7 @@ def test_copies_learn_as_each_prompt_alone(tiny_llama: Path) -> None:
     for prompt, gradient in zip(prompts, gradients, strict=True):
         batch = model.label_batch(rows, gold)
         alone = functional.cross_entropy(model.label_logits(batch, prompt), batch.labels) / 2
-        torch.testing.assert_close(gradient, torch.autograd.grad(alone, prompt)[0], atol=1e-5, rtol=1e-3)
+        torch.testing.assert_close(gradient, torch.autograd.grad(alone, prompt)[0], atol=1e-4, rtol=1e-3)
 
 
 def test_room_is_kept_for_the_longest_answer(tiny_gpt2: Path) -> None:

@@ -85,7 +85,7 @@ def test_text_losses_are_transformers_loss(request: pytest.FixtureRequest, famil
         logs = logits[0, len(start(model)) - 1 :].log_softmax(-1)
         expected -= float(logs[range(len(answer)), answer].sum())
     for copy in losses:
-        assert float(copy.sum()) == pytest.approx(expected, rel=1e-5)
+        assert float(copy.sum()) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -36,7 +36,7 @@ def test_a_standardised_head_is_the_same_plain_head_when_it_is_written_down() ->
     head = _standardised(_head(), torch.randn(20, 6))
     plain = _head()
     plain.load_state_dict({name.removeprefix("classifier."): t for name, t in plain_state(head, "classifier.").items()})
-    torch.testing.assert_close(plain(rows), head(rows), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(plain(rows), head(rows), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(_head()(rows), head(rows), atol=0.1), "it does read something else"
 
 

@@ -46,7 +46,7 @@ def test_a_product_has_its_value_and_gradients(
     if len(shape) == 3:
         rows = rows.transpose(0, 1)
     found, expected = (product_and_gradients(rows, weight, bias, plain=plain, learns=learns) for plain in (False, True))
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("base", ["tiny_gpt2", "tiny_llama"])
@@ -55,7 +55,7 @@ def test_a_model_is_the_same_by_onednn(base: str, request: pytest.FixtureRequest
     ids = torch.tensor([[5, 6, 7, 8], [9, 8, 7, 6]])
     expected, one = model(input_ids=ids).logits, model(input_ids=ids[:1, :1]).logits
     use_onednn(model)
-    torch.testing.assert_close(model(input_ids=ids).logits, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4)
     assert torch.equal(model(input_ids=ids[:1, :1]).logits, one), "a single row is no matter of kernels"
 
 

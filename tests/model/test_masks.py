@@ -100,13 +100,13 @@ def test_scores_and_gradients_are_those_of_transformers(masked_folder: Path, pla
     found = model.label_logits(model.label_batch(rows), ours).log_softmax(dim=1)
     ids = model.base.tokenizer.convert_tokens_to_ids(["bad", "great"])
     expected = torch.stack([by_hand(model, text, theirs)[0, ids] for text in TEXTS]).log_softmax(dim=1)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     found[:, 0].sum().backward()
     expected[:, 0].sum().backward()
     assert ours.grad is not None and float(ours.grad.abs().sum()) > 0
     assert theirs.grad is not None
     assert float((ours.grad - theirs.grad).norm()) <= 1e-4 * float(theirs.grad.norm())
-    torch.testing.assert_close(model.scores(rows, prompt).log_softmax(dim=1), expected.detach(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.scores(rows, prompt).log_softmax(dim=1), expected.detach(), atol=1e-4, rtol=1e-4)
 
 
 def test_an_answer_of_several_masks_is_scored_by_all_of_them(tiny_bert_lm: Path) -> None:
@@ -119,7 +119,7 @@ def test_an_answer_of_several_masks_is_scored_by_all_of_them(tiny_bert_lm: Path)
         pairs = [model.base.tokenizer.convert_tokens_to_ids(w.split()) for w in answers.values()]
         logs = [by_hand(model, text, prompt) for text in TEXTS]
     expected = torch.stack([torch.stack([log[0, a] + log[1, b] for a, b in pairs]) for log in logs]).softmax(dim=1)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_text_losses_are_the_words_at_the_masks(tiny_bert_lm: Path) -> None:

@@ -69,7 +69,7 @@ def test_batched_equals_single(request: pytest.FixtureRequest, base: str, target
     model = prompted(request.getfixturevalue(base), placement.replace("{t}", f"{target}:label"))
     prompt = prompt_for(model)
     single = torch.cat([logits(model, [text], prompt) for text in TEXTS])
-    torch.testing.assert_close(logits(model, TEXTS, prompt), single, atol=2e-5, rtol=0)
+    torch.testing.assert_close(logits(model, TEXTS, prompt), single, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
@@ -106,7 +106,7 @@ def test_front_prompt_gives_pefts_logits(request: pytest.FixtureRequest, base: s
         if target == "ANSWER":
             assert model.answer_ids is not None
             theirs = theirs[:, -1, model.answer_ids]
-        torch.testing.assert_close(logits(model, [text], prompt), theirs, atol=1e-5, rtol=0)
+        torch.testing.assert_close(logits(model, [text], prompt), theirs, atol=1e-4, rtol=1e-4)
 
 
 def test_without_prompt_is_the_base_model_alone(tiny_gpt2: Path) -> None:
@@ -115,7 +115,7 @@ def test_without_prompt_is_the_base_model_alone(tiny_gpt2: Path) -> None:
     inputs = model.base.tokenizer(TEXTS[1], return_tensors="pt")
     with torch.no_grad():
         expected = model.base.model(**inputs).logits[:, -1, model.answer_ids]
-    torch.testing.assert_close(logits(model, [TEXTS[1]], None), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits(model, [TEXTS[1]], None), expected, atol=1e-4, rtol=1e-4)
 
 
 PREFIXED = {
@@ -172,7 +172,7 @@ def test_text_loss_is_transformers_loss_on_the_answer(tiny_gpt2: Path) -> None:
         labels = torch.tensor([[-100] * len(row.ids) + answer])
         with torch.no_grad():
             expected += model.base.model(**whole_graph(model, whole, prompt), labels=labels).loss.item() * len(answer)
-    assert float(losses.sum()) == pytest.approx(expected, rel=1e-5)
+    assert float(losses.sum()) == pytest.approx(expected, rel=1e-4)
 
 
 def test_more_length_than_positions_is_refused(tiny_gpt2: Path) -> None:

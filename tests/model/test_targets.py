@@ -95,7 +95,7 @@ def test_an_encoders_loss_and_gradient_are_the_whole_graphs(tiny_bert: Path) -> 
         logits = model.label_logits(batch, prompt)
         logits.logsumexp(1).sum().backward()
         found.append((logits.detach(), prompt.grad))
-    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
     assert set(counts[:4]) == {len(TEXTS)} and set(counts[4:]) == {batch.token_ids.numel()}
 
 
@@ -105,7 +105,7 @@ def test_a_layer_is_as_before_when_its_targets_are_done(tiny_llama: Path) -> Non
     before = base.body(input_ids=ids).last_hidden_state
     with pytest.raises(KeyboardInterrupt), last_layer_at(base.row_wise, torch.tensor([3])):
         only = base.body(input_ids=ids).last_hidden_state
-        torch.testing.assert_close(only[:, 3], before[:, 3], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(only[:, 3], before[:, 3], rtol=1e-4, atol=1e-4)
         assert not torch.allclose(only[:, 0], before[:, 0])
         raise KeyboardInterrupt
     assert torch.equal(base.body(input_ids=ids).last_hidden_state, before)

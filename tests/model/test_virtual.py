@@ -144,13 +144,13 @@ def test_a_start_from_a_text_is_that_text(family, request) -> None:
     ids = [base.tokenizer(f"{text}")["input_ids"] + list(row.ids[count:]) for row in model.make_rows([{"text": "was"}])]
     expected = base.model(input_ids=torch.tensor(ids)).logits[0, -1].float()[model.answer_ids]
     [found] = model.scores(model.make_rows([{"text": "was"}]), prompt)
-    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     prefix = model.prefix(prompt)
     assert prefix is not None
     past = base.body(input_ids=torch.tensor([ids[0][:count]]), use_cache=True).past_key_values
     for (keys, values), layer in zip(prefix.past.layers, past.layers, strict=True):
-        torch.testing.assert_close(keys, layer.keys, atol=2e-5, rtol=1e-5)
-        torch.testing.assert_close(values, layer.values, atol=2e-5, rtol=1e-5)
+        torch.testing.assert_close(keys, layer.keys, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(values, layer.values, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()

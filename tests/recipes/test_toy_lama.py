@@ -155,7 +155,7 @@ def test_the_loss_is_at_the_last_position_and_one_before_it_costs_facts(world: W
     released = task.model.base.model(inputs_embeds=task.model.embed(row.ids, prompt), labels=labels).loss
     assert (torch.autograd.grad(released, prompt)[0][-1] == 0).all(), "its last virtual token learns nothing"
     batch = task.model.text_batch([Row(row.ids[:-1])], [gold])
-    torch.testing.assert_close(task.model.text_losses(batch, prompt)[0], released, atol=1e-5, rtol=0)
+    torch.testing.assert_close(task.model.text_losses(batch, prompt)[0], released, atol=1e-4, rtol=1e-4)
 
     [(ours, _)] = task.losses(0, [prompt])
     assert (torch.autograd.grad(ours.sum(), prompt)[0][-1] != 0).any()

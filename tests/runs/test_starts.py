@@ -50,7 +50,7 @@ def test_a_run_starts_from_the_adapter_of_another(first: Path, tiny_gpt2: Path, 
     step_0 = next(line for line in lines if line["kind"] == "eval")
     result = RunDirectory(first).result()
     assert result is not None
-    assert step_0["loss"] == pytest.approx(result["loss"], rel=1e-5)
+    assert step_0["loss"] == pytest.approx(result["loss"], rel=1e-4)
 
 
 def test_a_resumed_run_needs_the_other_adapter_no_more(

@@ -72,7 +72,7 @@ def test_step_0_of_a_start_from_a_text_is_that_text(prompt, tmp_path, tiny_gpt2,
     rows = [{"text": " great film 1"}, {"text": " bad food 2"}]
     assert model.num_virtual_tokens == len(base.tokenizer("Question : is the film")["input_ids"]) == 5
     expected = literal.scores(literal.make_rows(rows, prompted=False), None)
-    torch.testing.assert_close(model.scores(model.make_rows(rows), step_0), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.scores(model.make_rows(rows), step_0), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_an_estimate_counts_what_layers_learn(tmp_path, tiny_gpt2, table) -> None:

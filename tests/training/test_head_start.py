@@ -88,8 +88,8 @@ def test_padding_and_other_rows_of_the_batch_change_nothing(
         together = model.label_logits(model.label_batch(rows), prompt)
         alone = torch.cat([model.label_logits(model.label_batch([row]), prompt) for row in rows])
         stored = model.scores(rows, prompt, model.prefix(prompt))
-    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(stored, alone, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(stored, alone, rtol=1e-4, atol=1e-4)
 
 
 def test_the_mean_leaves_out_virtual_tokens_and_what_a_text_begins_with(tiny_bert: Path) -> None:
@@ -101,7 +101,7 @@ def test_the_mean_leaves_out_virtual_tokens_and_what_a_text_begins_with(tiny_ber
     hidden = base.body(**call.inputs).last_hidden_state[0]
     kept = [i for i, number in enumerate(row.ids) if number >= 0 and number != base.tokenizer.cls_token_id]
     read = model.read(batch, call.inputs["inputs_embeds"], None, None)
-    torch.testing.assert_close(read[0], hidden[kept].mean(dim=0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(read[0], hidden[kept].mean(dim=0), rtol=1e-4, atol=1e-4)
 
 
 def test_a_decoders_text_before_the_prompt_cannot_be_read(tmp_path: Path, tiny_gpt2: Path, table: Table) -> None:

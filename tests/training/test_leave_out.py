@@ -58,7 +58,7 @@ def test_without_it_the_result_is_that_of_the_smaller_template(
     found = leave_out_each(task, prompt)
     assert len(found.tokens) == len(prompt) and len(found.groups) == 2 and found.examples == len(task.validation)
     whole = task.evaluate(prompt)
-    assert (found.whole.value, found.whole.loss) == pytest.approx((whole.value, whole.loss), abs=1e-5)
+    assert (found.whole.value, found.whole.loss) == pytest.approx((whole.value, whole.loss), abs=1e-4)
 
     def by_hand(smaller: str, rows: Sequence[int]) -> float:
         target = template[template.rindex("[") :]
@@ -69,8 +69,8 @@ def test_without_it_the_result_is_that_of_the_smaller_template(
 
     count = task.model.template.groups[0].count or 0
     kept = [row for row in range(len(prompt)) if row != 1]
-    assert found.tokens[1].loss == pytest.approx(by_hand(without_second, kept), abs=1e-5)
-    assert found.groups[0].loss == pytest.approx(by_hand(without_group, range(count, len(prompt))), abs=1e-5)
+    assert found.tokens[1].loss == pytest.approx(by_hand(without_second, kept), abs=1e-4)
+    assert found.groups[0].loss == pytest.approx(by_hand(without_group, range(count, len(prompt))), abs=1e-4)
     assert len({round(result.loss, 5) for result in found.tokens}) > 1
 
 
@@ -80,5 +80,5 @@ def test_text_to_generate_is_measured_by_its_loss(tiny_gpt2: Path, tmp_path: Pat
     prompt = torch.randn(2, task.model.base.hidden_size)
     found: LeftOut = leave_out_each(task, prompt)
     whole = task.evaluate(prompt)
-    assert found.metric == "loss" and found.whole.value == pytest.approx(whole.loss, abs=1e-5)
-    assert found.groups[0].loss == pytest.approx(task.zero_shot.loss, abs=1e-5), "without any it is the base model"
+    assert found.metric == "loss" and found.whole.value == pytest.approx(whole.loss, abs=1e-4)
+    assert found.groups[0].loss == pytest.approx(task.zero_shot.loss, abs=1e-4), "without any it is the base model"

@@ -75,8 +75,8 @@ def test_they_are_those_of_the_adapter_and_of_the_base_model_alone(
     fresh = LabelTask(model, examples.train, examples.validation, Batching(4, 5, 0), tmp_path)
     again, alone = fresh.evaluate(trained.prompt_embeddings), fresh.zero_shot
     assert again.probabilities is not None and alone is not None and alone.probabilities is not None
-    assert np.allclose([row["tuned"] for row in rows], again.probabilities, atol=1e-5)
-    assert np.allclose([row["base"] for row in rows], alone.probabilities, atol=1e-5)
+    assert np.allclose([row["tuned"] for row in rows], again.probabilities, atol=1e-4)
+    assert np.allclose([row["base"] for row in rows], alone.probabilities, atol=1e-4)
     assert [row["row"] for row in rows] == examples.validation.rows.tolist()
     assert [row["gold"] for row in rows] == fresh.validation_gold
     assert [row["input"]["text"] for row in rows] == [example.values["text"] for example in examples.validation]

@@ -65,7 +65,7 @@ def test_two_processes_are_two_accumulated_batches(
         lines = [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
         return [line["loss"] for line in lines if line["kind"] in ("step", "eval")]
 
-    assert losses("two") == pytest.approx(losses("one"), rel=1e-5)
+    assert losses("two") == pytest.approx(losses("one"), rel=1e-4)
     assert (tmp_path / "two" / "adapter.zip").is_file()
     if template.endswith("[ANSWER:label]"):
         # Bug: asked again, the main process said what there was, and the other waited for it without end.

@@ -86,7 +86,7 @@ def test_an_evaluation_does_not_depend_on_its_batches(tiny_gpt2: Path, examples:
         LabelTask(model, examples.select(TRAIN), examples.select(VALIDATION), Batching(4, size, 0), tmp_path)
         for size in (1, 64)
     )
-    assert one.evaluate(prompt).loss == pytest.approx(many.evaluate(prompt).loss, abs=1e-5)
+    assert one.evaluate(prompt).loss == pytest.approx(many.evaluate(prompt).loss, abs=1e-4)
     assert one.evaluate(prompt).predicted == many.evaluate(prompt).predicted
 
 

@@ -105,6 +105,7 @@ class FakeService:
         self.tries: list[dict[str, str]] = []
         self.polls: list[dict[str, Any]] = []
         self.is_shared = False
+        self.measures_unasked = False
         self.moved: list[str] = []
         self.outlines: Any = None
         self.fixed: list[tuple[str, str]] = []
@@ -131,8 +132,8 @@ class FakeService:
     def active(self) -> int:
         return sum(run.state.is_active for run in self.runs.values())
 
-    def measure_run(self, viewer: str, settings: RunSettings, table: Any) -> None:
-        self.measures.start(viewer, settings, table.path.parent)
+    def measure_run(self, viewer: str, settings: RunSettings, table: Any, *, unasked: bool = False) -> None:
+        self.measures.start(viewer, settings, table.path.parent, unasked=unasked)
 
     def stop(self, run_id: str, viewer: str) -> None:
         self._get(run_id).state = RunState.STOPPED

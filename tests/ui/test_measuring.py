@@ -150,6 +150,23 @@ def test_one_at_a_time(measures: Callable[..., Measures]) -> None:
     assert running.of("you") is None
 
 
+def test_what_began_by_itself_gives_way_and_fails_without_a_word(
+    measures: Callable[..., Measures], tmp_path: Path
+) -> None:
+    running = measures(FOREVER)
+    running.start("me", RunSettings(), Path("/rows"), unasked=True)
+    first = running.of("me")
+    assert first is not None
+    left = pids(tmp_path, first)
+    with pytest.raises(RunError, match="Somebody else"):
+        running.start("you", RunSettings(), Path("/rows"), unasked=True)
+    (tmp_path / "estimate.py").write_text("raise KeyError('oops')")
+    asked = until_ended(started(running, "you"))
+    assert asked.stage is Stage.FAILED and first.stage is Stage.CALLED_OFF and all_gone(left)
+    unasked = until_ended(running.start("me", RunSettings(), Path("/rows"), unasked=True))
+    assert unasked.stage is Stage.CALLED_OFF
+
+
 def test_nothing_is_measured_in_the_apps_own_session(measures: Callable[..., Measures], tmp_path: Path) -> None:
     found = started(measures(FOREVER))
     leader, child = pids(tmp_path, found)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ptune_core.errors import RunError
 from ptune_core.inference.look import Outlines
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import form
@@ -225,3 +226,67 @@ def test_what_was_measured_becomes_a_check_whose_button_changes_the_template(
     assert way(handlers.refresh("somebody else", held(reviews))) is None
     assert way(handlers.refresh("me", held(reviews, base_weights="tuned"))) is None, "it was measured frozen"
     assert handlers.fix("way", "somebody else", held(reviews)) == {}
+
+
+@pytest.fixture
+def measured(service: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The templates that were measured; nothing is started."""
+    templates: list[str] = []
+
+    def measure_run(viewer: str, settings: RunSettings, table: Any, *, unasked: bool) -> None:
+        assert unasked
+        templates.append(settings.template)
+        token = table.path.parent.name
+        service.measures._of[viewer] = Measurement("", stage=Stage.DONE, settings=settings, token=token)
+        service.measures._of[viewer].numbers = {
+            "seconds": 7.0, "trials": 1, "peak_mib": 300.0, "trained": 9, "kept_bytes": 9, "ways": WAYS,
+        }  # fmt: skip
+
+    service.measures_unasked = True
+    monkeypatch.setattr(service, "measure_run", measure_run)
+    return templates
+
+
+def test_the_better_way_is_measured_where_nobody_asked(
+    handlers: RunHandlers, measured: list[str], reviews: str
+) -> None:
+    """Bug: answer words were at 0.43 where a head begins at 0.63, and only who pressed Measure was told."""
+    assert handlers.refresh("me", held(reviews))["quiet"].active
+    assert not handlers.measure_unasked("me", held(reviews))["quiet"].active
+    assert measured == [TEMPLATE]
+    known = handlers.refresh("me", held(reviews, num_virtual_tokens=8, template="[P*8] {text~} [ANSWER:label]"))
+    assert not known["quiet"].active, "the labels are as easy to tell apart with other virtual tokens"
+    (way,) = (each for each in known["checks"]["value"] if each["key"] == "way")
+    assert way["fix"] == "Use a classification head"
+
+
+@pytest.mark.parametrize("why", ["a shared page", "a run trains", "not here", "too large", "free text"])
+def test_what_takes_long_or_helps_nobody_is_not_measured_unasked(
+    why: str, handlers: RunHandlers, service: Any, measured: list[str], reviews: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes: dict[str, Any] = {}
+    if why == "a shared page":
+        service.measures_unasked = False
+    elif why == "a run trains":
+        service.add(step=3)
+    elif why == "not here":
+        changes["base_model"] = "gpt2"
+    elif why == "too large":
+        monkeypatch.setattr("ptune_core.ui.run_handlers.MOST_MEASURED_UNASKED", {False: 1000, True: 1000})
+    else:
+        changes["template"] = "[P*4] {text~} [TEXT:label]"
+    form = held(reviews, **changes)
+    assert not handlers.refresh("me", form)["quiet"].active
+    handlers.measure_unasked("me", form)
+    assert measured == []
+
+
+def test_a_measurement_that_cannot_begin_unasked_is_not_told(
+    handlers: RunHandlers, service: Any, reviews: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise RunError("Somebody else is measuring")
+
+    service.measures_unasked = True
+    monkeypatch.setattr(service, "measure_run", refused)
+    assert "Somebody" not in handlers.measure_unasked("me", held(reviews))["measured"]
