@@ -10,7 +10,7 @@ from ptune_core.training.settings import RunSettings
 from ptune_core.ui import texts
 from ptune_core.ui.live import asset
 from ptune_core.ui.template_parts import answer_words, column_roles
-from ptune_core.ui.train_handlers import SOURCES
+from ptune_core.ui.train_handlers import EXAMPLE, SOURCES
 
 FILE_TYPES = [".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx", ".txt"]
 MOST_ON_SLIDER = 128
@@ -35,11 +35,16 @@ class DataCard:
     few: gr.Slider
     answers: gr.HTML
 
+    @property
+    def brought(self) -> dict[str, gr.blocks.Block]:
+        """What `Brought` is made of, by the names it uses."""
+        return {name: getattr(self, name) for name in ("source", "file", "pasted", "reference", "split")}
+
 
 def build_data_card() -> DataCard:
     with gr.Column(elem_classes="card"):
         gr.Markdown("### 2 Data")
-        source = gr.Radio(SOURCES, value=SOURCES[0], show_label=False, container=False, elem_id="source")
+        source = gr.Radio(SOURCES, value=EXAMPLE, show_label=False, container=False, elem_id="source")
         with gr.Column(visible=False) as upload:
             label = "CSV, TSV, JSON, JSONL, Parquet, XLSX or TXT"
             file = gr.File(label=label, file_types=FILE_TYPES, height=140, elem_id="file")

@@ -51,7 +51,12 @@ def lengths_html(found: Lengths) -> str:
         line += f" None is cut: there is room for {found.max_length} tokens."
     if len(found.lengths) < found.num_rows:
         line += f" Measured on {len(found.lengths):,} of {found.num_rows:,} rows."
-    return f'<p class="quiet">{html.escape(line)}</p>' + _folded("lengths", "Show lengths", _histogram(found))
+    return quiet_line(line) + _folded("lengths", "Show lengths", _histogram(found))
+
+
+def quiet_line(text: str) -> str:
+    """A line of small text; nothing for none."""
+    return f'<p class="quiet">{html.escape(text)}</p>' if text else ""
 
 
 def _sentence(text: str) -> str:

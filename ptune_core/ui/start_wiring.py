@@ -14,7 +14,7 @@ from ptune_core.ui.parts import Page, then_show
 from ptune_core.ui.run_handlers import RunHandlers
 from ptune_core.ui.show import EACH, EVENT, LATEST, shown
 from ptune_core.ui.train import Following, TrainTab
-from ptune_core.ui.train_handlers import SOURCES, TrainHandlers, new_key
+from ptune_core.ui.train_handlers import EXAMPLE, Brought, TrainHandlers, new_key
 
 _SAVE = """file => {
   if (!file) return;
@@ -193,7 +193,7 @@ def _wire_files(parts: Page, runs: RunHandlers, following: Following, controls: 
             return [*[gr.skip()] * (len(outputs) - 1), message]
         example: list[Any] = [gr.skip()] * len(of_example)
         if filled.is_of_demo:
-            example = [SOURCES[0], *[gr.update(visible=False) for _ in data.sources], runs.example()]
+            example = [EXAMPLE, *[gr.update(visible=False) for _ in data.sources], runs.example()]
         return [*controls.fill(filled), *example, filled.values["base_model"], message]
 
     def save(**values: Any) -> dict[str, str]:
@@ -218,8 +218,11 @@ def _wire_files(parts: Page, runs: RunHandlers, following: Following, controls: 
 def _wire_button(parts: Page, handlers: TrainHandlers, controls: FormControls) -> None:
     train = parts.train
 
+    brought = {f"brought_{name}": control for name, control in train.data.brought.items()}
+
     def start(viewer: str, key: str, **values: Any) -> list[Any]:
-        run_id, message = handlers.start(viewer, key, controls.held(values))
+        of_data = Brought.of(*(values[name] for name in brought))
+        run_id, message = handlers.start(viewer, key, controls.held(values), of_data)
         said = gr.update(value=message, visible=True)
         if run_id is None:
             return [gr.skip(), gr.skip(), said, gr.skip()]
@@ -227,7 +230,7 @@ def _wire_button(parts: Page, handlers: TrainHandlers, controls: FormControls) -
 
     started = train.run.start.click(
         shown(start),
-        inputs_kwargs={"viewer": parts.viewer, "key": train.key, **controls.inputs},
+        inputs_kwargs={"viewer": parts.viewer, "key": train.key, **controls.inputs, **brought},
         outputs=[parts.selected, train.key, train.run.message, parts.tabs],
         **EVENT,
     )

@@ -11,12 +11,13 @@ import gradio as gr
 
 from ptune_core.ui import texts
 from ptune_core.ui.data_card import DataCard, build_data_card
+from ptune_core.ui.data_view import quiet_line
 from ptune_core.ui.live import Answer
 from ptune_core.ui.model_card import ModelCard, build_model_card
 from ptune_core.ui.prompt_card import PromptCard, build_prompt_card
 from ptune_core.ui.run_card import RunCard, build_run_card
 from ptune_core.ui.show import EVENT, LATEST, shown
-from ptune_core.ui.train_handlers import TrainHandlers
+from ptune_core.ui.train_handlers import HUB, PASTE, UPLOAD, Brought, TrainHandlers
 from ptune_core.ui.tuning_card import TuningCard, build_tuning_card
 from ptune_core.ui.turns import Turns
 
@@ -95,10 +96,11 @@ def wire_train(tab: TrainTab, handlers: TrainHandlers) -> Following:
     of_template = [prompt.message, prompt.num_virtual_tokens, prompt.preview, prompt.placement]
     rows = Turns()  # those that were asked for last are the ones that count, however long the others took to read
 
-    of_source = [*data.sources, data.token, data.report]
-    show_source = only_newest(rows, handlers.show_source, of_source)
-    following.show_data(data.source.input(shown(show_source), data.source, of_source, **LATEST))
+    of_source = [*data.sources, data.split, data.token, data.report]
+    show_source = only_newest(rows, lambda *held: handlers.show_source(Brought.of(*held)), of_source)
+    following.show_data(data.source.input(shown(show_source), list(data.brought.values()), of_source, **LATEST))
     of_rows = [data.token, data.report]
+    _wire_unread(data, following, only_newest(rows, handlers.leave_pasted, of_rows))
     for ask, read, source, written in (
         (data.file.upload, handlers.read_file, data.file, of_rows),
         (data.read_pasted.click, handlers.read_pasted, data.pasted, of_rows),
@@ -127,6 +129,19 @@ def wire_train(tab: TrainTab, handlers: TrainHandlers) -> Following:
     for chooser, choose in ((prompt.placement, handlers.place), (tab.base_model, handlers.suit_model)):
         following.show_data(chooser.input(shown(choose), [chooser, prompt.template], placed, **LATEST))
     return following
+
+
+def _wire_unread(data: DataCard, following: Following, leave_pasted: Callable[..., Any]) -> None:
+    """What is typed is not what was read: as soon as it changes there are no rows, until it is read."""
+    of_rows: list[gr.blocks.Block] = [data.token, data.report]
+    for source, box in ((PASTE, data.pasted), (HUB, data.reference)):
+        unread = [json.dumps(quiet_line(said[source])) for said in (texts.NO_ROWS, texts.NOT_READ)]
+        js = f"text => ['', text.trim() ? {unread[1]} : {unread[0]}]"
+        # `input` is not told when text is pasted over a selection; `change` is, and when the page itself writes there.
+        box.change(None, box, of_rows, js=js, **EVENT)
+    following.show_data(data.pasted.blur(shown(leave_pasted), [data.pasted, data.token], of_rows, **LATEST))
+    gone = f"() => ['', {json.dumps(quiet_line(texts.NO_ROWS[UPLOAD]))}]"
+    following.show_data(data.file.clear(None, None, of_rows, js=gone, **EVENT))
 
 
 class Following:

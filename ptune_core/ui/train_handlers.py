@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,14 @@ import gradio as gr
 
 from ptune_core.data.hub import find_split_in, names_a_file
 from ptune_core.data.table import Table
-from ptune_core.demo import DEMO_LABELS, DEMO_TEMPLATE
+from ptune_core.demo import DEMO, DEMO_LABELS, DEMO_TEMPLATE
 from ptune_core.errors import DataError, PTuneError, SettingsError, TemplateError
 from ptune_core.model.catalogue import CATALOGUE
 from ptune_core.prompt.segments import Column, TargetKind, VirtualTokens
 from ptune_core.prompt.template import Template, parse_template, with_num_virtual_tokens
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import form, texts
-from ptune_core.ui.data_view import failed_html, lengths_html, report_html
+from ptune_core.ui.data_view import failed_html, lengths_html, quiet_line, report_html
 from ptune_core.ui.held import Answers, Held, Roles, answers_of, chosen_columns, is_of, turn_of
 from ptune_core.ui.looking import look_at_row, measure_rows, question_of
 from ptune_core.ui.preview import DataReport, check_chosen, choose_columns, example_pieces, report_on, varied_rows
@@ -29,7 +30,7 @@ from ptune_core.ui.show import inline_error, inline_problems
 MOST_CHIPS = 12
 PREVIEW_ROWS = 5
 MOST_CHARACTERS = 200
-SOURCES = ["Example", "Upload", "Paste", "Hub"]
+SOURCES = EXAMPLE, UPLOAD, PASTE, HUB = ("Example", "Upload", "Paste", "Hub")
 PLACEMENTS = {
     "In front": DEMO_TEMPLATE,
     "After the text": "{text~} [P*8][ANSWER:label]",
@@ -40,18 +41,64 @@ PLACEMENTS = {
 _HEAD = "Classification head"
 
 
+@dataclass(frozen=True)
+class Brought:
+    """What the data card's controls hold, and which of them counts: `source`. Empty where one holds nothing."""
+
+    source: str
+    file: str = ""
+    pasted: str = ""
+    reference: str = ""
+    split: str = ""
+
+    @classmethod
+    def of(cls, *values: str | None) -> Brought:
+        """From the controls' values, in the order of the fields; gradio has None for some that hold nothing."""
+        return cls(*(value or "" for value in values))
+
+    @property
+    def origin(self) -> str:
+        """What the rows that count are read from, as `Uploads.is_of` compares it."""
+        of_hub = self.split or self.reference.strip()
+        return {EXAMPLE: DEMO, UPLOAD: self.file, PASTE: self.pasted, HUB: of_hub}[self.source]
+
+    @property
+    def remedy(self) -> str:
+        """How to have them read."""
+        upload, again = "Choose the file again", "Choose Example again"
+        return {EXAMPLE: again, UPLOAD: upload, PASTE: "Press Use these rows", HUB: "Press Fetch"}[self.source]
+
+
 class TrainHandlers:
     """Handlers over one service."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def show_source(self, source: str) -> list[Any]:
-        """Show the controls of one source. The example is there at once; the others wait for rows."""
-        groups = [gr.update(visible=source == name) for name in SOURCES[1:]]
-        if source == SOURCES[0]:
-            return [*groups, self._service.uploads.demo(), ""]
-        return [*groups, gr.skip(), gr.skip()]
+    def show_source(self, brought: Brought) -> list[Any]:
+        """Show the controls of one source, and read what they hold: other rows than those are not trained on.
+
+        Returns:
+            Updates for the groups of controls, the list of a Hub data set's splits, the rows' token and the report.
+        """
+        groups = [gr.update(visible=brought.source == name) for name in SOURCES[1:]]
+        splits, token, said = gr.skip(), "", quiet_line(texts.NO_ROWS.get(brought.source, ""))
+        if brought.source == EXAMPLE:
+            token, said = self._service.uploads.demo(), ""
+        elif brought.source == UPLOAD and brought.file:
+            token, said = self.read_file(brought.file)
+        elif brought.source == PASTE and brought.pasted.strip():
+            token, said = self.read_pasted(brought.pasted)
+        elif brought.source == HUB and brought.split:
+            token, said = self.read_split(brought.split)
+        elif brought.source == HUB and brought.reference.strip():
+            splits, token, said = self.read_reference(brought.reference)
+        return [*groups, splits, token, said]
+
+    def leave_pasted(self, pasted: str, token: str) -> tuple[Any, Any]:
+        """Read rows that were typed and left; those that are read already are not read again."""
+        is_read = not pasted.strip() or self._service.uploads.is_of(token, pasted)
+        return (gr.skip(), gr.skip()) if is_read else self.read_pasted(pasted)
 
     def read_file(self, path: str) -> tuple[Any, Any]:
         """Read an uploaded file."""
@@ -189,14 +236,16 @@ class TrainHandlers:
         placement = _HEAD if entry.target is TargetKind.HEAD else next(iter(PLACEMENTS))
         return PLACEMENTS[placement], placement
 
-    def start(self, viewer: str, key: str, held: Held) -> tuple[str | None, str]:
-        """Start a run.
+    def start(self, viewer: str, key: str, held: Held, brought: Brought) -> tuple[str | None, str]:
+        """Start a run on the rows that the page shows.
 
         Returns:
             Its id and what to say under the button; no id if it cannot start.
         """
         try:
             settings, table = self._settings(held)
+            if not self._service.uploads.is_of(held.token, brought.origin):
+                raise DataError("What is shown as data was changed since it was read", remedy=brought.remedy)
             report_on(table, settings)
             return self._service.start(settings, held.token, viewer=viewer, key=key), texts.STARTED
         except PTuneError as error:

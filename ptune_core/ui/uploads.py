@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 import shutil
@@ -18,6 +19,7 @@ from ptune_core.errors import DataError, PTuneError
 
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 _KEEP_SECONDS = 2 * 24 * 3600
+_ORIGIN = "origin"
 
 
 class Uploads:
@@ -42,7 +44,7 @@ class Uploads:
         """
         with self._demo_lock:
             if not self._demo_token:
-                self._demo_token = self._add(lambda out: load_source(DEMO, out))
+                self._demo_token = self._add(lambda out: load_source(DEMO, out), DEMO)
             return self._demo_token
 
     def add_file(self, path: Path, name: str) -> str:
@@ -51,7 +53,7 @@ class Uploads:
         Raises:
             DataError: With every problem of the file.
         """
-        return self._add(lambda out: ingest(path, out, display_name=name))
+        return self._add(lambda out: ingest(path, out, display_name=name), str(path))
 
     def add_text(self, pasted: str) -> str:
         """Read pasted rows; their token.
@@ -59,7 +61,7 @@ class Uploads:
         Raises:
             DataError: With every problem of the rows.
         """
-        return self._add(lambda out: ingest_text(pasted, out))
+        return self._add(lambda out: ingest_text(pasted, out), pasted)
 
     def add_hub(self, reference: str) -> str:
         """Read one file or split of a Hub data set; its token.
@@ -67,7 +69,7 @@ class Uploads:
         Raises:
             DataError: It cannot be fetched or read.
         """
-        return self._add(lambda out: ingest_hub(reference.strip(), out))
+        return self._add(lambda out: ingest_hub(reference.strip(), out), reference.strip())
 
     def hub_splits(self, reference: str) -> list[HubSplit]:
         """Every configuration and split of a Hub data set.
@@ -87,11 +89,21 @@ class Uploads:
             raise DataError("There is no data yet", remedy="Choose the example, a file, pasted rows or a Hub data set")
         return open_table(self._directory / token)
 
-    def _add(self, read: Callable[[Path], Table]) -> str:
+    def is_of(self, token: str, origin: str) -> bool:
+        """Whether the rows were read from this path, text or reference, as `add_file` and its like were given it."""
+        if not _TOKEN.fullmatch(token):
+            return False
+        try:
+            return (self._directory / token / _ORIGIN).read_text(encoding="ascii") == _digest(origin)
+        except FileNotFoundError:
+            return False
+
+    def _add(self, read: Callable[[Path], Table], origin: str) -> str:
         token = secrets.token_hex(16)
         out = self._directory / token
         try:
             read(out)
+            (out / _ORIGIN).write_text(_digest(origin), encoding="ascii")
         except PTuneError:
             shutil.rmtree(out, ignore_errors=True)
             raise
@@ -101,3 +113,7 @@ class Uploads:
         for folder in self._directory.iterdir():
             if _TOKEN.fullmatch(folder.name) and time.time() - folder.stat().st_mtime > _KEEP_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _digest(origin: str) -> str:
+    return hashlib.sha256(origin.encode(errors="surrogatepass")).hexdigest()

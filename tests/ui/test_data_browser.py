@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from ptune_core.inference.look import Outlines
+from ptune_core.ui import texts
 
 pytestmark = [
     pytest.mark.browser,
@@ -123,3 +124,33 @@ def test_a_template_that_names_the_columns_mends_the_data_card(
     page.keyboard.press("Tab")
     expect(page.locator("#report")).to_contain_text("Using all 60 rows")
     expect(page.get_by_label("Column what is")).to_have_value("what")
+
+
+def test_what_stands_in_the_box_is_what_is_trained_on(site: str, service: Any, new_page: NewPage) -> None:
+    """Bug: rows that nobody had read stood in the box, and Start trained on the example or on the rows of before."""
+    page = new_page()
+    page.goto(site)
+    report, start, box = page.locator("#report"), page.locator("#start"), page.locator("#pasted textarea")
+    expect(report).to_contain_text("Using all")
+    page.get_by_role("radio", name="Paste").check()
+    expect(report).to_have_text(texts.NO_ROWS["Paste"])
+    expect(start).to_be_disabled()
+
+    pasted = "text,label\n" + "".join(f"text {i},{'yes' if i % 2 else 'no'}\n" for i in range(6))
+    box.fill(pasted)
+    expect(report).to_have_text(texts.NOT_READ["Paste"])
+    expect(start).to_be_disabled()
+    box.blur()
+    expect(report).to_contain_text("Using all 6 rows")
+    expect(start).to_be_enabled()
+
+    box.press("End")
+    box.press_sequentially("one more,yes")
+    expect(report).to_have_text(texts.NOT_READ["Paste"])
+    page.get_by_role("radio", name="Example").check()
+    expect(report).to_contain_text("Using all 611 rows")
+    page.get_by_role("radio", name="Paste").check()
+    expect(report).to_contain_text("Using all 7 rows")
+    start.click()
+    page.wait_for_selector("#plot .live-plot")
+    assert len(service.runs) == 1

@@ -207,7 +207,7 @@ def test_the_app_never_imports_torch(environment: dict[str, str]) -> None:
 import sys, tempfile, pathlib
 import app
 from ptune_core.ui.held import Held
-from ptune_core.ui.train_handlers import TrainHandlers
+from ptune_core.ui.train_handlers import Brought, TrainHandlers
 uploads = app.Uploads(pathlib.Path(tempfile.mkdtemp()))
 store = app.Store(app.data_directory())
 launcher = app.Launcher(store)
@@ -219,7 +219,8 @@ with app.InferenceClient(store.data_dir / "log", store.data_dir) as inference:
     template = "{text~} [P*8][ANSWER:label]"
     shown = handlers.show_data(token, template, [], None, 0, "demo", "", "")
     assert "Using" in shown[1], shown
-    run_id, said = handlers.start("me", "key", Held(token, {"template": template, "base_model": "demo"}))
+    held, brought = Held(token, {"template": template, "base_model": "demo"}), Brought("Example")
+    run_id, said = handlers.start("me", "key", held, brought)
     service.view(run_id, "me"), service.poll({"run": run_id}), service.overview({})
 print(sorted({"torch", "transformers", "datasets", "accelerate", "peft"} & set(sys.modules)))
 """

@@ -10,7 +10,7 @@ import pytest
 from ptune_core.data.hub import HubSplit
 from ptune_core.prompt.template import parse_template
 from ptune_core.ui.held import Held, answers_of, chosen_columns
-from ptune_core.ui.train_handlers import PLACEMENTS, TrainHandlers, placement_of
+from ptune_core.ui.train_handlers import PLACEMENTS, Brought, TrainHandlers, placement_of
 
 TEMPLATE = "{text~} [P*8][ANSWER:label]"
 MODEL = ("demo", "", "")
@@ -42,6 +42,12 @@ def show(
     return handlers.show_data(token, template, answers, roles, few, *MODEL)
 
 
+@pytest.fixture
+def file(tmp_path: Path) -> Brought:
+    """What the data card holds with the rows of `reviews`."""
+    return Brought("Upload", file=str(tmp_path / "rows.csv"))
+
+
 def held(token: str, answers: Any = None, roles: Any = None, **values: Any) -> Held:
     values = {"template": TEMPLATE, "base_model": "demo", **values}
     return Held(token, values, answers_of(answers), chosen_columns(roles, token))
@@ -64,12 +70,14 @@ def test_columns_are_found_by_themselves_and_can_be_corrected(handlers: TrainHan
     assert answers["pairs"] == [], "a classification head needs no answer words"
 
 
-def test_a_column_that_is_not_to_be_used_stays_so(handlers: TrainHandlers, service: Any, reviews: str) -> None:
+def test_a_column_that_is_not_to_be_used_stays_so(
+    handlers: TrainHandlers, service: Any, reviews: str, file: Brought
+) -> None:
     roles, report, _, _ = show(handlers, reviews, text="", label="verdict")
     assert roles["roles"] == {"text": "", "label": "verdict"}
     assert "No column of the data is read for {text}" in report and "Choose one over the columns" in report
     chosen = {"token": reviews, "roles": {"text": "", "label": "verdict"}}
-    run_id, said = handlers.start("me", "key", held(reviews, roles=chosen))
+    run_id, said = handlers.start("me", "key", held(reviews, roles=chosen), file)
     assert run_id is None and "is read for {text}" in said and not service.runs
     # Other rows: what was not to be used of these says nothing of them.
     assert handlers.show_data(reviews, TEMPLATE, None, {**chosen, "token": "0" * 32}, 0, *MODEL)[0]["roles"] == {
@@ -121,10 +129,12 @@ def test_the_report_is_one_line_and_the_rest_is_folded(handlers: TrainHandlers) 
     assert details.count('class="bar-row"') == 3
 
 
-def test_few_shot_says_how_many_rows_are_used(handlers: TrainHandlers, service: Any, reviews: str) -> None:
+def test_few_shot_says_how_many_rows_are_used(
+    handlers: TrainHandlers, service: Any, reviews: str, file: Brought
+) -> None:
     report = show(handlers, reviews, few=4)[1]
     assert "Using all 20 rows." in report and "8 to train on, at most 4 for each label, and 3 to validate" in report
-    run_id, _ = handlers.start("me", "key", held(reviews, examples_per_label=4))
+    run_id, _ = handlers.start("me", "key", held(reviews, examples_per_label=4), file)
     assert service.runs[run_id].settings.examples_per_label == 4
 
 
@@ -154,14 +164,17 @@ def test_a_hub_that_cannot_be_reached_is_told(handlers: TrainHandlers) -> None:
     assert "OWNER/NAME" in handlers.read_reference("what?")[2]
 
 
-def test_start_hands_over_what_the_form_says(handlers: TrainHandlers, service: Any, reviews: str) -> None:
+def test_start_hands_over_what_the_form_says(
+    handlers: TrainHandlers, service: Any, reviews: str, file: Brought
+) -> None:
     answers = [["good", " fine"], ["poor", " bad"]]
-    run_id, _ = handlers.start("me", "key", held(reviews, answers=answers, max_steps=7, max_length=None, name=""))
+    form = held(reviews, answers=answers, max_steps=7, max_length=None, name="")
+    run_id, _ = handlers.start("me", "key", form, file)
     settings = service.runs[run_id].settings
     assert settings.columns == {"text": "review", "label": "verdict"}
     assert settings.labels == {"good": " fine", "poor": " bad"}
     assert (settings.max_steps, settings.max_length, settings.data) == (7, None, "rows.csv")
-    again, _ = handlers.start("me", "key", held(reviews))
+    again, _ = handlers.start("me", "key", held(reviews), file)
     assert again == run_id and len(service.runs) == 1
 
 
@@ -175,18 +188,67 @@ def test_start_hands_over_what_the_form_says(handlers: TrainHandlers, service: A
     ],
 )
 def test_what_cannot_start_says_why_under_the_button(
-    handlers: TrainHandlers, service: Any, reviews: str, change: dict[str, Any], expected: str
+    handlers: TrainHandlers, service: Any, reviews: str, file: Brought, change: dict[str, Any], expected: str
 ) -> None:
-    run_id, said = handlers.start("me", "key", held(reviews, **change))
+    run_id, said = handlers.start("me", "key", held(reviews, **change), file)
     assert run_id is None and expected in said.lower() and 'class="problem"' in said
     assert not service.runs
 
 
 def test_without_data_nothing_starts(handlers: TrainHandlers, service: Any) -> None:
     for token in ("", None, "../../etc", "0" * 32):
-        run_id, said = handlers.start("me", "key", held(token))
+        run_id, said = handlers.start("me", "key", held(token), Brought("Example"))
         assert run_id is None and "data" in said
     assert not service.runs
+
+
+PASTED = "text,label\n" + "".join(f"row {i},{'good' if i % 2 else 'poor'}\n" for i in range(8))
+
+
+@pytest.mark.parametrize(
+    ("now", "remedy"),
+    [
+        (Brought("Paste", pasted=PASTED + "one more,good\n"), "Use these rows"),
+        (Brought("Paste"), "Use these rows"),
+        (Brought("Hub", reference="somebody/else"), "Fetch"),
+        (Brought("Upload", file="/tmp/other.csv"), "the file"),
+        (Brought("Example"), "Example"),
+    ],
+)
+def test_other_rows_than_the_card_holds_are_not_trained_on(
+    handlers: TrainHandlers, service: Any, now: Brought, remedy: str
+) -> None:
+    """Bug: rows edited after they were read, or a source without rows, and Start trained the rows of before."""
+    token, _ = handlers.read_pasted(PASTED)
+    run_id, said = handlers.start("me", "key", held(token), now)
+    assert run_id is None and "changed since it was read" in said and remedy in said
+    assert handlers.start("me", "key", held(token), Brought("Paste", pasted=PASTED))[0] in service.runs
+
+
+def test_a_source_gives_the_rows_that_it_holds(
+    handlers: TrainHandlers, service: Any, reviews: str, file: Brought, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug: the example's rows stayed the rows of a source that held none."""
+    for source in ("Upload", "Paste", "Hub"):
+        *groups, _, token, said = handlers.show_source(Brought(source))
+        assert token == "" and "yet" in said
+        assert [group["visible"] for group in groups] == [source == name for name in ("Upload", "Paste", "Hub")]
+    for now in (file, Brought("Paste", pasted=PASTED), Brought("Example")):
+        *_, token, _ = handlers.show_source(now)
+        assert service.uploads.is_of(token, now.origin)
+    add_hub = service.uploads.add_text
+    monkeypatch.setattr(service.uploads, "add_hub", lambda reference: add_hub(f"text,label\n{reference},a\nb,c\n"))
+    *_, token, _ = handlers.show_source(Brought("Hub", reference="a/b", split="hf://datasets/a/b@c/d"))
+    assert service.uploads.open(token).preview[0]["text"] == "hf://datasets/a/b@c/d"
+
+
+def test_rows_that_are_left_are_read_once(handlers: TrainHandlers) -> None:
+    token, _ = handlers.leave_pasted(PASTED, "")
+    assert isinstance(token, str) and token
+    for unchanged in (handlers.leave_pasted(PASTED, token), handlers.leave_pasted("  ", token)):
+        assert not any(isinstance(each, str) for each in unchanged)
+    other, _ = handlers.leave_pasted(PASTED + "one more,good\n", token)
+    assert isinstance(other, str) and other != token
 
 
 def test_template_message_and_slider_follow_the_template(handlers: TrainHandlers, reviews: str) -> None:

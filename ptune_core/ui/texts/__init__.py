@@ -23,6 +23,16 @@ EPHEMERAL = (
 )
 READING = "Reading…"
 READING_EXAMPLE = "Reading the example…"
+NO_ROWS = {
+    "Upload": "No file yet.",
+    "Paste": "No rows yet.",
+    "Hub": "No data set yet.",
+}
+NOT_READ = {
+    "Paste": "These rows were not read yet: press Use these rows, or leave the box.",
+    "Hub": "This data set was not fetched yet: press Fetch.",
+}
+"""What stands where the report of the rows would be, by where they come from."""
 ABOUT_PASTED = "With a header line as in CSV, or one text, a tab and its label a line."
 ABOUT_VIRTUAL_TOKENS = (
     "More: more capacity, slower, and they need more data. With fewer than 100 rows stay at 8 or below."
