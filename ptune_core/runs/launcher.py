@@ -156,7 +156,7 @@ class Launcher:
         """Queue a run that was stopped, failed or interrupted again; it goes on from its last checkpoint.
 
         Raises:
-            RunError: It was not found, it is in another state, or it diverged.
+            RunError: It was not found, it is in another state, it diverged, or another version made it.
         """
         run = self.store.get(run_id, owner)
         if not run.state.can_resume:
@@ -166,6 +166,12 @@ class Launcher:
             raise RunError(
                 "The run diverged, and would do so again at the same step",
                 remedy="Start it anew with a lower learning rate",
+            )
+        if run.outdated:
+            raise RunError(
+                "The run was made by another version of PTune, which knew other settings",
+                got=run.outdated,
+                remedy="Start it anew",
             )
         with suppress(RunError):  # settled already, unless its worker wrote the result only just now
             self.store.set_state(run_id, run.state, run.reason, attempt=run.attempt)

@@ -23,8 +23,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptune_core.errors import DiskFull, RunError
+from ptune_core.errors import DiskFull, RunError, SettingsError
 from ptune_core.files import NO_ROOM, Ballast, sync
+from ptune_core.model.device import BaseWeights
 from ptune_core.runs.directory import RunDirectory, default_name, is_run_id
 from ptune_core.runs.states import TRANSITIONS, RunState
 from ptune_core.training.settings import RunSettings
@@ -99,7 +100,28 @@ class Run:
         Raises:
             SettingsError: The run is of another version of PTune, and these settings are not valid in this one.
         """
-        return RunSettings.parse(json.loads(self.settings_json))
+        return RunSettings.parse(self.setting_values)
+
+    @property
+    def setting_values(self) -> dict[str, Any]:
+        """The settings as they were written, by whatever version."""
+        values: dict[str, Any] = json.loads(self.settings_json)
+        return values
+
+    @property
+    def outdated(self) -> str:
+        """Why its settings are not valid in this version of PTune; empty if they are."""
+        try:
+            RunSettings.parse(self.setting_values)
+        except SettingsError as error:
+            return str(error)
+        return ""
+
+    @property
+    def base_weights(self) -> BaseWeights:
+        """Whether its base model was frozen or tuned, whatever else its settings say."""
+        is_tuned = self.setting_values.get("base_weights") == BaseWeights.TUNED
+        return BaseWeights.TUNED if is_tuned else BaseWeights.FROZEN
 
 
 class Store:

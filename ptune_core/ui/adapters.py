@@ -96,7 +96,7 @@ class Adapters:
         choices = []
         for run in self._owners.runs(viewer):
             directory = RunDirectory(run.directory)
-            if run.state is RunState.RUNNING and run.settings.base_weights is BaseWeights.FROZEN:
+            if run.state is RunState.RUNNING and run.base_weights is BaseWeights.FROZEN:
                 choices.append((trying.newest(run.name), run.id + NEWEST))
             if has_adapter(directory):
                 value = (directory.result() or {}).get("value")

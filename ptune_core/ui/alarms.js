@@ -3,12 +3,6 @@
 const SLOWEST = 30000, list = element.querySelector('.al-list');
 let run = null, drawn = '', timer = null, wait = 3 * props.period, generation = 0;
 
-function make(tag, name, text) {
-  const node = document.createElement(tag); node.className = name;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
 function button(fix) {
   const node = make('button', 'rs-button', fix.label); node.type = 'button';
   node.addEventListener('click', () => { node.disabled = true; trigger('fix', {run, key: fix.key}); });
@@ -34,7 +28,7 @@ function show(alarms) {
 
 async function ask() {
   clearTimeout(timer);
-  if (!run) return;
+  if (!run || isGone()) return;
   // Without an alarm it takes no room at all, so whether it can be seen is asked of what it stands in.
   if (document.hidden || !element.closest('#run-detail')?.offsetParent) { timer = setTimeout(ask, 500); return; }
   const mine = ++generation;
@@ -42,11 +36,14 @@ async function ask() {
   try {
     const d = await server.alarms({run, viewer: props.viewer});
     if (mine !== generation) return;
-    if (!d.error) show(d.alarms);
-    again = Boolean(d.active); wait = 3 * props.period;
+    if (d.error) wait = Math.min(SLOWEST, 2 * wait);         // what failed once need not fail twice
+    else { show(d.alarms); again = Boolean(d.active); wait = 3 * props.period; }
   } catch (problem) { wait = Math.min(SLOWEST, 2 * wait); }
   if (mine === generation && again) timer = setTimeout(ask, wait);
 }
+
+// What a button began and nothing came of can be tried again.
+listen(window, 'ptune:failed', () => { for (const node of list.querySelectorAll('button')) node.disabled = false; });
 
 function start() { run = props.value || null; generation++; show([]); ask(); }
 

@@ -46,6 +46,7 @@ _MEMORY = "memory ran out"
 class Kind(StrEnum):
     """What an alarm is about."""
 
+    OUTDATED = "outdated"
     DIVERGED = "diverged"
     MEMORY = "memory"
     ENDED = "ended"

@@ -1,6 +1,4 @@
 // Labels and their answer words; the preview tells what the base model's tokenizer makes of them.
-const q = selector => element.querySelector(selector);
-const make = (tag, name, text = '') => Object.assign(document.createElement(tag), {className: name, textContent: text});
 let pairs = [], turn = 0, timer = null;
 
 function send() { timer = null; props.value = {pairs, turn}; trigger('words'); }
@@ -67,5 +65,5 @@ function tell() {
 }
 
 watch('value', draw);
-window.addEventListener('ptune:answers', tell);
+listen(window, 'ptune:answers', tell);
 draw();

@@ -2,12 +2,6 @@
 // fine folded below. Also tells the page when the number of runs before this one changes.
 const ICONS = {good: '✓', note: '!', stop: '✗'}, SAID = {good: 'Fine', note: 'Please look', stop: 'Must be changed'};
 
-function make(tag, name, text) {
-  const node = document.createElement(tag); node.className = name;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
 function item(check) {
   const row = make('li', 'ck-item'); row.dataset.level = check.level; row.dataset.check = check.key;
   const icon = make('span', 'ck-icon', ICONS[check.level]); icon.setAttribute('role', 'img');
@@ -39,5 +33,5 @@ function count() {
 }
 
 watch('value', draw);
-window.addEventListener('ptune:runs', count);
+listen(window, 'ptune:runs', count);
 draw();

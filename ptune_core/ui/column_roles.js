@@ -1,6 +1,4 @@
 // The first rows, and over each column who reads it: nobody, a place of the template, or the target.
-const q = selector => element.querySelector(selector);
-const make = (tag, text) => { const node = document.createElement(tag); node.textContent = text; return node; };
 let drawn = '', turn = 0, mine = null;
 
 function roleOf(value, column) {
@@ -25,7 +23,7 @@ function select(value, column) {
   const list = document.createElement('select');
   list.setAttribute('aria-label', `Column ${column} is`);
   for (const [name, text] of [['', 'not used'], ...value.choices]) {
-    const option = make('option', text);
+    const option = make('option', '', text);
     option.value = name;
     list.append(option);
   }
@@ -44,7 +42,7 @@ function draw() {
   q('.cr-names').replaceChildren(); q('.cr-roles').replaceChildren(); q('tbody').replaceChildren();
   if (element.hidden) return;
   const used = value.columns.map(column => roleOf(value, column) ? 'cr-used' : 'cr-unused');
-  const cell = (tag, i, content) => { const node = make(tag, ''); node.className = used[i]; node.append(content); return node; };
+  const cell = (tag, i, content) => { return make(tag, used[i], content); };
   value.columns.forEach((column, i) => {
     q('.cr-names').append(cell('th', i, column));
     q('.cr-roles').append(cell('td', i, select(value, column)));

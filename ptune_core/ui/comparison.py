@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +46,7 @@ class _Curve:
     @property
     def settings(self) -> dict[str, Any]:
         """As they were submitted, unchecked: the run may be of another version of PTune."""
-        settings = json.loads(self.run.settings_json)
+        settings = self.run.setting_values
         if self.trial is not None:
             sweep = settings["sweep"]
             settings |= dict(zip(sweep, list(itertools.product(*sweep.values()))[self.trial], strict=True))
@@ -88,7 +87,7 @@ def _parse(asked: object, find: Find) -> _Curve:
 
 
 def _trials(run: Run) -> int:
-    sweep = json.loads(run.settings_json).get("sweep") or {}
+    sweep = run.setting_values.get("sweep") or {}
     return math.prod(map(len, sweep.values())) if sweep else 0
 
 

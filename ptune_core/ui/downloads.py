@@ -52,8 +52,7 @@ def content_of(run: Run, name: str, key: str) -> tuple[bytes, str]:
         raise _no_such_file()
     match name:
         case "settings.yaml":
-            values = run.settings.model_dump(mode="json")
-            content = yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode()
+            content = yaml.safe_dump(run.setting_values, sort_keys=False, allow_unicode=True).encode()
         case "metrics.csv" if directory.metrics.exists():
             content = curve_as_csv(directory.metrics).encode()
         case "predictions.jsonl" if _predictions(directory).exists():

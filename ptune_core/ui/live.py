@@ -46,7 +46,7 @@ def own_component(
     scripts: Sequence[str] = (),
     **options: Any,
 ) -> gr.HTML:
-    """A `gr.HTML` made of `NAME.html` and `NAME.js` beside this file.
+    """A `gr.HTML` made of `NAME.html`, `dom.js` and `NAME.js` beside this file.
 
     Args:
         ask: What its script may call, by the names it calls it.
@@ -58,7 +58,7 @@ def own_component(
     return gr.HTML(
         None,
         html_template=asset(f"{name}.html"),
-        js_on_load="".join(asset(f"{script}.js") for script in (*scripts, name)),
+        js_on_load="".join(asset(f"{script}.js") for script in ("dom", *scripts, name)),
         elem_id=elem_id,
         elem_classes=classes,
         **options,

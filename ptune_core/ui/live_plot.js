@@ -242,18 +242,21 @@ function moved() {
 
 async function tick() {
   clearTimeout(timer);
-  if (busy || !run) return;
+  if (busy || !run || isGone()) return;
   if (document.hidden || !element.offsetParent || !window.Plotly) { timer = setTimeout(tick, 250); return; }
   const mine = generation;
   let d = null;
   busy = true;
-  try { d = await server.poll({run, cursor, epoch, viewer: props.viewer}); wait = PERIOD; }
+  try { d = await server.poll({run, cursor, epoch, viewer: props.viewer}); wait = d.error ? wait : PERIOD; }
   catch (problem) { wait = Math.min(SLOWEST, 2 * wait); }
   busy = false;
   if (mine !== generation) return tick();
+  // An error is said and asked about again: what failed once, on a full disk say, need not fail twice.
+  if (d && d.error) wait = Math.min(SLOWEST, 2 * wait);
   timer = setTimeout(tick, wait);
   if (!d) q('.lp-status').textContent = 'Connection lost; training goes on. Reconnecting…';
-  else if (d.error) { q('.lp-status').textContent = d.error; ended = true; } else apply(d);
+  else if (d.error) q('.lp-status').textContent = d.error;
+  else apply(d);
   const isWaiting = d && d.state === 'running' && points && !points.steps.x.length && !points.evals.x.length;
   if (ended || isWaiting) clearTimeout(timer);
   if (isWaiting) timer = setTimeout(tick, wait / 3);                                     // the first point, as soon as it is there
@@ -270,5 +273,5 @@ function start() {
 
 watch('value', () => { if ((props.value || null) !== run) start(); });
 watch('state', () => { if (ended && props.state !== state) { ended = false; tick(); } });       // resumed
-document.addEventListener('visibilitychange', tick);
+listen(document, 'visibilitychange', tick);
 start();

@@ -1,5 +1,4 @@
 // The run that was started last, on the card that starts runs; the strip delivers it.
-const q = selector => element.querySelector(selector);
 
 function draw() {
   const run = window.ptuneNewest;
@@ -11,5 +10,5 @@ function draw() {
 }
 
 q('.nr-open').addEventListener('click', () => window.ptuneNewest && trigger('open', {run: window.ptuneNewest.id}));
-window.addEventListener('ptune:runs', draw);
+listen(window, 'ptune:runs', draw);
 draw();

@@ -49,12 +49,6 @@ function drawAll() {
   drawTable();
 }
 
-function make(tag, name, text) {
-  const node = document.createElement(tag); if (name) node.className = name;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
 function swatch(i) {
   const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg'), stroke = document.createElementNS('http://www.w3.org/2000/svg', 'line');
   svg.setAttribute('class', 'ov-swatch'); svg.setAttribute('viewBox', '0 0 36 8'); svg.setAttribute('aria-hidden', 'true');
@@ -67,7 +61,7 @@ const told = one => one ? short(one.value) + (one.band ? ` (${one.band})` : '') 
 
 function drawTable() {
   const head = q('.ov-table thead tr'), body = q('.ov-table tbody');
-  head.replaceChildren(make('th', '', ''), ...curves.map((curve, i) => {
+  head.replaceChildren(make('th'), ...curves.map((curve, i) => {
     const th = make('th'); th.scope = 'col';
     th.append(swatch(i), make('span', 'ov-name', `${letter(i)}  ${curve.name}`), make('span', 'ov-when', `${curve.state}, started ${new Date(1000 * curve.created).toLocaleString([], {dateStyle: 'short', timeStyle: 'short'})}`));
     return th;
@@ -90,18 +84,18 @@ function showProblem(text) { q('.ov-problem').textContent = text; q('.ov-problem
 
 async function tick() {
   clearTimeout(timer);
-  if (busy || !open) return;
+  if (busy || !open || isGone()) return;
   if (document.hidden || !element.offsetParent || !window.Plotly) { timer = setTimeout(tick, 250); return; }
   const mine = generation, asked = curves;
   let d = null;
   busy = true;
-  try { d = await server.compare({runs: asked.map(question), viewer: window.ptuneViewer}); wait = PERIOD; }
+  try { d = await server.compare({runs: asked.map(question), viewer: window.ptuneViewer}); wait = d.error ? wait : PERIOD; }
   catch (problem) { wait = Math.min(SLOWEST, 2 * wait); }
   busy = false;
   if (mine !== generation) return tick();
   showProblem(!d ? 'Connection lost; training goes on. Reconnecting…' : d.error || '');
-  if (d && d.error) return;
-  if (d) {
+  if (d && d.error) wait = Math.min(SLOWEST, 2 * wait);                        // what failed once need not fail twice
+  else if (d) {
     const isNew = d.differing !== null || d.curves.some((curve, i) => curve.reset || curve.steps.x.length || curve.evals.x.length || curve.state !== asked[i].state);
     d.curves.forEach((curve, i) => take(asked[i], curve));
     differing = d.differing || differing;
@@ -133,4 +127,4 @@ for (const button of element.querySelectorAll('.lp-csv')) button.addEventListene
   });
   saveCsv(`ptune-compared-${button.dataset.plot}.csv`, ['letter', 'run', 'id', 'step', 'epoch', 'seconds', isLoss ? (train ? 'train_loss' : 'validation_loss') : 'value'], rows);
 });
-window.addEventListener('ptune:compare', event => compare(event.detail));
+listen(window, 'ptune:compare', event => compare(event.detail));

@@ -2,7 +2,6 @@
 // `trigger` and `watch`. What a person chose (axis, smoothing, zoom, lines switched off) lives here and in Plotly's
 // figure, and goes into each drawing anew: it survives updates, another theme and another run.
 const SLOWEST = 12000;
-const q = selector => element.querySelector(selector);
 const css = name => getComputedStyle(document.body).getPropertyValue(name).trim();
 const dark = () => document.body.classList.contains('dark');
 const COLORS = {

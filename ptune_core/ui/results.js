@@ -9,13 +9,6 @@ panel.id = id('panel');
 let run = null, part = 'samples', generation = 0, timer = null, copyOf = null;
 let chosen = {gold: '', predicted: '', order: 'wrong'};
 
-function make(tag, name = '', ...children) {
-  const node = document.createElement(tag);
-  if (name) node.className = name;
-  node.append(...children.filter(child => child !== null && child !== undefined));
-  return node;
-}
-
 function button(text, action, name = 'rs-button') {
   const node = make('button', name, text); node.type = 'button';
   node.addEventListener('click', () => action(node));
@@ -271,3 +264,4 @@ watch('value', () => { if ((props.value || null) !== run) start(); });
 watch('state', () => open());                            // it has ended: there is more to show
 watch('turn', () => open());                             // another trial is in use
 start();
+listen(window, 'ptune:failed', () => { for (const node of panel.querySelectorAll('.rs-actions button')) node.disabled = false; });

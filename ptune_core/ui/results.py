@@ -27,7 +27,7 @@ from ptune_core.runs.trials import trial_files
 from ptune_core.training.metrics import Metric, calibration_error
 from ptune_core.training.settings import RunSettings
 from ptune_core.ui import texts
-from ptune_core.ui.alarms import Alarm, Facts, alarms, key_of
+from ptune_core.ui.alarms import Alarm, Facts, Kind, alarms, key_of
 from ptune_core.ui.command_line import command_line
 from ptune_core.ui.texts import outcome
 
@@ -52,6 +52,8 @@ Question = Mapping[str, Any]
 
 def alarms_of(run: Run) -> list[Alarm]:
     """What is wrong with a run, from its files."""
+    if run.outdated:
+        return [Alarm(Kind.OUTDATED, texts.OUTDATED, note=run.outdated)]
     directory = RunDirectory(run.directory)
     state, reason = directory.recorded_state()
     saved = (path.name.removeprefix("step-") for path in (run.directory / "checkpoints").glob("step-*"))
@@ -98,7 +100,7 @@ def results_answer(run: Run, question: Question) -> Answer:
         question: ``part``: its name; the rest as the part's function says.
     """
     part = question.get("part")
-    answer = _PARTS.get(part) if isinstance(part, str) else None
+    answer = PARTS.get(part) if isinstance(part, str) else None
     return answer(run, question) if answer is not None else {"empty": texts.NO_SUCH_PART}
 
 
@@ -289,7 +291,7 @@ def _so_far(directory: RunDirectory, settings: RunSettings) -> list[Answer]:
     return [*known, *(row for row in rows if row["value"] is None)]
 
 
-_PARTS: dict[str, Callable[[Run, Question], Answer]] = {
+PARTS: dict[str, Callable[[Run, Question], Answer]] = {
     "samples": _samples,
     "baselines": _baselines,
     "confusion": _confusion,

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import gradio as gr
 
 from ptune_core.ui import form, texts
-from ptune_core.ui.live import newest_run
+from ptune_core.ui.live import newest_run, own_component
 
 QUIET_SECONDS = 3.0
 """After the last change, until what suits the labels is measured by itself."""
-
-_HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -91,10 +88,4 @@ def build_run_card() -> RunCard:
 
 def checks_list(elem_id: str) -> gr.HTML:
     """What was checked; the value is a list of `{key, level, text, fix}`. Events: `fix`, carrying `check`; `queue`."""
-    return gr.HTML(
-        [],
-        html_template=(_HERE / "checks.html").read_text(encoding="utf-8"),
-        js_on_load=(_HERE / "checks.js").read_text(encoding="utf-8"),
-        elem_id=elem_id,
-        elem_classes="checks",
-    )
+    return own_component("checks", elem_id, "checks")

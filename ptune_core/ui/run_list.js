@@ -2,15 +2,8 @@
 // trials of a chosen sweep, can be ticked; the overlay hears of it. Rows stay the same nodes while they live, so that a
 // click or the focus on one is not lost to an update.
 const SVG = 'http://www.w3.org/2000/svg', MOST_TICKED = 8, FILTER_FROM = 9;
-const q = selector => element.querySelector(selector);
 const rows = new Map();
 let ticked = [], open = false;
-
-function make(tag, name, text) {
-  const node = document.createElement(tag); node.className = name;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
 
 function sparkline() {
   const svg = document.createElementNS(SVG, 'svg');
@@ -31,8 +24,6 @@ function age(seconds) {
   if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ago`;
   return `${Math.floor(seconds / 86400)} d ago`;
 }
-
-const say = (node, text) => { if (node.textContent !== text) node.textContent = text; };
 
 // Every combination of a sweep's values, as the server counts them: the last one changes fastest.
 function trialsOf(sweep) {
@@ -148,8 +139,8 @@ q('.rl-train').addEventListener('click', () => {
   const tabs = [...document.querySelectorAll('#tabs [role=tab]')];
   tabs.find(tab => tab.textContent.trim() === 'Train')?.click();
 });
-window.addEventListener('ptune:close-overlay', () => show(false));
-window.addEventListener('ptune:runs', draw);
+listen(window, 'ptune:close-overlay', () => show(false));
+listen(window, 'ptune:runs', draw);
 // The address leads back to the run that is shown, after a reload and in another browser. Here, because the list is
 // always there, while the run's own parts are taken away with it.
 let addressed = null;

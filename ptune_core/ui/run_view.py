@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ class RunView:
         headline: The result or the state in one sentence.
         problem: Why it ended, if it did not end well.
         warning: That the adapter is of no use, if it is not.
-        columns: The template's input columns, to be filled in Try.
         base_weights: Whether the base model was frozen, or is in the adapter's zip because it was tuned.
         settings: The settings as YAML.
         files: Name and bytes of everything in the adapter's zip.
@@ -49,7 +47,6 @@ class RunView:
     problem: str
     warning: str
     has_adapter: bool
-    columns: tuple[str, ...]
     base_weights: BaseWeights
     settings: str
     files: tuple[tuple[str, int], ...]
@@ -78,15 +75,14 @@ def view_of(run: Run, position: int) -> RunView:
         problem=reason if state in ENDED_BADLY else "",
         warning=outcome.in_vain(result),
         has_adapter=is_there,
-        columns=run.settings.input_columns,
-        base_weights=run.settings.base_weights,
-        settings=yaml.safe_dump(run.settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        base_weights=run.base_weights,
+        settings=yaml.safe_dump(run.setting_values, sort_keys=False, allow_unicode=True),
         files=_files(directory.adapter) if is_there else (),
         zip_bytes=directory.adapter_zip.stat().st_size if is_there else 0,
         score=outcome.score(result),
-        num_trials=len(run.settings.trials) if run.settings.sweep else 0,
+        num_trials=0 if run.outdated or not run.settings.sweep else len(run.settings.trials),
         trial=result.get("trial"),
-        can_resume=state.can_resume and not has_diverged(result),
+        can_resume=state.can_resume and not has_diverged(result) and not run.outdated,
         notes=tuple(notes_of(run)),
     )
 
@@ -109,7 +105,7 @@ def row_of(run: Run) -> dict[str, Any]:
         "created": run.created,
         "best": texts.number(summary["best"]),
         "metric": summary["metric"],
-        "sweep": json.loads(run.settings_json).get("sweep") or {},
+        "sweep": run.setting_values.get("sweep") or {},
         "spark": [value for value in summary["spark"] if value is not None],
     }
 

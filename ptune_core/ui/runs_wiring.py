@@ -59,8 +59,11 @@ def wire_runs(parts: Page) -> None:
     then_show(parts.strip.halt(shown(halt), parts.viewer, None, **EACH), parts)
     then_show(runs.stop.click(shown(stop), this, None, **EVENT), parts)
     then_show(runs.resume.click(shown(resume), this, None, **EVENT), parts)
-    then_show(runs.alarms.fix(shown(fix), parts.viewer, parts.selected, **EVENT), parts)
-    then_show(runs.results.use(shown(use), parts.viewer, None, **EACH), parts)
+    fixed = runs.alarms.fix(shown(fix), parts.viewer, parts.selected, **EVENT)
+    used = runs.results.use(shown(use), parts.viewer, None, **EACH)
+    for pressed in (fixed, used):
+        pressed.failure(None, None, None, js="() => window.dispatchEvent(new CustomEvent('ptune:failed'))", **EVENT)
+        then_show(pressed, parts)
     # A press right after one that was called off counts too.
     runs.delete.click(shown(delete), parts.shown, [parts.selected, *parts.of_run], js=_CONFIRM_DELETE, **EACH)
     runs.plot.moved(shown(show_selected(parts)), parts.shown, parts.of_run, **EACH)

@@ -236,7 +236,7 @@ class Service:
         path = RunDirectory(run.directory).adapter_zip
         if not path.exists():
             raise RunError("This run has no adapter yet", remedy=_WAIT)
-        what = "adapter" if run.settings.base_weights is BaseWeights.FROZEN else "tuned-model"
+        what = "adapter" if run.base_weights is BaseWeights.FROZEN else "tuned-model"
         return path, f"{texts.file_name(run.name)}-{what}.zip"
 
     def download(self, run_id: str, name: str, key: str) -> tuple[bytes, str]:

@@ -1,7 +1,7 @@
 // The strip above the tabs: what the machine does now, for every page. It is also the one who asks for the list of runs
 // and hands it to the list (`ptune:runs`), so that a page asks once. All words come in `props.words`.
 const SLOWEST = 12000, HIDDEN = 10000, NARROW = 600, NOTIFY = 'ptune-notify';
-const words = props.words, q = selector => element.querySelector(selector);
+const words = props.words;
 let shown = null, active = null, wait = props.period, timer = null, lines = [words.connecting], queue = '', told = null;
 
 // The first of `lines` that fits: they say the same in less and less room.
@@ -16,7 +16,7 @@ function fit() {
 }
 
 // For screen readers: what began or ended, and not every step.
-function say(key, text) {
+function announce(key, text) {
   if (told !== null && told !== key) q('.st-said').textContent = text;
   told = key;
 }
@@ -32,7 +32,7 @@ function show(d) {
   q('.st-line').dataset.state = active ? active.state : ended && ended.warning ? 'warning' : 'idle';
   lines = active ? active.lines : ended ? ended.lines : d.idle;
   q('.st-line').title = active || ended ? lines[0] : d.idle[0];
-  say(shown ? shown.id + q('.st-line').dataset.state : '', lines[0]);
+  announce(shown ? shown.id + q('.st-line').dataset.state : '', lines[0]);
   q('.st-open').hidden = !shown;
   q('.st-stop').hidden = !active || !active.can_stop;
   if (active) title(active.progress);
@@ -48,7 +48,7 @@ function show(d) {
 function lost() {
   q('.st-line').dataset.state = 'lost'; lines = active ? words.lost : words.lost.slice(1);
   for (const name of ['.st-open', '.st-stop', '.st-notify', '.st-waiting', '.st-queue']) q(name).hidden = true;
-  queue = ''; q('.st-line').title = ''; say('lost', lines[0]); title('');
+  queue = ''; q('.st-line').title = ''; announce('lost', lines[0]); title('');
   fit();
 }
 
@@ -123,8 +123,8 @@ q('.st-waiting').addEventListener('click', event => {
   event.currentTarget.setAttribute('aria-expanded', open); q('.st-queue').hidden = !open;
 });
 watch('viewer', tick);
-document.addEventListener('visibilitychange', () => { if (!document.hidden) title(active ? active.progress : ''); tick(); });
-window.addEventListener('ptune:refresh', tick);
-window.addEventListener('resize', fit);
+listen(document, 'visibilitychange', () => { if (!document.hidden) title(active ? active.progress : ''); tick(); });
+listen(window, 'ptune:refresh', tick);
+listen(window, 'resize', fit);
 fit();
 tick();

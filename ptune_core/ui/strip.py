@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -58,7 +57,7 @@ def _active(run: Run, position: int) -> dict[str, Any]:
 def _names(run: Run) -> list[str]:
     """The run's name and, if it was given none, its name without the base model's."""
     _, on, data = run.name.partition(" on ")
-    was_named = json.loads(run.settings_json).get("name")
+    was_named = run.setting_values.get("name")
     return [run.name, data] if on and not was_named else [run.name]
 
 

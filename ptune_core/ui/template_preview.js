@@ -1,8 +1,6 @@
 // One row in the template, token by token. Typing never waits for it: one question is under way at a time, and what was
 // typed meanwhile is asked next, so the last answer is the one that stands.
 const MOST_VIRTUAL = 12, ENDS = 3;
-const q = selector => element.querySelector(selector);
-const make = (tag, name, text = '') => Object.assign(document.createElement(tag), {className: name, textContent: text});
 let row = 0, count = 0, token = '', timer = null, caret = null;
 let busy = false, again = false, tokenised = false, fetching = false;
 
@@ -125,7 +123,7 @@ function drawChips(chips) {
   }));
 }
 
-document.addEventListener('focusout', event => { if (event.target === box()) caret = event.target.selectionStart; });
+listen(document, 'focusout', event => { if (event.target === box()) caret = event.target.selectionStart; });
 q('.tp-previous').addEventListener('click', () => step(-1));
 q('.tp-next').addEventListener('click', () => step(1));
 q('.tp-fetch').addEventListener('click', () => { fetching = true; ask(); });

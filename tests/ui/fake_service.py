@@ -106,6 +106,7 @@ class FakeService:
         self.polls: list[dict[str, Any]] = []
         self.is_shared = False
         self.measures_unasked = False
+        self.failing: dict[str, PTuneError] = {}
         self.moved: list[str] = []
         self.outlines: Any = None
         self.fixed: list[tuple[str, str]] = []
@@ -144,7 +145,13 @@ class FakeService:
     def delete(self, run_id: str, viewer: str) -> None:
         del self.runs[run_id]
 
+    def _fail(self, method: str) -> None:
+        """Once, if a test wants it."""
+        if problem := self.failing.pop(method, None):
+            raise problem
+
     def poll(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        self._fail("poll")
         self.polls.append(dict(question))
         run, cursor = self._get(question["run"]), question["cursor"]
         return {
@@ -225,7 +232,6 @@ class FakeService:
             problem=run.reason,
             warning=run.warning,
             has_adapter=ended,
-            columns=("text",),
             base_weights=run.settings.base_weights,
             settings=run.settings.to_yaml(),
             files=(("adapter_config.json", 512), ("adapter_model.safetensors", 8300)) if ended else (),
@@ -235,6 +241,7 @@ class FakeService:
         )
 
     def alarms(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        self._fail("alarms")
         run = self._get(question["run"])
         told = [run.reason] if run.reason else [run.warning] if run.warning else []
         shown = [{"text": text, "note": "", "error": text == run.reason, "fixes": run.fixes} for text in told]
@@ -245,6 +252,7 @@ class FakeService:
         return results_answer(cast(Run, run), question)
 
     def fix(self, run_id: str, key: str, viewer: str) -> str:
+        self._fail("fix")
         self._get(run_id)
         self.fixed.append((run_id, key))
         return self.add(step=0).id

@@ -82,3 +82,20 @@ def test_a_trial_is_chosen_and_an_alarm_mended(site: str, service: Any, new_page
     page.locator("#run-problem").get_by_role("button", name="Mend").click()
     page.wait_for_url(f"**run={1:016x}")
     assert service.fixed == [(run.id, "flat-0")]
+
+
+def test_what_failed_once_is_asked_again_and_can_be_pressed_again(site: str, service: Any, new_page: NewPage) -> None:
+    """Bug: one error in one question ended the plot and the alarms for good, and a button that came to nothing."""
+    run = service.add(step=10, warning="No better.", fixes=[{"key": "flat-0", "label": "Mend"}])
+    service.failing = {name: RunError("The disk is full") for name in ("poll", "alarms", "fix")}
+    page = new_page()
+    page.goto(f"{site}?run={run.id}")
+    page.wait_for_selector("#plot .lp-loss.js-plotly-plot")
+    button = page.get_by_role("button", name="Mend")
+    button.click()
+    expect(page.get_by_text("The disk is full")).to_be_visible()
+    expect(button).to_be_enabled()
+    assert service.fixed == [] and service.failing == {}
+    button.click()
+    expect(page.locator("#run-title")).to_contain_text("run 1")
+    assert service.fixed == [(run.id, "flat-0")]

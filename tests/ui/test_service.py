@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ptune_core.errors import DataError, RunError, SettingsError
+from ptune_core.errors import DataError, PTuneError, RunError, SettingsError
 from ptune_core.inference.client import InferenceClient
 from ptune_core.runs.directory import RunDirectory
 from ptune_core.runs.launcher import Launcher
 from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Store
 from ptune_core.training.settings import RunSettings
+from ptune_core.ui import texts
+from ptune_core.ui.results import PARTS
 from ptune_core.ui.runs_tab import download_button
 from ptune_core.ui.service import Service
+from ptune_core.ui.show import answered
 from ptune_core.ui.uploads import Uploads
 
 LINES = [
@@ -114,7 +118,7 @@ def test_a_finished_run_shows_its_result_beside_the_baselines(service: Service, 
     directory = finish(store, run_id)
     view = service.view(run_id, "anna")
     assert view.headline == "Done after 1 min 12 s. Accuracy **0.800** (before: majority 0.500, zero-shot 0.600)."
-    assert view.state is RunState.FINISHED and view.columns == ("text",)
+    assert view.state is RunState.FINISHED
     assert view.files == (("snippet.py", 8),)
     ((called, chosen),) = service.choices("anna")
     assert called.startswith("mine · 0.800 · ") and chosen == run_id
@@ -204,3 +208,29 @@ def test_a_shared_page_starts_from_no_adapter_of_its_machine(service: Service, s
             continue
         with pytest.raises(SettingsError, match="adapter of this machine"):
             service.start(settings, token, viewer="anna", key=f"3{number}")
+
+
+def test_a_run_of_another_version_is_shown_and_can_be_deleted(service: Service, store: Store, run_id: str) -> None:
+    """Bug: one whose settings this version does not accept took the list of adapters from everybody."""
+    finish(store, run_id)
+    with sqlite3.connect(store.data_dir / "runs.sqlite3") as database:
+        old = json.loads(store.get(run_id, None).settings_json) | {"max_steps": -1, "of_then": True}
+        database.execute("UPDATE runs SET settings = ? WHERE id = ?", (json.dumps(old), run_id))
+    database.close()
+    asked = {"run": run_id, "viewer": "anna"}
+    view = service.view(run_id, "anna")
+    assert "of_then: true" in view.settings and not view.can_resume and "**0.800 accuracy**" in view.score
+    (alarm,) = service.alarms(asked)["alarms"]
+    assert alarm["text"] == texts.OUTDATED and "max_steps" in alarm["note"] and not alarm["fixes"]
+    assert [id for _, id in service.choices("anna")] == [run_id]
+    assert [row["id"] for row in service.overview(asked)["runs"]] == [run_id]
+    assert service.poll(asked)["steps"]["x"] == [1]
+    assert service.compare({"runs": [{"run": run_id}], "viewer": "anna"})
+    assert service.adapter_zip(run_id)[0].is_file()
+    for part in PARTS:
+        answered(service.results)({**asked, "part": part})
+    for refused in (lambda: service.retry(run_id, {}, "anna"), lambda: service.resume(run_id, "anna")):
+        with pytest.raises(PTuneError):
+            refused()
+    service.delete(run_id, "anna")
+    assert service.overview(asked)["runs"] == []

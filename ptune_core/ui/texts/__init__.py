@@ -41,6 +41,10 @@ SURE_TO_DELETE = "Delete this run and its adapter?"
 # Data and template
 ABOUT_HUB_DATA = "OWNER/NAME, of which you choose configuration and split, or one file: hf://datasets/OWNER/NAME/FILE."
 STARTED = "Started. You can close this page; the run goes on, and the address of this page leads back to it."
+OUTDATED = (
+    "This run was made by another version of PTune: its result and its files are here, but this version does not "
+    "accept its settings, so that it can be neither resumed nor repeated."
+)
 RESUME = "Nothing was saved yet: Resume begins anew. To change a setting first, press Copy settings."
 STOPPING = "Stopping at the next step. The best result so far is kept."
 NO_ADAPTER = "Choose an adapter above. If there is none yet, train the example: it takes about a minute."
