@@ -14,6 +14,8 @@ from types import FrameType
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
+from ptune_core.app.service import Service
+from ptune_core.app.uploads import Uploads
 from ptune_core.errors import PTuneError, SettingsError
 from ptune_core.inference.client import InferenceClient
 from ptune_core.runs.directory import data_directory, is_ephemeral
@@ -21,8 +23,6 @@ from ptune_core.runs.launcher import Launcher
 from ptune_core.runs.standby import Standby
 from ptune_core.runs.store import Store
 from ptune_core.ui.page import build_page, launch
-from ptune_core.ui.service import Service
-from ptune_core.ui.uploads import Uploads
 
 MCP = "mcp>=1.21,<2"
 """What `--mcp` needs. Not `gradio[mcp]`: that takes pydantic back to a version before ours."""

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import ptune_core
-from ptune_core.commands import adapter, answer, imports, inspection, recipe, train
+from ptune_core.commands import adapter, answer, imports, inspection, recipe, reports, train
 from ptune_core.commands.arguments import USER_ERROR
 from ptune_core.errors import DiskFull, PTuneError, SettingsError
 from ptune_core.files import NO_ROOM
@@ -60,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"PTune {ptune_core.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    for module in (train, answer, adapter, inspection, imports, recipe):
+    for module in (train, reports, answer, adapter, inspection, imports, recipe):
         module.declare(commands)
 
     init = commands.add_parser("init-settings", help="print settings with every option, its help and its bounds")

@@ -25,10 +25,11 @@ BELOW["training"] = BELOW["model"] | {"model"}
 BELOW["adapters"] = BELOW["model"] | {"model"}
 BELOW["inference"] = BELOW["adapters"] | {"adapters"}
 BELOW["runs"] = BELOW["training"] | {"training", "adapters"}
-BELOW["ui"] = BELOW["runs"] | {"runs", "inference"}
+BELOW["app"] = BELOW["runs"] | {"runs", "inference"}
+BELOW["ui"] = BELOW["app"] | {"app"}
 BELOW["recipes"] = BELOW["runs"] | {"runs", "inference"}
-BELOW["commands"] = BELOW["recipes"] | {"recipes"}
-BELOW["__main__"] = BELOW["ui"] | {"ui", "deploy", "commands"}
+BELOW["commands"] = BELOW["recipes"] | {"recipes", "app"}
+BELOW["__main__"] = BELOW["commands"] | {"deploy", "commands"}
 
 # Library -> where it may be imported, as path prefixes relative to the repository.
 ONLY_IN = {
@@ -54,7 +55,14 @@ ONLY_IN = {
         "benchmarks/",
     ),
 }
-NO_TORCH = ("app.py", "ptune_core/ui/", "ptune_core/__main__.py", "ptune_core/commands/", "ptune_core/deploy.py")
+NO_TORCH = (
+    "app.py",
+    "ptune_core/app/",
+    "ptune_core/ui/",
+    "ptune_core/__main__.py",
+    "ptune_core/commands/",
+    "ptune_core/deploy.py",
+)
 
 
 def sources(*places: str) -> list[Path]:
@@ -108,9 +116,20 @@ def test_libraries_stay_where_they_belong() -> None:
 
 def test_the_page_loads_no_torch() -> None:
     """Not even through something it imports: the page must be up in seconds and survive a crash in training."""
-    modules = [name_of(path).removesuffix(".py").replace("/", ".") for path in sources("app.py", "ptune_core/ui")]
-    code = f"import importlib, sys\nfor m in {modules}: importlib.import_module(m)\nassert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    assert loaded(sources("app.py", "ptune_core/ui")).isdisjoint({"torch"})
+
+
+def test_what_stands_below_the_page_loads_no_gradio_and_no_torch() -> None:
+    """The command line and programs use it too."""
+    assert loaded(sources("ptune_core/app")).isdisjoint({"gradio", "torch"})
+
+
+def loaded(paths: list[Path]) -> set[str]:
+    """What is loaded once these are imported in a process of their own."""
+    modules = [name_of(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in paths]
+    code = f"import importlib, sys\nfor m in {modules}: importlib.import_module(m)\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    return set(done.stdout.split())
 
 
 def test_sizes() -> None:

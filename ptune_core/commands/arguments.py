@@ -50,7 +50,16 @@ def read_settings(path: Path | None, overrides: Sequence[str]) -> RunSettings:
     """The settings of a file, or the defaults, with `overrides` (OPTION=VALUE) on top.
 
     Raises:
-        SettingsError: The file cannot be read, an override has no `=`, or any value is wrong.
+        SettingsError: As `read_values`, or any value is wrong.
+    """
+    return RunSettings.parse(read_values(path, overrides))
+
+
+def read_values(path: Path | None, overrides: Sequence[str]) -> dict[str, Any]:
+    """The same as values that nobody has checked.
+
+    Raises:
+        SettingsError: The file cannot be read, or an override has no `=`.
     """
     values: dict[str, Any] = {}
     if path is not None:
@@ -61,7 +70,7 @@ def read_settings(path: Path | None, overrides: Sequence[str]) -> RunSettings:
     for override in overrides:
         option, text = split_pair("--set", override, "OPTION=VALUE")
         values[option] = override_value(option, text)
-    return RunSettings.parse(values)
+    return values
 
 
 def split_pair(flag: str, pair: str, form: str) -> tuple[str, str]:

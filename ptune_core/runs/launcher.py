@@ -28,9 +28,10 @@ from ptune_core.files import Lock
 from ptune_core.runs.causes import why_it_died
 from ptune_core.runs.directory import LOCK_VARIABLE, RunDirectory, has_diverged
 from ptune_core.runs.metrics_log import last_phase
+from ptune_core.runs.run import Run
 from ptune_core.runs.standby import Standby, has_room
 from ptune_core.runs.states import RunState
-from ptune_core.runs.store import Run, Store
+from ptune_core.runs.store import Store
 from ptune_core.steady import STEADY
 
 WORKER = (sys.executable, "-P", "-m", "ptune_core.runs.worker")

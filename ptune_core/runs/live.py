@@ -20,8 +20,8 @@ from typing import Any
 
 from ptune_core.files import read_lines
 from ptune_core.runs.directory import RunDirectory
+from ptune_core.runs.run import Run
 from ptune_core.runs.states import RunState
-from ptune_core.runs.store import Run
 from ptune_core.training.metrics import Metric, wilson_interval
 
 MOST_POINTS = 1500

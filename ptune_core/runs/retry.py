@@ -10,7 +10,8 @@ from typing import Any
 from ptune_core.data.table import open_table
 from ptune_core.errors import DataError
 from ptune_core.runs.directory import RunDirectory
-from ptune_core.runs.store import Run, Store
+from ptune_core.runs.run import Run
+from ptune_core.runs.store import Store
 from ptune_core.training.settings import RunSettings
 
 

@@ -18,15 +18,13 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptune_core.errors import DiskFull, RunError, SettingsError
+from ptune_core.errors import DiskFull, RunError
 from ptune_core.files import NO_ROOM, Ballast, sync
-from ptune_core.model.device import BaseWeights
 from ptune_core.runs.directory import RunDirectory, default_name, is_run_id
+from ptune_core.runs.run import Run
 from ptune_core.runs.states import TRANSITIONS, RunState
 from ptune_core.training.settings import RunSettings
 
@@ -69,59 +67,6 @@ _MOVES = dict.fromkeys(RunState, _MOVE.format("ended = :now")) | {
            place = (SELECT MAX(place) + 1 FROM runs)"""
     ),
 }
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run as the store knows it at this moment.
-
-    Attributes:
-        created: Unix time of the submission; `started` and `ended` likewise, of the current attempt, or None.
-        attempt: 1, and one more for each time it was resumed.
-        reason: Why it is in this state, for people; empty if there is nothing to say.
-    """
-
-    id: str
-    name: str
-    state: RunState
-    directory: Path
-    owner: str
-    created: float
-    started: float | None
-    ended: float | None
-    attempt: int
-    reason: str
-    settings_json: str
-
-    @cached_property
-    def settings(self) -> RunSettings:
-        """What the run was asked to do.
-
-        Raises:
-            SettingsError: The run is of another version of PTune, and these settings are not valid in this one.
-        """
-        return RunSettings.parse(self.setting_values)
-
-    @property
-    def setting_values(self) -> dict[str, Any]:
-        """The settings as they were written, by whatever version."""
-        values: dict[str, Any] = json.loads(self.settings_json)
-        return values
-
-    @property
-    def outdated(self) -> str:
-        """Why its settings are not valid in this version of PTune; empty if they are."""
-        try:
-            RunSettings.parse(self.setting_values)
-        except SettingsError as error:
-            return str(error)
-        return ""
-
-    @property
-    def base_weights(self) -> BaseWeights:
-        """Whether its base model was frozen or tuned, whatever else its settings say."""
-        is_tuned = self.setting_values.get("base_weights") == BaseWeights.TUNED
-        return BaseWeights.TUNED if is_tuned else BaseWeights.FROZEN
 
 
 class Store:

@@ -10,13 +10,13 @@ from typing import Any
 import gradio as gr
 
 from ptune_core.adapters.names import UNCLEAR
+from ptune_core.app.adapter_view import AdapterView, Origin
+from ptune_core.app.adapters import is_brought
+from ptune_core.app.service import Service
+from ptune_core.app.texts import trying
 from ptune_core.errors import PTuneError, RunError
 from ptune_core.inference.protocol import Usage, build_request
-from ptune_core.ui.adapter_view import AdapterView, Origin
-from ptune_core.ui.adapters import is_brought
-from ptune_core.ui.service import Service
 from ptune_core.ui.show import inline_error
-from ptune_core.ui.texts import trying
 
 MOST_FILES = 8
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ptune_core.ui import texts
+from ptune_core.app import texts
 
 GUARDED = ("/adapters/", "/downloads/", "/gradio_api/mcp")
 """Parts of a path. They are looked for anywhere in it, so that no prefix or doubled slash leads around them."""

@@ -12,24 +12,24 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
+from ptune_core.app import texts
+from ptune_core.app.service import Service
 from ptune_core.errors import RunError
-from ptune_core.ui import texts
-from ptune_core.ui.api import add_api
+from ptune_core.ui.api.endpoints import add_api
 from ptune_core.ui.door import Door
-from ptune_core.ui.export_tab import build_export
-from ptune_core.ui.export_wiring import wire_export
-from ptune_core.ui.live import PLOTLY_DIRECTORY, strip
+from ptune_core.ui.export.tab import build_export
+from ptune_core.ui.export.wiring import wire_export
+from ptune_core.ui.live.components import PLOTLY_DIRECTORY, strip
 from ptune_core.ui.parts import Page, run_of, then_show
-from ptune_core.ui.runs_tab import RunQuestions, build_runs
-from ptune_core.ui.runs_wiring import wire_runs
-from ptune_core.ui.service import Service
+from ptune_core.ui.runs.tab import RunQuestions, build_runs
+from ptune_core.ui.runs.wiring import wire_runs
 from ptune_core.ui.show import EACH, EVENT, answered, shown
-from ptune_core.ui.start_wiring import wire_start
 from ptune_core.ui.theme import CSS, build_theme
-from ptune_core.ui.train import Following, build_train, wire_train
-from ptune_core.ui.train_handlers import TrainHandlers, new_key
-from ptune_core.ui.try_tab import build_try
-from ptune_core.ui.try_wiring import wire_try
+from ptune_core.ui.train.handlers import TrainHandlers, new_key
+from ptune_core.ui.train.tab import Following, build_train, wire_train
+from ptune_core.ui.train.wiring import wire_start
+from ptune_core.ui.try_.tab import build_try
+from ptune_core.ui.try_.wiring import wire_try
 from ptune_core.ui.turns import Turns
 
 LAUNCH: dict[str, Any] = {

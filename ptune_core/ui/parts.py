@@ -8,14 +8,14 @@ from typing import Any
 
 import gradio as gr
 
-from ptune_core.ui.adapters import NEWEST, is_brought
-from ptune_core.ui.export_tab import ExportTab, show_export
-from ptune_core.ui.run_view import RunView
-from ptune_core.ui.runs_tab import RunsTab, show_run
-from ptune_core.ui.service import Service
+from ptune_core.app.adapters import NEWEST, is_brought
+from ptune_core.app.run_view import RunView
+from ptune_core.app.service import Service
+from ptune_core.ui.export.tab import ExportTab, show_export
+from ptune_core.ui.runs.tab import RunsTab, show_run
 from ptune_core.ui.show import EACH, shown
-from ptune_core.ui.train import TrainTab
-from ptune_core.ui.try_tab import TryTab, show_adapter
+from ptune_core.ui.train.tab import TrainTab
+from ptune_core.ui.try_.tab import TryTab, show_adapter
 from ptune_core.ui.turns import Turns
 
 

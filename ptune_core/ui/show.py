@@ -12,8 +12,8 @@ from typing import Any
 
 import gradio as gr
 
+from ptune_core.app import texts
 from ptune_core.errors import DataError, PTuneError
-from ptune_core.ui import texts
 
 log = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ from types import ModuleType
 import psutil
 import pytest
 
+from ptune_core.app.run_view import view_of
 from ptune_core.errors import RunError
 from ptune_core.files import Lock, read_lines
 from ptune_core.runs import launcher as launcher_module
@@ -23,7 +24,6 @@ from ptune_core.runs.directory import RunDirectory
 from ptune_core.runs.launcher import Launcher, Patience
 from ptune_core.runs.states import RunState
 from ptune_core.runs.store import Store
-from ptune_core.ui.run_view import view_of
 
 FAKE = Path(__file__).with_name("fake_training.py")
 Wait = Callable[..., None]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import shutil
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,18 +13,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from ptune_core.ui.page import build_page, launch
+from tests.app.fake_service import FakeService
 
-
-def _load_fake_service() -> Any:
-    spec = importlib.util.spec_from_file_location("fake_service", Path(__file__).with_name("fake_service.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["fake_service"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-FakeService = _load_fake_service().FakeService
 CHROMIUM = shutil.which("chromium")
 """None: Playwright's own, as on Ubuntu, where `.ci/test` installs that one."""
 

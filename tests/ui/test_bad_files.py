@@ -10,7 +10,7 @@ import pytest
 import ptune_core
 from ptune_core.data import ingest, ingest_child
 from ptune_core.errors import DataError
-from ptune_core.ui.train_handlers import TrainHandlers
+from ptune_core.ui.train.handlers import TrainHandlers
 
 DIRTY = Path(ptune_core.__file__).parent.parent.parent / "shared" / "data" / "dirty_csv"
 """A collection of real ones, where it is beside the project."""

@@ -206,8 +206,8 @@ def test_the_app_never_imports_torch(environment: dict[str, str]) -> None:
     code = """
 import sys, tempfile, pathlib
 import app
-from ptune_core.ui.held import Held
-from ptune_core.ui.train_handlers import Brought, TrainHandlers
+from ptune_core.app.drafts import Held
+from ptune_core.ui.train.handlers import Brought, TrainHandlers
 uploads = app.Uploads(pathlib.Path(tempfile.mkdtemp()))
 store = app.Store(app.data_directory())
 launcher = app.Launcher(store)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from ptune_core.app import texts
 from ptune_core.runs.states import RunState
-from ptune_core.ui import texts
 from ptune_core.ui.page import launch
 
 pytestmark = [

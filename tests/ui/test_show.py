@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import gradio as gr
 import pytest
 
+from ptune_core.app import texts
 from ptune_core.errors import DataError, SettingsError, TemplateError
-from ptune_core.ui import texts
 from ptune_core.ui.show import answered, inline_error, inline_problems, shown, table
 
 
