@@ -145,6 +145,23 @@ def test_sizes() -> None:
     assert wrong == []
 
 
+MOST_BY_ORDER = 8
+
+
+def test_nothing_long_is_matched_by_order() -> None:
+    """Neither arguments nor what a handler gives to the page: one that is inserted makes all after it wrong."""
+    wrong = []
+    for path in sources("app.py", "ptune_core"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and len(node.args) > MOST_BY_ORDER:
+                wrong.append(f"{name_of(path)}:{node.lineno}: {ast.unparse(node.func)} takes {len(node.args)} in order")
+            if isinstance(node, ast.Return) and isinstance(node.value, ast.List | ast.Tuple):
+                gives_to_page = name_of(path).startswith("ptune_core/ui/") and "/api/" not in name_of(path)
+                if len(node.value.elts) > MOST_BY_ORDER and gives_to_page:
+                    wrong.append(f"{name_of(path)}:{node.lineno}: returns {len(node.value.elts)} in order")
+    assert wrong == []
+
+
 def test_nearly_all_functions_fit_on_a_screen() -> None:
     lengths = [length(function) for path in CODE for function in functions(path)]
     assert statistics.quantiles(lengths, n=20)[-1] <= 50

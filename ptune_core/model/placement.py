@@ -215,8 +215,9 @@ def place(
         text = _by(virtual)[:, :num_text]
     places = places.gather(1, text)
     return Placement(
-        numbers.gather(1, order), mask, num_virtual_tokens, columns, added, brings_own, order, text, places
-    )
+        numbers=numbers.gather(1, order), mask=mask, num_virtual=num_virtual_tokens, columns=columns,
+        added=added, brings_own=brings_own, order=order, text=text, places=places,
+    )  # fmt: skip
 
 
 def _by(key: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from ptune_core.app.service import Service
 from ptune_core.app.texts import trying
 from ptune_core.errors import PTuneError, RunError
 from ptune_core.inference.protocol import Usage, build_request
-from ptune_core.ui.show import inline_error
+from ptune_core.ui.show import Updates, inline_error
 
 MOST_FILES = 8
 
@@ -39,11 +39,6 @@ class BringBox:
     def fields(self) -> list[gr.blocks.Block]:
         """What a person says of the adapter."""
         return [self.base_model, self.template, self.answers]
-
-    @property
-    def view(self) -> list[gr.blocks.Block]:
-        """The components `show_usage` fills."""
-        return [self.problem, self.usage, *self.fields]
 
 
 def build_bring(where: str) -> BringBox:
@@ -82,14 +77,22 @@ def build_bring(where: str) -> BringBox:
         )  # fmt: skip
         with gr.Row(elem_classes="buttons"):
             apply = gr.Button("Use it like this", size="sm", elem_id=f"{where}-usage-apply")
-    return BringBox(upload, name, fetch, problem, usage, base_model, template, answers, apply)
+    return BringBox(
+        upload=upload, name=name, fetch=fetch, problem=problem, usage=usage, base_model=base_model,
+        template=template, answers=answers, apply=apply,
+    )  # fmt: skip
 
 
-def show_usage(view: AdapterView | None) -> list[Any]:
-    """Updates for `BringBox.view`: only of an adapter from elsewhere people say how it is used."""
-    if view is None or view.origin is not Origin.IMPORTED:
-        return ["", gr.update(visible=False), "", "", ""]
-    return ["", gr.update(visible=True, open=False), view.base_model, view.template, answers_text(view.answers)]
+def show_usage(box: BringBox, view: AdapterView | None) -> Updates:
+    """Only of an adapter from elsewhere people say how it is used."""
+    brought = view if view is not None and view.origin is Origin.IMPORTED else None
+    return {
+        box.problem: "",
+        box.usage: gr.update(visible=False) if brought is None else gr.update(visible=True, open=False),
+        box.base_model: "" if brought is None else brought.base_model,
+        box.template: "" if brought is None else brought.template,
+        box.answers: "" if brought is None else answers_text(brought.answers),
+    }
 
 
 class BringHandlers:

@@ -83,7 +83,10 @@ def build_page(service: Service, *, ephemeral: bool, period: int = 1000) -> gr.B
                 try_ = build_try()
             with gr.Tab("Export", id="export"):
                 export = build_export(shared=service.is_shared)
-        parts = Page(service, viewer, selected, adapter, top, tabs, train, runs, try_, export, Turns())
+        parts = Page(
+            service=service, viewer=viewer, selected=selected, adapter=adapter, strip=top, tabs=tabs, train=train,
+            runs=runs, try_=try_, export=export, turns=Turns(),
+        )  # fmt: skip
         following = wire_train(train, handlers)
         _wire_load(page, parts, following)
         wire_start(parts, handlers, following)

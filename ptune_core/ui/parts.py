@@ -13,7 +13,7 @@ from ptune_core.app.run_view import RunView
 from ptune_core.app.service import Service
 from ptune_core.ui.export.tab import ExportTab, show_export
 from ptune_core.ui.runs.tab import RunsTab, show_run
-from ptune_core.ui.show import EACH, shown
+from ptune_core.ui.show import EACH, Updates, shown
 from ptune_core.ui.train.tab import TrainTab
 from ptune_core.ui.try_.tab import TryTab, show_adapter
 from ptune_core.ui.turns import Turns
@@ -46,12 +46,18 @@ class Page:
     @property
     def of_run(self) -> list[gr.blocks.Block]:
         """Everything that shows the selected run."""
-        return [*self.runs.view, *self.of_adapter]
+        return [*self.runs.shows, *self.of_adapter]
 
     @property
     def of_adapter(self) -> list[gr.blocks.Block]:
         """Everything that shows the chosen adapter."""
-        return [self.adapter, self.try_.adapter, *self.try_.view, self.export.adapter, *self.export.view]
+        choosers = [self.try_.adapter, self.export.adapter]
+        return [self.adapter, *choosers, *self.try_.shows, *self.export.shows]
+
+    @property
+    def unchanged(self) -> Updates:
+        """An answer that changes nothing."""
+        return {self.adapter: gr.skip()}
 
     @property
     def shown(self) -> list[gr.blocks.Block]:
@@ -64,40 +70,37 @@ def then_show(event: Any, parts: Page, *, chosen: bool = False, loads: bool = Fa
     event.success(shown(show), parts.shown, parts.of_run, **EACH)
 
 
-def show_selected(parts: Page, *, chosen: bool = False, loads: bool = False) -> Callable[..., list[Any]]:
+def show_selected(parts: Page, *, chosen: bool = False, loads: bool = False) -> Callable[..., Updates]:
     """A handler that shows the selected run in every tab.
 
     Args:
         chosen: Whether an adapter was just chosen, so that it is shown even if it is not the selected run's.
         loads: Whether the page has just loaded. It shows no run then; if it does by now, somebody was quick.
     """
-    nothing_new = [gr.skip()] * len(parts.of_run)
     turns = parts.turns
 
-    def show(run_id: str, viewer: str, adapter: str, request: gr.Request) -> list[Any]:
-        def updates() -> list[Any]:
+    def show(run_id: str, viewer: str, adapter: str, request: gr.Request) -> Updates:
+        def updates() -> Updates:
             view = parts.service.view(run_id, viewer) if run_id else None
-            of_run = show_run(view, viewer) if view or not loads else [gr.skip()] * len(parts.runs.view)
-            return [*of_run, *_show_adapter(parts, view, viewer, adapter, chosen=chosen)]
+            of_run = show_run(parts.runs, view, viewer) if view or not loads else {}
+            return {**of_run, **_show_adapter(parts, view, viewer, adapter, chosen=chosen)}
 
         # The answer to the page's load, or to a deletion that was called off, may come after a run was chosen.
-        return turns.answer(str(request.session_hash), updates, nothing_new)
+        return turns.answer(str(request.session_hash), updates, parts.unchanged)
 
     return show
 
 
-def show_chosen(parts: Page) -> Callable[..., list[Any]]:
+def show_chosen(parts: Page) -> Callable[..., Updates]:
     """A handler that shows an adapter in Try and Export, unless a problem was told instead of one."""
 
-    def show(adapter: str, viewer: str, problem: str = "") -> list[Any]:
-        if problem:
-            return [gr.skip()] * len(parts.of_adapter)
-        return _shown_adapter(parts, adapter, parts.service.choices(viewer), viewer)
+    def show(adapter: str, viewer: str, problem: str = "") -> Updates:
+        return parts.unchanged if problem else _shown_adapter(parts, adapter, parts.service.choices(viewer), viewer)
 
     return show
 
 
-def _show_adapter(parts: Page, view: RunView | None, viewer: str, adapter: str, *, chosen: bool) -> list[Any]:
+def _show_adapter(parts: Page, view: RunView | None, viewer: str, adapter: str, *, chosen: bool) -> Updates:
     """Updates for `Page.of_adapter`: the adapter of `view`, else the one shown so far, else the newest.
 
     One from elsewhere, or the present state of a run, stays until another is chosen.
@@ -108,23 +111,25 @@ def _show_adapter(parts: Page, view: RunView | None, viewer: str, adapter: str, 
     if chosen and stays:
         return _shown_adapter(parts, adapter, choices, viewer)
     if stays or view is None or view.id not in ids:
-        if adapter in ids:  # and whatever was typed and answered there
-            return _with_choosers(parts, adapter, choices, [gr.skip()] * len(parts.try_.view), None)
+        if adapter in ids:
+            return _chosen(parts, adapter, choices)
         return _shown_adapter(parts, next((id for id in ids if not id.endswith(NEWEST)), ""), choices, viewer)
     return _shown_adapter(parts, view.id, choices, viewer)
 
 
-def _shown_adapter(parts: Page, adapter: str, choices: list[tuple[str, str]], viewer: str) -> list[Any]:
+def _shown_adapter(parts: Page, adapter: str, choices: list[tuple[str, str]], viewer: str) -> Updates:
     view = parts.service.adapters.view(adapter, viewer) if adapter else None
-    return _with_choosers(parts, adapter, choices, show_adapter(view), show_export(view))
+    shown = {**show_adapter(parts.try_, view), **show_export(parts.export, view)}
+    return {**_chosen(parts, adapter, choices), **shown}
 
 
-def _with_choosers(
-    parts: Page, adapter: str, choices: list[tuple[str, str]], try_: list[Any], export: list[Any] | None
-) -> list[Any]:
-    choosers = [gr.update(choices=choices, value=adapter or None) for _ in range(2)]  # gradio empties those it is given
-    export = [gr.skip()] * len(parts.export.view) if export is None else export
-    return [adapter, choosers[0], *try_, choosers[1], *export]
+def _chosen(parts: Page, adapter: str, choices: list[tuple[str, str]]) -> Updates:
+    # One update each: gradio empties those it is given.
+    choosers: Updates = {
+        chooser: gr.update(choices=choices, value=adapter or None)
+        for chooser in (parts.try_.adapter, parts.export.adapter)
+    }
+    return {parts.adapter: adapter, **choosers}
 
 
 def run_of(event: gr.EventData) -> str:

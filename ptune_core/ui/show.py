@@ -6,7 +6,7 @@ import functools
 import html
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,9 @@ EVENT: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": None,
 
 Gradio 6.31's spinner leaves the key `common.complete` in the page's text, for screen readers to read out.
 """
+
+Updates = dict[gr.blocks.Block, Any]
+"""What a handler gives to which component. gradio leaves the other outputs alone; it takes no empty one."""
 
 LATEST: dict[str, Any] = EVENT | {"trigger_mode": "always_last"}
 """For what follows from what a person set: what was set while the handler was busy is looked at when it is done.
@@ -129,6 +132,12 @@ def inline_problems(heading: str, problems: Sequence[str], most: int = 12) -> st
     items = "".join(f"<li>{html.escape(problem)}</li>" for problem in problems[:most])
     more = f"<p>{texts.and_more(len(problems) - most)}</p>" if len(problems) > most else ""
     return f'<div class="problem" role="alert"><p>{html.escape(heading)}</p><ol>{items}</ol>{more}</div>'
+
+
+def in_browser(writes: Mapping[gr.blocks.Block, str]) -> dict[str, Any]:
+    """For an event: what the browser writes by itself, at once; a script's literal for each component."""
+    literals = ", ".join(writes.values())
+    return {"fn": None, "inputs": None, "outputs": list(writes), "js": f"() => [{literals}]", **EVENT}
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass
-from typing import Any
 
 import gradio as gr
 
@@ -12,7 +11,7 @@ from ptune_core.app import texts
 from ptune_core.app.adapter_view import AdapterView, Origin, without_front_matter
 from ptune_core.app.texts import trying
 from ptune_core.ui.bringing import BringBox, build_bring, show_usage
-from ptune_core.ui.show import table
+from ptune_core.ui.show import Updates, table
 from ptune_core.ui.try_.tab import download_link
 
 
@@ -57,12 +56,9 @@ class ExportTab:
     forms: FormsBox
 
     @property
-    def view(self) -> list[gr.blocks.Block]:
-        """The components `show_export` fills."""
-        return [
-            self.message, self.body, self.files, self.download, self.downloads, self.remove, self.snippet, self.card,
-            self.hub.name, self.hub.said, self.forms.box, self.forms.said, self.forms.download, *self.bring.view,
-        ]  # fmt: skip
+    def shows(self) -> list[gr.blocks.Block]:
+        """What `show_export` gives something to."""
+        return [*show_export(self, None), self.hub.name]
 
 
 def build_export(*, shared: bool) -> ExportTab:
@@ -96,7 +92,8 @@ def build_export(*, shared: bool) -> ExportTab:
                 with gr.Accordion("Model card", open=False, elem_classes="card"):
                     card = gr.Markdown(elem_id="model-card", max_height=520)
     return ExportTab(
-        adapter, bring, message, body, files, download, downloads, remove, snippet, card, hub, forms
+        adapter=adapter, bring=bring, message=message, body=body, files=files, download=download,
+        downloads=downloads, remove=remove, snippet=snippet, card=card, hub=hub, forms=forms,
     )  # fmt: skip
 
 
@@ -128,29 +125,34 @@ def _build_forms() -> FormsBox:
     return FormsBox(box, form, make, said, download)
 
 
-def show_export(view: AdapterView | None) -> list[Any]:
-    """Updates for `ExportTab.view`."""
+def show_export(tab: ExportTab, view: AdapterView | None) -> Updates:
+    """One adapter in the tab."""
     hidden = gr.update(visible=False)
+    nothing_made: Updates = {tab.hub.said: "", tab.forms.said: "", tab.forms.download: hidden}
     if view is None or view.origin is Origin.NEWEST:
         said = texts.NO_ADAPTER if view is None else trying.NOT_HERE_YET
-        empty = ["", download_link(None), "", hidden, "", "", gr.skip(), "", hidden, "", hidden]
-        return [gr.update(visible=True, value=said), hidden, *empty, *show_usage(None)]
-    return [
-        hidden,
-        gr.update(visible=True),
-        table(["File", "Size"], [[name, texts.size(num_bytes)] for name, num_bytes in view.files]),
-        download_link(view),
-        _links(view),
-        gr.update(visible=view.origin is Origin.IMPORTED),
-        view.snippet,
-        _card(view),
-        texts.file_name(view.name).lower(),
-        "",
-        gr.update(visible=True),
-        "",
-        hidden,
-        *show_usage(view),
-    ]
+        return {
+            tab.message: gr.update(visible=True, value=said),
+            tab.download: download_link(None),
+            **dict.fromkeys((tab.body, tab.remove, tab.forms.box), hidden),
+            **dict.fromkeys((tab.files, tab.downloads, tab.snippet, tab.card), ""),
+            **nothing_made,
+            **show_usage(tab.bring, None),
+        }
+    return {
+        tab.message: hidden,
+        tab.body: gr.update(visible=True),
+        tab.files: table(["File", "Size"], [[name, texts.size(num_bytes)] for name, num_bytes in view.files]),
+        tab.download: download_link(view),
+        tab.downloads: _links(view),
+        tab.remove: gr.update(visible=view.origin is Origin.IMPORTED),
+        tab.snippet: view.snippet,
+        tab.card: _card(view),
+        tab.hub.name: texts.file_name(view.name).lower(),
+        tab.forms.box: gr.update(visible=True),
+        **nothing_made,
+        **show_usage(tab.bring, view),
+    }
 
 
 def _links(view: AdapterView) -> str:

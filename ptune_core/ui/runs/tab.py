@@ -14,7 +14,7 @@ from ptune_core.app.texts import trying
 from ptune_core.model.device import BaseWeights
 from ptune_core.runs.states import RunState
 from ptune_core.ui.live.components import Answer, alarm_list, live_plot, overlay, results_panel, run_list
-from ptune_core.ui.show import EVENT
+from ptune_core.ui.show import EVENT, Updates
 
 # Pages that come neither by https nor from this machine have no clipboard: then the link is shown instead.
 _COPY_LINK = f"""async () => {{
@@ -44,12 +44,9 @@ class RunsTab:
     results: gr.HTML
 
     @property
-    def view(self) -> list[gr.blocks.Block]:
-        """The components `show_run` fills."""
-        return [
-            self.all_runs, self.plot, self.detail, self.title, self.alarms, self.try_it, self.download, self.stop,
-            self.resume, self.delete, self.results,
-        ]  # fmt: skip
+    def shows(self) -> list[gr.blocks.Block]:
+        """What `show_run` gives something to."""
+        return list(show_run(self, None, ""))
 
 
 @dataclass(frozen=True)
@@ -89,39 +86,49 @@ def build_runs(ask: RunQuestions, period: int) -> RunsTab:
                 plot = live_plot(ask.poll, period, "plot")
                 results = results_panel(ask.results, period, "results")
     return RunsTab(
-        all_runs, plot, title, alarms, detail, try_it, download, stop, resume, delete, copy_settings, results
-    )
+        all_runs=all_runs, plot=plot, title=title, alarms=alarms, detail=detail, try_it=try_it,
+        download=download, stop=stop, resume=resume, delete=delete, copy_settings=copy_settings,
+        results=results,
+    )  # fmt: skip
 
 
-def show_run(view: RunView | None, viewer: str) -> list[Any]:
-    """Updates for `RunsTab.view`.
+def show_run(tab: RunsTab, view: RunView | None, viewer: str) -> Updates:
+    """One run in the tab.
 
     Args:
+        tab: Its components.
         view: The run, or None for none.
         viewer: Whose page this is; the plot's script needs it to ask.
     """
-    if view is None:
-        hidden = [gr.update(visible=False)] * 5
-        empty = gr.update(value="")
-        return [empty, empty, gr.update(visible=False), texts.CHOOSE_RUN, empty, *hidden, empty]
-    asking: dict[str, Any] = {"value": view.id, "viewer": viewer, "state": view.state}
-    return [
-        gr.update(value=view.id),
-        gr.update(**asking),
-        gr.update(visible=True),
-        f"## {texts.plain(view.name)}\n\n{view.score or view.headline}",
-        gr.update(**asking),
-        _try_button(view),
-        download_button(view),
-        gr.update(visible=view.state.is_active),
-        gr.update(visible=view.can_resume),
-        gr.update(visible=not view.state.is_active),
-        gr.update(**asking, trials=view.num_trials, turn=f"{view.trial} {view.score}"),
-    ]
+    asking: dict[str, Any] = {"value": ""}
+    if view is not None:
+        asking = {"value": view.id, "viewer": viewer, "state": view.state}
+    is_there = view is not None
+    is_active = view is not None and view.state.is_active
+    drawn: dict[str, Any] = {} if view is None else {"trials": view.num_trials, "turn": f"{view.trial} {view.score}"}
+    return {
+        tab.all_runs: gr.update(value=asking["value"]),
+        tab.plot: gr.update(**asking),
+        tab.alarms: gr.update(**asking),
+        tab.results: gr.update(**asking, **drawn),
+        tab.detail: gr.update(visible=is_there),
+        tab.title: _title(view),
+        tab.try_it: _try_button(view),
+        tab.download: download_button(view),
+        tab.stop: gr.update(visible=is_active),
+        tab.resume: gr.update(visible=view is not None and view.can_resume),
+        tab.delete: gr.update(visible=is_there and not is_active),
+    }
 
 
-def _try_button(view: RunView) -> Any:
+def _title(view: RunView | None) -> str:
+    return texts.CHOOSE_RUN if view is None else f"## {texts.plain(view.name)}\n\n{view.score or view.headline}"
+
+
+def _try_button(view: RunView | None) -> Any:
     """Also of a run that trains: what it knows by now."""
+    if view is None:
+        return gr.update(visible=False)
     is_newest = view.state is RunState.RUNNING and view.base_weights is BaseWeights.FROZEN
     is_there = view.has_adapter and not view.state.is_active
     return gr.update(visible=is_newest or is_there, value=trying.TRY_NEWEST if is_newest else trying.TRY_IT)

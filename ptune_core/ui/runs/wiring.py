@@ -9,7 +9,7 @@ import gradio as gr
 
 from ptune_core.app import texts
 from ptune_core.ui.parts import Page, run_of, show_selected, then_show
-from ptune_core.ui.show import EACH, EVENT, shown
+from ptune_core.ui.show import EACH, EVENT, Updates, shown
 
 _SURE = json.dumps(texts.SURE_TO_DELETE)
 _CONFIRM_DELETE = f"(run, ...rest) => confirm({_SURE}) ? [run, ...rest] : ['', ...rest]"
@@ -47,11 +47,11 @@ def wire_runs(parts: Page) -> None:
 
     show = show_selected(parts)
 
-    def delete(run_id: str, viewer: str, adapter: str, request: gr.Request) -> list[Any]:
+    def delete(run_id: str, viewer: str, adapter: str, request: gr.Request) -> Updates:
         if not run_id:  # called off: nothing is shown anew, which could come after the answer to a second press
-            return [gr.skip()] * (1 + len(parts.of_run))
+            return parts.unchanged
         service.delete(run_id, viewer)
-        return ["", *show("", viewer, adapter, request)]
+        return {parts.selected: "", **show("", viewer, adapter, request)}
 
     then_show(runs.all_runs.select(shown(choose), None, parts.selected, **EACH), parts)
     for opener in (parts.strip.open, parts.train.newest.open):

@@ -87,6 +87,7 @@ def build_data_card() -> DataCard:
         answers = answer_words("answers")
         token = gr.Textbox(visible=False)
     return DataCard(
-        source, (upload, paste, hub), file, pasted, read_pasted, reference, read_reference, split, token, roles,
-        report, lengths, few, answers,
+        source=source, sources=(upload, paste, hub), file=file, pasted=pasted, read_pasted=read_pasted,
+        reference=reference, read_reference=read_reference, split=split, token=token, roles=roles,
+        report=report, lengths=lengths, few=few, answers=answers,
     )  # fmt: skip

@@ -82,8 +82,9 @@ def build_run_card() -> RunCard:
         file = gr.JSON(visible=False)
         key = gr.Textbox(visible=False)
     return RunCard(
-        name, checks, measured, measure, cancel, timer, quiet, start, reason, message, newest, key, save, files, load,
-        loaded, file, command,
+        name=name, checks=checks, measured=measured, measure=measure, cancel=cancel, timer=timer, quiet=quiet,
+        start=start, reason=reason, message=message, newest=newest, key=key, save=save, files=files,
+        load=load, loaded=loaded, file=file, command=command,
     )  # fmt: skip
 
 

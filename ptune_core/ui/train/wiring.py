@@ -11,7 +11,7 @@ import gradio as gr
 from ptune_core.app import form
 from ptune_core.app.drafts import Filled, Held, answers_of, chosen_columns
 from ptune_core.ui.parts import Page, then_show
-from ptune_core.ui.show import EACH, EVENT, LATEST, shown
+from ptune_core.ui.show import EACH, EVENT, LATEST, Updates, shown
 from ptune_core.ui.train.handlers import EXAMPLE, Brought, TrainHandlers, new_key
 from ptune_core.ui.train.start_handlers import RunHandlers
 from ptune_core.ui.train.tab import Following, TrainTab
@@ -62,31 +62,27 @@ class FormControls:
 
     @property
     def filled(self) -> list[Any]:
-        """What `fill` and `change` give values to."""
+        """What `fill` and `change` may give values to."""
         others = [self.others["answers"], self.others["roles"]]
         return [*self.settings.values(), *self.sweep.values(), *others]
 
-    def change(self, values: Mapping[str, Any]) -> list[Any]:
-        """Updates for `filled`: the settings in `values`, everything else stays."""
-        answers: Any = gr.skip()
+    def change(self, values: Mapping[str, Any]) -> Updates:
+        """The settings in `values` and the labels' words among them; everything else stays."""
+        changes: Updates = {control: values[name] for name, control in self.settings.items() if name in values}
         if values.get("labels"):
-            answers = [[label, answer] for label, answer in values["labels"].items()]
-        no_sweep = "sweep" in values and not values["sweep"]
-        return [
-            *[values.get(name, gr.skip()) for name in self.settings],
-            *[[] if no_sweep else gr.skip() for _ in self.sweep],
-            answers,
-            gr.skip(),
-        ]
+            changes[self.others["answers"]] = [[label, answer] for label, answer in values["labels"].items()]
+        if "sweep" in values and not values["sweep"]:
+            changes |= {control: [] for control in self.sweep.values()}
+        return changes or {self.others["answers"]: gr.skip()}
 
-    def fill(self, filled: Filled) -> list[Any]:
-        """Updates for `filled`: the whole form."""
-        return [
-            *[filled.values[name] for name in self.settings],
-            *[filled.sweep[name.removeprefix("sweep_")] for name in self.sweep],
-            filled.answers,
-            filled.roles,
-        ]
+    def fill(self, filled: Filled) -> Updates:
+        """The whole form."""
+        return {
+            **{control: filled.values[name] for name, control in self.settings.items()},
+            **{control: filled.sweep[name.removeprefix("sweep_")] for name, control in self.sweep.items()},
+            self.others["answers"]: filled.answers,
+            self.others["roles"]: filled.roles,
+        }
 
 
 def wire_start(parts: Page, handlers: TrainHandlers, following: Following) -> None:
@@ -111,9 +107,9 @@ def _wire_refresh(parts: Page, runs: RunHandlers, controls: FormControls) -> Non
         **{f"shown {name}": train.settings[name] for name in form.SHOWN_IF},
     }  # fmt: skip
 
-    def refresh(viewer: str, **values: Any) -> list[Any]:
+    def refresh(viewer: str, **values: Any) -> Updates:
         found = runs.refresh(viewer, controls.held(values))
-        return [found[name] for name in shows]
+        return {component: found[name] for name, component in shows.items()}
 
     refreshing: dict[str, Any] = {
         "inputs_kwargs": {"viewer": parts.viewer, **controls.inputs},
@@ -137,14 +133,14 @@ def _wire_changes(parts: Page, runs: RunHandlers, following: Following, controls
     """Preset, defaults of the base model, and fixes: each sets controls, and the refresh follows."""
     train = parts.train
 
-    def choose_preset(preset: str) -> list[Any]:
+    def choose_preset(preset: str) -> Updates:
         return controls.change(runs.choose_preset(preset))
 
-    def suit(suited: str, **values: Any) -> list[Any]:
+    def suit(suited: str, **values: Any) -> Updates:
         held = controls.held(values)
-        return [*controls.change(runs.suit(held, suited)), held.values["base_model"]]
+        return {**controls.change(runs.suit(held, suited)), train.model.suited: held.values["base_model"]}
 
-    def fix(event: gr.EventData, viewer: str, **values: Any) -> list[Any]:
+    def fix(event: gr.EventData, viewer: str, **values: Any) -> Updates:
         key = event._data.get("check") if isinstance(event._data, dict) else None
         return controls.change(runs.fix(key, viewer, controls.held(values)) if isinstance(key, str) else {})
 
@@ -170,9 +166,9 @@ def _wire_measure(parts: Page, runs: RunHandlers, controls: FormControls) -> Non
         (run.quiet.tick, runs.measure_unasked, measured | {"quiet": run.quiet}),
     ):
 
-        def show(viewer: str, handle: Any = handle, shows: Any = shows, **values: Any) -> list[Any]:
+        def show(viewer: str, handle: Any = handle, shows: Any = shows, **values: Any) -> Updates:
             found = handle(viewer, controls.held(values))
-            return [found[name] for name in shows]
+            return {component: found[name] for name, component in shows.items()}
 
         event(
             shown(show),
@@ -184,27 +180,27 @@ def _wire_measure(parts: Page, runs: RunHandlers, controls: FormControls) -> Non
 
 def _wire_files(parts: Page, runs: RunHandlers, following: Following, controls: FormControls) -> None:
     train, run, data = parts.train, parts.train.run, parts.train.data
-    of_example = [data.source, *data.sources, data.token]
-    outputs = [*controls.filled, *of_example, train.model.suited, run.loaded]
+    outputs = [*controls.filled, data.source, *data.sources, data.token, train.model.suited, run.loaded]
 
-    def fill(filled: Filled | None, said: str) -> list[Any]:
-        message = gr.update(value=said, visible=True)
+    def fill(filled: Filled | None, said: str) -> Updates:
+        message: Updates = {run.loaded: gr.update(value=said, visible=True)}
         if filled is None:
-            return [*[gr.skip()] * (len(outputs) - 1), message]
-        example: list[Any] = [gr.skip()] * len(of_example)
+            return message
+        example: Updates = {}
         if filled.is_of_demo:
-            example = [EXAMPLE, *[gr.update(visible=False) for _ in data.sources], runs.example()]
-        return [*controls.fill(filled), *example, filled.values["base_model"], message]
+            hidden: Updates = {group: gr.update(visible=False) for group in data.sources}
+            example = {data.source: EXAMPLE, **hidden, data.token: runs.example()}
+        return {**controls.fill(filled), **example, train.model.suited: filled.values["base_model"], **message}
 
     def save(**values: Any) -> dict[str, str]:
         return runs.save(controls.held(values))
 
-    def load(path: str) -> list[Any]:
+    def load(path: str) -> Updates:
         return fill(*runs.load(path))
 
-    def copy(run_id: str, viewer: str) -> list[Any]:
+    def copy(run_id: str, viewer: str) -> Updates:
         yaml = parts.service.view(run_id, viewer).settings
-        return [*fill(*runs.copy(yaml)), gr.Tabs(selected="train"), gr.Accordion(open=True)]
+        return {**fill(*runs.copy(yaml)), parts.tabs: gr.Tabs(selected="train"), run.files: gr.Accordion(open=True)}
 
     saved = run.save.click(shown(save), inputs_kwargs=controls.inputs, outputs=run.file, **EVENT)
     saved.success(None, run.file, None, js=_SAVE, **EVENT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from ptune_core.app.adapter_view import AdapterView, Origin
 from ptune_core.app.texts import trying
 from ptune_core.model.device import BaseWeights
 from ptune_core.ui.bringing import BringBox, build_bring, show_usage
+from ptune_core.ui.show import Updates
 from ptune_core.ui.try_.batch_box import BatchBox, build_batch
 
 MAX_INPUTS = 4
@@ -65,18 +67,19 @@ class TryTab:
         return found | {"input": self.inputs[0]}
 
     @property
-    def view(self) -> list[gr.blocks.Block]:
-        """The components `show_adapter` fills; none of an answer: the adapter may be shown again when one is there."""
-        return [
-            self.message, self.body, self.about, *self.inputs, self.examples, self.classify, self.generate,
-            self.options, self.continued, self.batch.box, self.download, *self.bring.view,
-        ]  # fmt: skip
+    def shows(self) -> list[gr.blocks.Block]:
+        """What `show_adapter` gives something to."""
+        boxes = [*self.inputs, self.examples, self.classify, self.generate, self.options]
+        return [*show_adapter(self, None), *boxes]
 
     @property
-    def asked(self) -> list[gr.blocks.Block]:
-        """Everything of an answer, which another adapter has not given: its texts, then what is hidden without one."""
-        texts = [self.base, self.tuned, self.note, self.problem, self.batch.said, self.seen, self.turns]
-        return [*texts, self.forget, self.batch.download]
+    def nothing_asked(self) -> dict[gr.blocks.Block, str]:
+        """Everything of an answer, with what stands there without one, as scripts write it."""
+        hidden = "{__type__: 'update', visible: false}"
+        said: tuple[gr.blocks.Block, ...] = (self.base, self.tuned, self.note, self.problem, self.batch.said)
+        shown: tuple[gr.blocks.Block, ...] = (self.forget, self.batch.download)
+        kept: dict[gr.blocks.Block, str] = {self.seen: json.dumps(NOTHING_SEEN), self.turns: "'[]'"}
+        return {**dict.fromkeys(said, "''"), **kept, **dict.fromkeys(shown, hidden)}
 
 
 def build_try() -> TryTab:
@@ -118,9 +121,11 @@ def build_try() -> TryTab:
             download = gr.Button("Download adapter", elem_id="download")
         turns = gr.Textbox("[]", visible=False)
     return TryTab(
-        adapter, bring, message, body, about, compare, inputs, examples, classify, generate, stop, forget, options,
-        max_new_tokens, temperature, seed, working, problem, base, tuned, note, continued, sight, seen, turns, batch,
-        download,
+        adapter=adapter, bring=bring, message=message, body=body, about=about, compare=compare, inputs=inputs,
+        examples=examples, classify=classify, generate=generate, stop=stop, forget=forget, options=options,
+        max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, working=working, problem=problem,
+        base=base, tuned=tuned, note=note, continued=continued, sight=sight, seen=seen, turns=turns,
+        batch=batch, download=download,
     )  # fmt: skip
 
 
@@ -135,31 +140,33 @@ def _build_options() -> tuple[gr.Accordion, gr.Slider, gr.Slider, gr.Number]:
     return options, max_new_tokens, temperature, seed
 
 
-def show_adapter(view: AdapterView | None) -> list[Any]:
-    """Updates for `TryTab.view`. What was typed and answered stays."""
-    hidden = gr.update(visible=False)
+def show_adapter(tab: TryTab, view: AdapterView | None) -> Updates:
+    """One adapter in the tab. What was typed and answered stays: it may be shown again when it has answered."""
+    shown, hidden = gr.update(visible=True), gr.update(visible=False)
     if view is None:
-        unchanged = [gr.skip()] * (MAX_INPUTS + 4)
-        return [gr.update(visible=True), hidden, "", *unchanged, "", hidden, download_link(None), *show_usage(None)]
+        return {
+            tab.message: shown, tab.body: hidden, tab.about: "", tab.continued: "", tab.batch.box: hidden,
+            tab.download: download_link(None), **show_usage(tab.bring, None),
+        }  # fmt: skip
     is_text = not view.labels
-    boxes = [
-        gr.update(visible=True, label=_box_label(view, view.columns[i])) if i < len(view.columns) else hidden
-        for i in range(MAX_INPUTS)
-    ]
-    return [
-        hidden,
-        gr.update(visible=True),
-        " · ".join(filter(None, [texts.plain(view.about), view.proof])),
-        *boxes,
-        _examples(view),
-        gr.update(visible=not is_text),
-        gr.update(visible=is_text, value="Send" if view.is_chat else "Generate"),
-        gr.update(visible=is_text),
-        _continued(view) if is_text else "",
-        gr.update(visible=not is_text),
-        download_link(view),
-        *show_usage(view),
-    ]
+    boxes: Updates = {
+        box: gr.update(visible=True, label=_box_label(view, view.columns[i])) if i < len(view.columns) else hidden
+        for i, box in enumerate(tab.inputs)
+    }
+    return {
+        tab.message: hidden,
+        tab.body: shown,
+        tab.about: " · ".join(filter(None, [texts.plain(view.about), view.proof])),
+        **boxes,
+        tab.examples: _examples(view),
+        tab.classify: hidden if is_text else shown,
+        tab.generate: gr.update(visible=is_text, value="Send" if view.is_chat else "Generate"),
+        tab.options: shown if is_text else hidden,
+        tab.continued: _continued(view) if is_text else "",
+        tab.batch.box: hidden if is_text else shown,
+        tab.download: download_link(view),
+        **show_usage(tab.bring, view),
+    }
 
 
 def _examples(view: AdapterView) -> Any:
@@ -186,7 +193,7 @@ def download_link(view: AdapterView | None) -> Any:
     return gr.update(visible=True, link=f"adapters/{view.id}.zip", value=value)
 
 
-def updates(components: Mapping[str, Any], values: Mapping[str, Any]) -> list[Any]:
-    """`values` by name, in the order of `components`; those that are not named stay as they are."""
+def updates(components: Mapping[str, gr.blocks.Block], values: Mapping[str, Any]) -> Updates:
+    """`values` by name, for the components of these names; with none of them, what changes nothing."""
     assert values.keys() <= components.keys()
-    return [values.get(name, gr.skip()) for name in components]
+    return {components[name]: value for name, value in values.items()} or {next(iter(components.values())): gr.skip()}

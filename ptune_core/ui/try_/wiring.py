@@ -12,18 +12,16 @@ from ptune_core.app.adapters import NEWEST, is_brought
 from ptune_core.app.texts import trying
 from ptune_core.ui.bringing import BringBox, BringHandlers
 from ptune_core.ui.parts import Page, show_chosen, then_show
-from ptune_core.ui.show import EACH, EVENT, LATEST, shown
+from ptune_core.ui.show import EACH, EVENT, LATEST, Updates, in_browser, shown
 from ptune_core.ui.try_.batch_box import label_upload
 from ptune_core.ui.try_.handlers import Question, TryHandlers
-from ptune_core.ui.try_.tab import NOTHING_SEEN, updates
+from ptune_core.ui.try_.tab import updates
 
 _PRESS_VISIBLE = "() => [...document.querySelectorAll('#classify, #generate')].find(b => b.offsetParent)?.click()"
 _NOTHING = "{__type__: 'update'}"
 _SHOWN, _HIDDEN = "{__type__: 'update', visible: true}", "{__type__: 'update', visible: false}"
 _IDLE = f"() => ['', {_HIDDEN}]"
 """For `working` and `stop`: no answer is on its way."""
-_NOTHING_ASKED = f"() => ['', '', '', '', '', {json.dumps(NOTHING_SEEN)}, '[]', {_HIDDEN}, {_HIDDEN}]"
-"""For `TryTab.asked`."""
 
 
 def wire_try(parts: Page) -> None:
@@ -36,7 +34,7 @@ def wire_try(parts: Page) -> None:
     def fill(viewer: str, adapter: str, event: gr.SelectData) -> list[Any]:
         return handlers.fill(viewer, adapter, event.index, len(try_.inputs))
 
-    def see(request: gr.Request, *values: Any) -> list[Any]:
+    def see(request: gr.Request, *values: Any) -> Updates:
         return updates(try_.answer, handlers.see(_question(*values)))
 
     try_.examples.select(shown(fill), [parts.viewer, parts.adapter], list(try_.inputs), **EACH)
@@ -68,11 +66,11 @@ def _wire_choosing(parts: Page, running: list[Any]) -> None:
 
     show = show_chosen(parts)
 
-    def try_it(run_id: str, viewer: str, adapter: str) -> list[Any]:
+    def try_it(run_id: str, viewer: str, adapter: str) -> Updates:
         is_active = parts.service.view(run_id, viewer).state.is_active
         wanted = run_id + NEWEST if is_active else run_id
         # What is shown already stays, with what was typed and asked by now.
-        return [gr.skip()] * len(parts.of_adapter) if wanted == adapter else show(wanted, viewer)
+        return parts.unchanged if wanted == adapter else show(wanted, viewer)
 
     for chooser in (parts.try_.adapter, parts.export.adapter):
         outputs = [parts.selected, parts.adapter]
@@ -80,7 +78,7 @@ def _wire_choosing(parts: Page, running: list[Any]) -> None:
         idle = [parts.try_.working, parts.try_.stop]
         chooser.input(None, None, idle, cancels=running, js=_IDLE, **EVENT)
     # Here and nowhere else: what is shown again, at a run's end say, may by now have answered.
-    parts.adapter.change(None, None, parts.try_.asked, js=_NOTHING_ASKED, **EVENT)
+    parts.adapter.change(**in_browser(parts.try_.nothing_asked))
     tried = parts.runs.try_it
     tried.click(lambda: gr.Tabs(selected="try"), None, parts.tabs, **EVENT)
     tried.click(shown(try_it), [parts.selected, parts.viewer, parts.adapter], parts.of_adapter, **EVENT)
