@@ -35,7 +35,7 @@ from ptune_core import __version__
 from ptune_core.errors import RunError, TrainingDiverged
 from ptune_core.files import NO_ROOM, Ballast, Lock, atomic_write, json_line, read_lines, sync, write_all
 from ptune_core.runs.states import RunState
-from ptune_core.training.settings import DEMO, RunSettings
+from ptune_core.training.settings import RunSettings
 
 if TYPE_CHECKING:
     from ptune_core.data.table import Table
@@ -53,13 +53,6 @@ _LIBRARIES = ("torch", "transformers", "accelerate", "safetensors")
 def is_run_id(text: str) -> bool:
     """Whether `text` could be the id of a run; nothing else may ever become part of a path."""
     return _RUN_ID.fullmatch(text) is not None
-
-
-def default_name(settings: RunSettings, source: str) -> str:
-    """The name of a run that was given none: what is trained on what; `source` is the name of the data's file."""
-    model = settings.base_model.rstrip("/").rsplit("/", 1)[-1]
-    data = DEMO if settings.data == DEMO else source or settings.data
-    return f"{model} on {Path(data).name}"[:80]
 
 
 def data_directory(environ: Mapping[str, str] = os.environ, space_disk: Path = SPACE_DISK) -> Path:

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from ptune_core.errors import DiskFull, RunError
 from ptune_core.files import NO_ROOM, Ballast, sync
-from ptune_core.runs.directory import RunDirectory, default_name, is_run_id
+from ptune_core.runs.directory import RunDirectory, is_run_id
+from ptune_core.runs.names import default_name
 from ptune_core.runs.run import Run
 from ptune_core.runs.states import TRANSITIONS, RunState
 from ptune_core.training.settings import RunSettings
@@ -113,8 +114,8 @@ class Store:
         run_id = secrets.token_hex(8)
         building = RunDirectory(self.runs_dir / f"{_BUILDING}{run_id}")
         run = {
-            "id": run_id, "name": settings.name or default_name(settings, table.source), "owner": owner, "key": key,
-            "settings": settings.model_dump(mode="json"),
+            "id": run_id, "name": settings.name or default_name(settings, table.source, self._names(owner)),
+            "owner": owner, "key": key, "settings": settings.model_dump(mode="json"),
         }  # fmt: skip
         try:
             building.path.mkdir(mode=0o700)
@@ -129,6 +130,10 @@ class Store:
             raise DiskFull("There is no room for the run's data", remedy="Delete old runs and try again") from error
         finally:
             shutil.rmtree(building.path, ignore_errors=True)
+
+    def _names(self, owner: str) -> set[str]:
+        with self._database() as database:
+            return {row["name"] for row in database.execute("SELECT name FROM runs WHERE owner = ?", (owner,))}
 
     def get(self, run_id: str, owner: str | None) -> Run:
         """The run.

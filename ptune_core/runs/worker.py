@@ -25,8 +25,9 @@ from ptune_core.files import NO_ROOM, Lock
 from ptune_core.model.device import Device
 from ptune_core.model.lease import training_lease
 from ptune_core.runs.causes import machine_start, memory_kills, memory_remedy
-from ptune_core.runs.directory import LOCK_VARIABLE, RunDirectory, default_name
+from ptune_core.runs.directory import LOCK_VARIABLE, RunDirectory
 from ptune_core.runs.metrics_log import MetricsLog
+from ptune_core.runs.names import default_name
 from ptune_core.runs.states import RunState
 from ptune_core.steady import keep_steady
 from ptune_core.training.settings import RunSettings
