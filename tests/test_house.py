@@ -16,8 +16,8 @@ TOP_LEVEL = {
     "Spacefile", "pyproject.toml", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md",
 }  # fmt: skip
 
-# Part -> the parts it may import. `demo` holds paths only; `errors`, `files` and `steady` are free for all.
-FREE_FOR_ALL = {"errors", "files", "steady"}
+# Part -> the parts it may import. `demo` holds paths only; some are free for all.
+FREE_FOR_ALL = {"errors", "files", "plain_json", "steady"}
 BELOW: dict[str, set[str]] = {"demo": set(), "prompt": set(), "deploy": set()}
 BELOW["data"] = BELOW["prompt"] | {"prompt", "demo"}
 BELOW["model"] = BELOW["data"] | {"data"}

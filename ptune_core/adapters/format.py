@@ -31,7 +31,6 @@ from ptune_core.adapters.sidecar import (
     PeftConfig,
     Sidecar,
     dump_json,
-    parse_json,
     parts_from,
     problems_of,
     segments_from,
@@ -42,6 +41,7 @@ from ptune_core.demo import DEMO
 from ptune_core.errors import AdapterError, TemplateError
 from ptune_core.model.head_input import HeadInput
 from ptune_core.model.trained import TrainedPrompt
+from ptune_core.plain_json import parse_json
 from ptune_core.prompt.config import PEFT_VERSION
 from ptune_core.prompt.kinds import EncoderKind, kind_of
 from ptune_core.prompt.template import Literal, Segment, TargetKind, Template, VirtualTokens, parse_template

@@ -18,12 +18,13 @@ from torch import Tensor
 
 from ptune_core.adapters.archive import read_files, write_files
 from ptune_core.adapters.names import CONFIG_FILE, TENSOR_FILE
-from ptune_core.adapters.sidecar import FRONT, TEMPLATE, AnyPeftConfig, dump_json, parse_json, problems_of
+from ptune_core.adapters.sidecar import FRONT, TEMPLATE, AnyPeftConfig, dump_json, problems_of
 from ptune_core.adapters.tensors import STATE_PREFIX, Shape, encoder_shapes, read_tensors, tensor_names
 from ptune_core.errors import AdapterError
 from ptune_core.model.module import DEFAULT_ADAPTER, PromptedModule, saved_modules
 from ptune_core.model.module_adapter import ModuleAdapter, completed, head_parameters
 from ptune_core.model.trained import MAX_ABSOLUTE_VALUE
+from ptune_core.plain_json import parse_json
 from ptune_core.prompt.config import PEFT_VERSION, PromptEncoderConfig, TaskType
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, NoReturn, Self
+from typing import Annotated, Any, Self
 from typing import Literal as OneOf
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -190,21 +190,6 @@ class Sidecar(BaseModel):
     """Whether something is added before each layer too; `input` is not written, so that other versions read it."""
 
 
-def parse_json(content: bytes, name: str) -> dict[str, Any]:
-    """The JSON object in `content`.
-
-    Raises:
-        ValueError: It is not UTF-8 JSON, not an object, nested too deep, or has a key twice, NaN or Infinity.
-    """
-    try:
-        value = json.loads(content.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name} is damaged: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{name} holds a {type(value).__name__} where an object is needed")
-    return value
-
-
 def problems_of(error: ValidationError, name: str) -> list[str]:
     """One line per wrong field of the file `name`."""
     lines = []
@@ -256,17 +241,6 @@ def _segment(part: Part) -> Segment:
             return Special(part.token)
         case TargetPart():
             return Target(TargetKind(part.target), part.column, part.count)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    if len(set(keys)) < len(keys):
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
-    return dict(pairs)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number JSON knows")
 
 
 def dump_json(value: Mapping[str, Any], *, sort_keys: bool) -> bytes:

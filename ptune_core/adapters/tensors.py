@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import struct
+import io
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ptune_core.adapters.sidecar import parse_json
 from ptune_core.model.trained import MAX_ABSOLUTE_VALUE
+from ptune_core.plain_json import tensor_header
 from ptune_core.prompt.config import PromptEncoderConfig
 from ptune_core.prompt.encoders import make_encoder
 from ptune_core.prompt.kinds import EncoderKind, kind_of
@@ -108,15 +108,9 @@ def encoder_shapes(config: PromptEncoderConfig) -> dict[str, Shape]:
 
 
 def _header(content: bytes, name: str) -> dict[str, Any]:
-    """Tensor name -> its entry. Read here because safetensors keeps the last of two tensors with one name."""
-    size = struct.unpack("<Q", content[:8])[0] if len(content) >= 8 else -1
-    if not 0 < size <= min(_MAX_HEADER_BYTES, len(content) - 8):
-        raise ValueError(f"{name} is not a complete safetensors file")
-    header = parse_json(content[8 : 8 + size].rstrip(b" "), name)
-    header.pop("__metadata__", None)
-    if len(header) > _MAX_TENSORS:
-        raise ValueError(f"{name} holds {len(header)} tensors, more than any adapter has")
-    return header
+    return tensor_header(
+        io.BytesIO(content), len(content), name, most_bytes=_MAX_HEADER_BYTES, most_tensors=_MAX_TENSORS
+    )
 
 
 def _entry_problems(entry: Any, place: str, expected: Shape, sizes: dict[str, int]) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 import stat
-import struct
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -19,11 +18,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from ptune_core.adapters.archive import write_error
-from ptune_core.adapters.sidecar import BASE_FOLDER, parse_json
+from ptune_core.adapters.sidecar import BASE_FOLDER
 from ptune_core.errors import AdapterError
 from ptune_core.files import sync
 from ptune_core.model.trained import TrainedPrompt
 from ptune_core.model.tuned import BASE_FILES, WEIGHTS_FILE, copy_base_model
+from ptune_core.plain_json import parse_json, tensor_header
 
 NEEDED = ("config.json", WEIGHTS_FILE, "tokenizer_config.json")
 
@@ -187,14 +187,9 @@ def _keys(value: Any) -> Iterator[str]:
 def _check_weights(file: _File, place: str) -> None:
     """Whether a safetensors file holds fp32 tensors side by side and nothing else."""
     with file.open() as opened:
-        start = opened.read(8)
-        size = struct.unpack("<Q", start)[0] if len(start) == 8 else -1
-        if not 0 < size <= min(_MAX_HEADER_BYTES, file.size - 8):
-            raise ValueError(f"{place} is not a complete safetensors file")
-        header = parse_json(opened.read(size).rstrip(b" "), place)
-    header.pop("__metadata__", None)
-    if not 0 < len(header) <= _MAX_TENSORS:
-        raise ValueError(f"{place} holds {len(header)} tensors")
+        header = tensor_header(opened, file.size, place, most_bytes=_MAX_HEADER_BYTES, most_tensors=_MAX_TENSORS)
+    if not header:
+        raise ValueError(f"{place} holds no tensors")
     for name, entry in header.items():
         if not isinstance(entry, dict) or entry.get("dtype") != "F32":
             shown = json.dumps(name)[:80]

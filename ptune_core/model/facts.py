@@ -8,17 +8,19 @@ from __future__ import annotations
 import json
 import math
 import os
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ptune_core.demo import DEMO, DEMO_MODEL
 from ptune_core.model.catalogue import entry_of
+from ptune_core.plain_json import tensor_header
 from ptune_core.prompt.template import TargetKind
 
 MAX_HEADER_BYTES = 100_000_000
 """The safetensors library refuses longer headers too."""
+
+MAX_TENSORS = 1_000_000
 
 _MAX_CONFIG_BYTES = 1_000_000
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
@@ -120,14 +122,13 @@ def _parameters(folder: Path) -> int | None:
     """The numbers in all safetensors files of a folder, read from their headers."""
     try:
         return sum(_numbers_in(path) for path in sorted(folder.glob("model*.safetensors"))) or None
-    except (OSError, ValueError, KeyError, TypeError, struct.error, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None  # damaged: loading it says how
 
 
 def _numbers_in(path: Path) -> int:
     with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > MAX_HEADER_BYTES:
-            return 0
-        header = json.loads(file.read(length))
-    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+        header = tensor_header(
+            file, path.stat().st_size, path.name, most_bytes=MAX_HEADER_BYTES, most_tensors=MAX_TENSORS
+        )
+    return sum(math.prod(tensor["shape"]) for tensor in header.values())

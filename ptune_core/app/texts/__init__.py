@@ -22,6 +22,7 @@ EPHEMERAL = (
     "or mount a storage bucket at `/data`."
 )
 READING = "Reading…"
+REPLACED = "Your own template was replaced. It was: {}"
 READING_EXAMPLE = "Reading the example…"
 NO_ROWS = {
     "Upload": "No file yet.",

@@ -70,6 +70,9 @@ function layoutOf(more) {
 function draw(name, traces, layout) {
   const plot = q('.' + name), off = new Set((plot.data || []).filter(t => t.visible === 'legendonly').map(t => t.name));
   for (const trace of traces) if (off.has(trace.name)) trace.visible = 'legendonly';
+  // A range of another run in which this one has nothing would show an empty plot.
+  const seen = zoom[name]?.xaxis, points = traces.flatMap(trace => [...trace.x]);
+  if (seen && points.length && !points.some(x => x >= seen[0] && x <= seen[1])) delete zoom[name];
   for (const [axis, range] of Object.entries(zoom[name] || {})) {
     if (layout[axis]) Object.assign(layout[axis], {range, autorange: false});
   }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from ptune_core.model.catalogue import CATALOGUE
 from ptune_core.prompt.segments import Column, TargetKind, VirtualTokens
 from ptune_core.prompt.template import Template, parse_template, with_num_virtual_tokens
 from ptune_core.training.settings import RunSettings
-from ptune_core.ui.show import inline_error, inline_problems
+from ptune_core.ui.show import ERROR_SECONDS, inline_error, inline_problems
 from ptune_core.ui.train.data_view import failed_html, lengths_html, quiet_line, report_html
 
 MOST_CHIPS = 12
@@ -222,6 +223,7 @@ class TrainHandlers:
 
     def place(self, placement: str, template_text: str) -> tuple[Any, Any]:
         """A template for the chosen placement."""
+        _tell_replaced(template_text)
         return PLACEMENTS[placement], gr.skip()
 
     def suit_model(self, base_model: str, template_text: str) -> tuple[Any, Any]:
@@ -234,6 +236,7 @@ class TrainHandlers:
         if entry is None or (entry.target is TargetKind.HEAD) == is_head:
             return gr.skip(), gr.skip()
         placement = _HEAD if entry.target is TargetKind.HEAD else next(iter(PLACEMENTS))
+        _tell_replaced(template_text)
         return PLACEMENTS[placement], placement
 
     def start(self, viewer: str, key: str, held: Held, brought: Brought) -> tuple[str | None, str]:
@@ -258,6 +261,12 @@ class TrainHandlers:
             return RunSettings.parse(values), found
         except SettingsError as error:
             raise SettingsError(form.in_form_words(str(error))) from error
+
+
+def _tell_replaced(template_text: str) -> None:
+    """One that somebody wrote is not taken away without a word: they may want it back."""
+    if template_text.strip() and template_text not in PLACEMENTS.values():
+        gr.Info(texts.REPLACED.format(html.escape(template_text)), duration=ERROR_SECONDS)
 
 
 def new_key() -> str:

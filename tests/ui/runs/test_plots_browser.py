@@ -49,6 +49,13 @@ def test_axis_scale_and_zoom_stay_over_updates_themes_and_runs(site: str, servic
     page.locator("#plot .lp-unzoom").click()
     assert page.evaluate("document.querySelector('#plot .lp-loss').layout.xaxis.range") == [0, 6]
 
+    # Bug: a range in which the next run has nothing was kept, and its plot was empty.
+    page.evaluate("Plotly.relayout(document.querySelector('#plot .lp-loss'), {'xaxis.range': [1, 2]})")
+    short = service.add(step=20, state=RunState.FINISHED)
+    page.locator(f"#run-list [data-run='{short.id}']").click()
+    wait_for(page, f"Math.abs({LAST_X} - 0.4) < 1e-9")
+    assert page.evaluate("document.querySelector('#plot .lp-loss').layout.xaxis.range[0]") < 0.4
+
 
 def test_each_plot_is_there_as_csv(site: str, service: Any, new_page: NewPage) -> None:
     run = service.add(step=30, state=RunState.FINISHED)

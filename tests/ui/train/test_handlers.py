@@ -280,6 +280,19 @@ def test_a_template_is_called_by_its_placement(template: str, placement: str | N
     assert placement_of(parse_template(template)) == placement
 
 
+def test_a_template_of_ones_own_is_not_replaced_without_a_word(
+    handlers: TrainHandlers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("gradio.Info", lambda text, **_: told.append(text))
+    handlers.place("Chat", PLACEMENTS["In front"])
+    handlers.place("Chat", "  ")
+    assert told == []
+    handlers.place("Chat", "{text} [P*3] so: [ANSWER:label] <b>")
+    handlers.suit_model("google-bert/bert-base-uncased", "{text} [P*3] so: [ANSWER:label]")
+    assert [text.endswith("[ANSWER:label] &lt;b&gt;") for text in told] == [True, False]
+
+
 def test_slider_rewrites_the_only_group(handlers: TrainHandlers) -> None:
     assert handlers.write_count(12, TEMPLATE) == "{text~} [P*12][ANSWER:label]"
 
