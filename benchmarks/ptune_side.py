@@ -18,7 +18,6 @@ from benchmarks.rounds import CLOCKS, Round
 from benchmarks.tables import all_examples, write_table
 from benchmarks.workloads import ANSWERS, QUESTION, Data, Workload
 from ptune_core.model.base import BaseModel, load_base_model
-from ptune_core.model.compiled import compile_layers
 from ptune_core.model.prompted import PromptedModel
 from ptune_core.model.text_cache import Budget, TextCache
 from ptune_core.prompt.init import Prompt
@@ -54,7 +53,6 @@ class PTuneSide:
         filling: Every round is the beginning of a first epoch, with an empty text cache; else the text cache is
             full before the first round.
         cache_mib: As the setting `text_cache_mib`.
-        compiled: As the setting `compile`; what is compiled on the way is not timed.
     """
 
     def __init__(
@@ -65,7 +63,6 @@ class PTuneSide:
         *,
         filling: bool = False,
         cache_mib: int | None = None,
-        compiled: bool = False,
     ) -> None:
         self.workload, self.filling, self.budget, self.shape = workload, filling, Budget(cache_mib), data.shape
         self.settings = RunSettings.parse(
@@ -88,10 +85,8 @@ class PTuneSide:
         examples = all_examples(write_table(directory, [(texts, labels)]), labels, list(ANSWERS))
         train, validation = (examples.select(part) for part in np.split(np.arange(len(texts)), [len(data.texts)]))
         self.task = LabelTask(self.model, train, validation, Batching(workload.batch_size, 64, 0), directory)
-        if compiled:
-            compile_layers(base)
         self.begin()
-        if compiled or (workload.is_cached and not filling and cache_mib != 0):
+        if workload.is_cached and not filling and cache_mib != 0:
             self.run(workload.batches)
 
     def begin(self) -> None:

@@ -37,14 +37,10 @@ class Sides:
             self.checked = same_losses(on_cpu, self.theirs["PEFT fp32"], load_ours(on_cpu, data, "fp32"))
             self.default = load_ours(workload, data, "auto").precision
             bases = {precision: load_ours(workload, data, precision) for precision in PRECISIONS}
-            # Compiled in place, so they have base models of their own.
-            to_compile = {each: load_ours(workload, data, each) for each in PRECISIONS if workload.compiled}
         self.ours = {f"PTune {precision}": PTuneSide(base, workload, data) for precision, base in bases.items()}
         if workload.is_cached:
             for precision, base in bases.items():
                 self.ours[f"PTune {precision}, first epoch"] = PTuneSide(base, workload, data, filling=True)
-        for precision, base in to_compile.items():
-            self.ours[f"PTune {precision}, compiled"] = PTuneSide(base, workload, data, compiled=True)
         shape, now = data.shape, CLOCKS[workload.clock]
         self.rates = {
             name.replace("PTune", "matmul"): machine.MatmulRate(
@@ -117,12 +113,6 @@ def ratios(measured: dict[str, list[Round]], default: str) -> Iterator[tuple[str
                 yield f"same {precision}{epoch}", ratio(ours, measured[f"PEFT {precision}"])
             yield f"as installed{epoch}", ratio(measured[f"PTune {default}{epoch}"], measured["PEFT fp32"])
             yield f"PEFT tuned{epoch}", ratio(measured[f"PTune bf16{epoch}"], measured["PEFT tuned"])
-    for precision in PRECISIONS:
-        if f"PTune {precision}, compiled" in measured:
-            yield (
-                f"{precision}, compiled against PTune without",
-                ratio(measured[f"PTune {precision}, compiled"], measured[f"PTune {precision}"]),
-            )
 
 
 def limits(measured: dict[str, list[Round]], rates: dict[str, list[float]]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Training speed and memory: PTune beside stock PEFT + transformers' Trainer.
 
     python -m benchmarks.training [--workload NAME ...] [--data DIR] [--rounds 5] [--threads N] [--json FILE]
-    python -m benchmarks.training --device cuda --compile ...
+    python -m benchmarks.training --device cuda ...
     python -m benchmarks.training --part memory | accuracy ...
 
 Both sides in one process: same weights, texts, batch size, precision and threads, each through its own real loop. A
@@ -12,7 +12,6 @@ largest. Ratios are taken round by round. The first step of each round is not ti
 - *as installed*: PTune's default precision against what `from_pretrained` and the Trainer do by themselves (fp32).
 - *PEFT tuned*: bf16, batches by length, no dropout; PTune in bf16 against it.
 - *later epochs*: the text cache is full. *first epoch*: it is filled on the way.
-- *compiled*, with `--compile`: PTune's side with the setting `compile` against itself without; compiling is not timed.
 - *limit*: the FLOPs a step cannot do without (`benchmarks.flops` counts them) divided by this machine's rate for matrix
   products of the same sizes, measured in the same rounds; *share* is PTune's speed as a part of it.
 
@@ -53,9 +52,7 @@ def main() -> None:
         chosen = [workload.small for workload in chosen]
     if steps := arguments.steps_per_round:
         chosen = [replace(each, peft_steps=steps, ptune_steps=steps) for each in chosen]
-    chosen = [
-        replace(each, clock=arguments.clock, device=arguments.device, compiled=arguments.compile) for each in chosen
-    ]
+    chosen = [replace(each, clock=arguments.clock, device=arguments.device) for each in chosen]
     found: dict[str, Any] = {
         "arguments": vars(arguments) | {"json": None, "data": str(arguments.data)},
         "machine": machine.describe(),
@@ -101,14 +98,13 @@ def parse_arguments() -> argparse.Namespace:
         "--clock", choices=list(CLOCKS), default="wall", help="cpu only means something with --threads 1"
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of both sides of --part speed")
-    parser.add_argument("--compile", action="store_true", help="time PTune's side of --part speed compiled as well")
     parser.add_argument("--steps", type=int, default=200, help="of each training of --part accuracy")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of --part accuracy")
     parser.add_argument("--tiny", action="store_true", help="two narrow layers, to try the benchmark itself")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    if arguments.part != "speed" and (arguments.compile or arguments.device != "cpu"):
-        parser.error("--compile and --device are for --part speed")
+    if arguments.part != "speed" and arguments.device != "cpu":
+        parser.error("--device is for --part speed")
     return arguments
 
 

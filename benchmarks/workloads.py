@@ -45,7 +45,6 @@ class Workload:
         encoder: Whether the base model is MiniLM with a classification head; else GPT-2 with an answer word.
         clock: Of `rounds.CLOCKS`.
         device: Of both sides: `cpu` or `cuda`.
-        compiled: Whether PTune's side is measured compiled too, beside what it does without.
         tiny: Two narrow layers, to try the benchmark itself.
     """
 
@@ -60,7 +59,6 @@ class Workload:
     encoder: bool = False
     clock: str = "wall"
     device: str = "cpu"
-    compiled: bool = False
     tiny: bool = False
 
     @property

@@ -43,7 +43,6 @@ ONLY_IN = {
         "ptune_core/model/outline.py",  # its tokenizers and configurations
         "ptune_core/model/quantize.py",
         "ptune_core/model/past.py",  # its cache of keys and values
-        "ptune_core/model/compiled.py",  # and a layer's part of it
         "ptune_core/model/targets.py",  # its layers
         "ptune_core/model/generation.py",  # what its encoders hand to its decoders
         "ptune_core/model/module_adapter.py",

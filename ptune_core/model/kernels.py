@@ -56,13 +56,6 @@ def keep_rows_alike(body: nn.Module) -> None:
             vars(module)["forward"] = partial(_linear, module, usual, is_transposed, True)
 
 
-def leave_onednn(body: nn.Module) -> None:
-    """Take back what `use_onednn` did: torch's compiler cannot go through products that it does not know."""
-    for module in body.modules():
-        if _by_onednn(module) is not None:
-            del vars(module)["forward"]
-
-
 def _by_onednn(module: nn.Module) -> partial[Tensor] | None:
     forward = vars(module).get("forward")
     return forward if isinstance(forward, partial) and forward.func is _linear else None

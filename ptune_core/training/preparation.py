@@ -218,8 +218,6 @@ def settings_warnings(trials: Sequence[RunSettings], base: BaseModel, template: 
     for option, init in (("prompt_init_text", PromptInit.TEXT), ("prompt_init_adapter", PromptInit.ADAPTER)):
         if init not in inits and any(getattr(settings, option) for settings in trials):
             warnings.append(f"{option} is given but not used: prompt_init is {', '.join(sorted(inits))}, not {init}")
-    if trials[0].compile and base.device.type == "cpu":
-        warnings.append("compile is on and the base model is on the CPU, where it is hardly ever worth its time")
     return list(dict.fromkeys(filter(None, warnings)))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from ptune_core.errors import SettingsError
 from ptune_core.model.device import Precision
 from ptune_core.model.head_input import HeadInput
@@ -64,16 +62,6 @@ def too_coarse_to_learn(precision: Precision) -> SettingsError:
         got=f"base_weights: tuned, precision: {precision}",
         needed="auto or fp32, which are the same here",
         remedy="Set precision to auto, or base_weights to frozen",
-    )
-
-
-def not_compiled(others: Sequence[str]) -> SettingsError:
-    """`others`, options as they are set, do not go with `compile`."""
-    return SettingsError(
-        "Only a frozen base model with whole weights, which computes its layers once, can be compiled",
-        got=", ".join(["compile: true", *others]),
-        needed="base_weights frozen, gradient_checkpointing off, and precision auto, fp32 or bf16",
-        remedy="Set compile to off (false), or change the others",
     )
 
 

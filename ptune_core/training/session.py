@@ -21,7 +21,6 @@ from ptune_core.data.examples import Examples
 from ptune_core.data.table import Tables
 from ptune_core.errors import PTuneError
 from ptune_core.model.base import BaseModel, load_base_model
-from ptune_core.model.compiled import compile_layers
 from ptune_core.model.device import BaseWeights, Device, Precision
 from ptune_core.model.fetching import fetch_weights
 from ptune_core.model.kernels import keep_rows_alike
@@ -53,11 +52,6 @@ from ptune_core.training.trial import Trial, evaluation_share, has_own_weights
 
 ESTIMATED_ON = 64
 """Validation rows an estimate evaluates."""
-
-ESTIMATED_PLAIN = (
-    "compile is on, and this was measured without it: compiling comes on top once, and what it saves then is seen in "
-    "the run's own steps"
-)
 
 TOGETHER_AT_MOST = 8
 """Trials that pass through the base model together: each takes as much memory for activations as a run alone."""
@@ -134,8 +128,6 @@ class _Session:
         base = self.load_base(next(iter(examples.values())))
         self.phase("preparing")
         lessons = self.lessons(base, examples, self.trials)
-        if self.settings.compile:
-            compile_layers(base)
         groups = self.together(base)
         if base.is_tuned and self.is_main:
             check_room(base, self.directory, len(self.trials))
@@ -163,7 +155,7 @@ class _Session:
         found = measure(trial.trainer, lesson, part, self.begun)
         warnings = settings_warnings(self.trials, base, lesson.model.template)
         ways = measure_ways(lesson, found.evaluation / len(lesson.task.validation))
-        return replace(found, warnings=(*warnings, *([ESTIMATED_PLAIN] if self.settings.compile else [])), ways=ways)
+        return replace(found, warnings=tuple(warnings), ways=ways)
 
     def load_data(self, template: str) -> Examples:
         return load_examples(self.settings.model_copy(update={"template": template}), self.tables)

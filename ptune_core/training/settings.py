@@ -42,6 +42,10 @@ SWEPT = (
 Text = Annotated[str, Field(max_length=4000)]
 
 
+RETIRED: Mapping[str, Any] = {"compile": False}
+"""Options of earlier versions, with the value that means what goes without saying now: settings of then stay valid."""
+
+
 class RunSettings(BaseModel):
     """Everything a person can choose about one run. Immutable; unknown keys are errors."""
 
@@ -214,12 +218,6 @@ class RunSettings(BaseModel):
     gradient_checkpointing: bool = Field(
         False, description="Compute activations again for the gradient: less memory for long texts, a third slower."
     )
-    compile: bool = Field(
-        False,
-        description="Compile the frozen base model's layers with torch.compile. Meant for long runs on a GPU, where it "
-        "was never measured; on a CPU GPT-2 gained nothing. It takes 10 to 60 seconds of a run's first steps and "
-        "evaluations, and needs a C++ compiler, on a GPU triton.",
-    )
     device: Device = Field(Device.AUTO, description="auto takes a GPU if there is one.")
     seed: int = Field(
         0, ge=0, le=2**31 - 1, description="Decides the split, the order and the start; same seed, same run."
@@ -263,8 +261,6 @@ class RunSettings(BaseModel):
             raise refusals.too_coarse_to_learn(self.precision)
         if self.base_weights is BaseWeights.TUNED and self.head_input not in (HeadInput.AUTO, HeadInput.MODEL):
             raise refusals.read_by_its_own_head(self.head_input)
-        if self.compile and (others := self._not_with_compile):
-            raise refusals.not_compiled(others)
         if not self.sweep:  # else each trial is checked
             self._check_start()
             if self.prompt_depth is PromptDepth.ALL and not template.is_front:
@@ -273,16 +269,6 @@ class RunSettings(BaseModel):
             raise refusals.deep_and_tuned()
         self._check_sweep(template.target)
         return self
-
-    @property
-    def _not_with_compile(self) -> list[str]:
-        """Options, as they are set, that do not go with `compile`."""
-        wrong = {
-            f"base_weights: {self.base_weights}": self.base_weights is BaseWeights.TUNED,
-            f"gradient_checkpointing: {self.gradient_checkpointing}": self.gradient_checkpointing,
-            f"precision: {self.precision}": self.precision in (Precision.INT8, Precision.INT4),
-        }
-        return [option for option, is_wrong in wrong.items() if is_wrong]
 
     def _check_start(self) -> None:
         needed = {PromptInit.TEXT: "prompt_init_text", PromptInit.ADAPTER: "prompt_init_adapter"}.get(self.prompt_init)
@@ -366,7 +352,7 @@ class RunSettings(BaseModel):
             SettingsError: With every problem of every field, one line each. A template that breaks the grammar is one.
         """
         try:
-            return cls.model_validate(dict(values))
+            return cls.model_validate({name: value for name, value in values.items() if not _is_retired(name, value)})
         except ValidationError as error:
             raise SettingsError(describe(error)) from None
         except PTuneError as error:
@@ -391,3 +377,7 @@ class RunSettings(BaseModel):
                 lines.append(f"# {bounds}")
             lines.append(yaml.safe_dump({field_name: values[field_name]}, allow_unicode=True, width=10_000).rstrip())
         return "\n".join(lines) + "\n"
+
+
+def _is_retired(name: str, value: object) -> bool:
+    return name in RETIRED and value == RETIRED[name]

@@ -6,12 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import ptune_side
 from benchmarks.flops import Shape, count, needed
 from benchmarks.speed import speed, table
 from benchmarks.workloads import WORKLOADS
 from ptune_core.data.batching import Row
-from ptune_core.model.compiled import compile_layers
 
 
 def test_one_round_of_text_before_the_prompt() -> None:
@@ -21,15 +19,6 @@ def test_one_round_of_text_before_the_prompt() -> None:
     assert found["text_cache_mib"].keys() == {name for name in found["examples_per_second"] if "PTune" in name}
     assert {"same fp32", "same bf16", "as installed", "PEFT tuned"} <= set(found["ratios"])
     assert "| PTune bf16, first epoch |" in "\n".join(table(found))
-
-
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
-def test_compiled_is_timed_beside_what_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ptune_side, "compile_layers", lambda base: compile_layers(base, "eager"))
-    workload = replace(next(each for each in WORKLOADS if each.name == "gpt2-front-20").small, batches=2, ptune_steps=1)
-    found = speed(replace(workload, peft_steps=1, batch_size=2, compiled=True), None, 1)
-    assert {"fp32, compiled against PTune without", "bf16, compiled against PTune without"} <= set(found["ratios"])
-    assert "| PTune bf16, compiled |" in "\n".join(table(found))
 
 
 def test_flops_of_text_before_the_prompt_are_the_prompts_alone() -> None:

@@ -12,7 +12,6 @@ from torch import Tensor
 from transformers import AlbertConfig, AlbertModel, AutoTokenizer
 
 from ptune_core.model.base import BaseModel, load_base_model, with_head_input
-from ptune_core.model.compiled import compile_layers
 from ptune_core.model.generation import Sampling, complete, generate, stream
 from ptune_core.model.head_input import HeadInput
 from ptune_core.model.prompted import PromptedModel
@@ -81,18 +80,6 @@ def test_scores_are_those_of_the_formula_however_rows_are_computed(family, reque
     }
     for name, found in ways.items():
         torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-4, msg=lambda told, name=name: f"{name}: {told}")
-
-
-@torch.no_grad()
-def test_compiled_layers_are_added_to_as_others(tiny_gpt2) -> None:
-    plain, base = model_of(loaded(tiny_gpt2)), loaded(tiny_gpt2)
-    compiled, prompt = model_of(base), deep_prompt()
-    compile_layers(base, backend="eager")
-    rows = plain.make_rows([{"text": text} for text in TEXTS])
-    expected = plain.label_logits(plain.label_batch(rows), prompt)
-    torch.testing.assert_close(
-        compiled.label_logits(compiled.label_batch(rows), prompt), expected, atol=1e-4, rtol=1e-4
-    )
 
 
 @torch.no_grad()

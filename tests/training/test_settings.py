@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from ptune_core.errors import SettingsError
-from ptune_core.training.settings import RunSettings
+from ptune_core.training.settings import RETIRED, RunSettings
 
 
 def test_defaults_are_a_run_of_the_demo() -> None:
@@ -153,10 +153,11 @@ def test_a_head_without_labels_is_refused() -> None:
         RunSettings.parse({"template": "{text} [P] [HEAD:label]", "labels": {}})
 
 
-def test_compile_is_refused_with_all_that_does_not_go_with_it() -> None:
-    with pytest.raises(SettingsError, match="precision: int8") as caught:
-        RunSettings.parse({"compile": True, "gradient_checkpointing": True, "precision": "int8"})
-    assert "gradient_checkpointing: True" in str(caught.value) and "base_weights: " not in str(caught.value)
-    with pytest.raises(SettingsError, match="base_weights: tuned"):
-        RunSettings.parse({"compile": True, "base_weights": "tuned"})
-    assert not RunSettings().compile and RunSettings(compile=True, precision="bf16").compile
+def test_settings_with_an_option_of_earlier_versions_stay_valid_where_it_did_nothing() -> None:
+    """Each run says all its settings: taken out, an option would make every run of before one of another version."""
+    assert RETIRED
+    for name, value in RETIRED.items():
+        assert name not in RunSettings.model_fields
+        assert RunSettings.parse({"max_steps": 7, name: value}) == RunSettings(max_steps=7)
+        with pytest.raises(SettingsError, match=name):
+            RunSettings.parse({name: "something else"})
