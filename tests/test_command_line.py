@@ -267,7 +267,9 @@ def test_the_readme_names_only_real_commands() -> None:
         assert build_parser().parse_args(words).run
     assert commands == {
         "train",
+        "check",
         "estimate",
+        "alarms",
         "classify",
         "chat",
         "export",

@@ -19,6 +19,9 @@ MAX_CUT_SHOWN = 200
 _WORD_START = "▁"
 """How SentencePiece vocabularies write the space before a word, which `decode` drops."""
 
+_WORD_GOES_ON = "##"
+"""How WordPiece vocabularies write that there is none."""
+
 
 def preview(model: PromptedModel, values: Mapping[str, str]) -> Seen:
     """The row that `values` become, token by token.
@@ -71,7 +74,14 @@ def token_text(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
     name = str(tokenizer.convert_ids_to_tokens(token_id))
     if "\ufffd" in text:
         return name
+    if _is_wordpiece(tokenizer) and token_id not in tokenizer.all_special_ids:
+        return name.removeprefix(_WORD_GOES_ON) if name.startswith(_WORD_GOES_ON) else f" {text}"
     return f" {text}" if name.startswith(_WORD_START) and not text.startswith(" ") else text
+
+
+def _is_wordpiece(tokenizer: PreTrainedTokenizerBase) -> bool:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return type(getattr(backend, "model", None)).__name__ == "WordPiece"
 
 
 def _piece(rows: RowMaker, number: int) -> Piece:

@@ -59,7 +59,9 @@ def test_the_run_keeps_its_own_copy_of_the_data(store: Store, submit: Submit, ta
 def test_a_run_without_a_name_is_named_after_what_is_trained_on_what(store: Store, submit: Submit) -> None:
     named = store.get(submit("a", name="Mine", base_model="openai-community/gpt2", data="/tmp/x.csv"), None)
     unnamed = store.get(submit("b", base_model="openai-community/gpt2", data="/tmp/x.csv"), None)
-    assert (named.name, unnamed.name) == ("Mine", "gpt2 on reviews.csv")
+    assert (named.name, unnamed.name) == ("Mine", "gpt2 on reviews.csv, 8 tokens, answers")
+    again = store.get(submit("c", base_model="openai-community/gpt2", data="/tmp/x.csv"), None)
+    assert again.name == f"{unnamed.name} (2)"
 
 
 def test_the_same_key_is_the_same_run(store: Store, submit: Submit) -> None:

@@ -17,7 +17,7 @@ from ptune_core.app.measuring import Stage, fingerprint_of
 from ptune_core.app.review import Review, Watch, why_not
 from ptune_core.app.service import Service
 from ptune_core.app.texts import run_card as run_texts
-from ptune_core.demo import DEMO
+from ptune_core.demo import DEMO, DEMO_TEMPLATE
 from ptune_core.errors import PTuneError, SettingsError
 from ptune_core.training.plain_yaml import check_plain
 from ptune_core.training.presets import PRESETS, Preset, preset_of
@@ -112,8 +112,13 @@ class RunHandlers:
         return {**self._measured(viewer, look), "checks": gr.skip(), "quiet": gr.Timer(active=False)}
 
     def _may_measure(self, viewer: str, look: Review) -> bool:
-        """Whether nobody knows yet which way suits these labels, and finding out is a matter of seconds."""
+        """Whether nobody knows yet which way suits these labels, and finding out is a matter of seconds.
+
+        Not of the example as it comes: it shows what answer words become, and every page begins with it.
+        """
         if not self._service.measures_unasked or look.settings is None or look.table is None or look.base is None:
+            return False
+        if look.settings.data == DEMO and look.settings.template == DEMO_TEMPLATE:
             return False
         if look.rows is None or len(look.rows.labels) < 2 or self._service.active():
             return False

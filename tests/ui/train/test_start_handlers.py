@@ -11,6 +11,7 @@ from ptune_core.app import form
 from ptune_core.app.drafts import Held
 from ptune_core.app.measuring import Measurement, Stage
 from ptune_core.app.texts import settings as setting_help
+from ptune_core.demo import DEMO_TEMPLATE
 from ptune_core.errors import RunError
 from ptune_core.inference.look import Outlines
 from ptune_core.training.settings import RunSettings
@@ -261,7 +262,7 @@ def test_the_better_way_is_measured_where_nobody_asked(
     assert way["fix"] == "Use a classification head"
 
 
-@pytest.mark.parametrize("why", ["a shared page", "a run trains", "not here", "too large", "free text"])
+@pytest.mark.parametrize("why", ["a shared page", "a run trains", "not here", "too large", "free text", "the example"])
 def test_what_takes_long_or_helps_nobody_is_not_measured_unasked(
     why: str, handlers: RunHandlers, service: Any, measured: list[str], reviews: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +275,8 @@ def test_what_takes_long_or_helps_nobody_is_not_measured_unasked(
         changes["base_model"] = "gpt2"
     elif why == "too large":
         monkeypatch.setattr("ptune_core.ui.train.start_handlers.MOST_MEASURED_UNASKED", {False: 1000, True: 1000})
+    elif why == "the example":
+        reviews, changes["template"] = service.uploads.demo(), DEMO_TEMPLATE
     else:
         changes["template"] = "[P*4] {text~} [TEXT:label]"
     form = held(reviews, **changes)
