@@ -22,6 +22,9 @@ _WORD_START = "▁"
 _WORD_GOES_ON = "##"
 """How WordPiece vocabularies write that there is none."""
 
+_WITHOUT_SPACES = "\u2e80"
+"""Where the scripts begin that have no spaces between words."""
+
 
 def preview(model: PromptedModel, values: Mapping[str, str]) -> Seen:
     """The row that `values` become, token by token.
@@ -75,7 +78,9 @@ def token_text(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
     if "\ufffd" in text:
         return name
     if _is_wordpiece(tokenizer) and token_id not in tokenizer.all_special_ids:
-        return name.removeprefix(_WORD_GOES_ON) if name.startswith(_WORD_GOES_ON) else f" {text}"
+        if name.startswith(_WORD_GOES_ON):
+            return name.removeprefix(_WORD_GOES_ON)
+        return f" {text}" if text[:1].isalnum() and text < _WITHOUT_SPACES else text
     return f" {text}" if name.startswith(_WORD_START) and not text.startswith(" ") else text
 
 

@@ -64,7 +64,7 @@ EXAMPLES = {
         "{premise~} Question: {hypothesis|strip_punct}? [P*4] Answer: [MASK:label].",
         {"premise": "the film was great .", "hypothesis": "the food was bad .", "label": "0"},
         {"0": "no", "1": "yes"},
-        "[CLS]thefilmwasgreat.question:thefoodwasbad?••••answer:[[MASK]].[SEP]",
+        "[CLS] the film was great. question: the food was bad?•••• answer:[[MASK]].[SEP]",
     ),
     "3 head, decoder": (
         "tiny_gpt2",
@@ -78,7 +78,7 @@ EXAMPLES = {
         "[P*10] {text~} [HEAD:label]",
         {"text": "the food was bad", "label": "1"},
         None,
-        "••••••••••[CLS]thefoodwasbad[SEP][1]",
+        "••••••••••[CLS] the food was bad[SEP][1]",
     ),
     "4 chat": (
         "tiny_chat",
@@ -106,14 +106,14 @@ EXAMPLES = {
         "[P*3] {sub_label} [P*3] [MASK:obj_label] [P*3]",
         {"sub_label": "france", "obj_label": "paris"},
         {"paris": "paris", "film": "film"},
-        "[CLS]•••france•••[[MASK]]•••[SEP]",
+        "[CLS]••• france•••[[MASK]]•••[SEP]",
     ),
     "6 RTE": (
         "tiny_bert_lm",
         "{premise~} [P*3] {hypothesis|strip_punct}? [P*3] [MASK:label]",
         {"premise": "the film was great", "hypothesis": "the food was bad !", "label": "1"},
         {"0": "no", "1": "yes"},
-        "[CLS]thefilmwasgreat•••thefoodwasbad?•••[[MASK]][SEP]",
+        "[CLS] the film was great••• the food was bad?•••[[MASK]][SEP]",
     ),
     "7 sentiment": (
         "tiny_gpt2",
