@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ptune_core"
 TOP_LEVEL = {
     "app.py", "ptune_core", "tests", "benchmarks", "docs", "requirements.txt", "requirements-dev.txt", "README.md",
-    "Spacefile", "pyproject.toml", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md",
+    "Spacefile", "pyproject.toml", "LICENSE", "CHANGELOG.md",
 }  # fmt: skip
 
 # Part -> the parts it may import. `demo` holds paths only; some are free for all.

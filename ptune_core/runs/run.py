@@ -52,7 +52,7 @@ class Run:
         values: dict[str, Any] = json.loads(self.settings_json)
         return values
 
-    @property
+    @cached_property
     def outdated(self) -> str:
         """Why its settings are not valid in this version of PTune; empty if they are."""
         try:

@@ -12,8 +12,8 @@ function make(tag, name = '', ...children) {
 // Untouched if it says so already: a screen reader reads out what is written anew.
 const say = (node, text) => { if (node.textContent !== text) node.textContent = text; };
 
-// The component may be taken out of the page and another one put in its place. What goes on by itself ends then: ears on
-// window and document, and whatever asks again and again.
+// The component may be taken out of the page and another one put in its place. What goes on by itself ends then: ears
+// on window and document, and whatever asks again and again.
 let wasThere = false;
 function isGone() { wasThere ||= element.isConnected; return wasThere && !element.isConnected; }
 function listen(target, name, heard) {

@@ -111,13 +111,14 @@ class TrainHandlers:
 
     def read_reference(self, reference: str) -> tuple[Any, Any, Any]:
         """Read one file of a Hub data set, or the first split of one; the list of its splits, and which was read."""
+        no_splits = gr.update(visible=False, choices=[], value=None)  # nor those of another data set
         if names_a_file(reference):
-            return (gr.update(visible=False), *self._read(lambda: self._service.uploads.add_hub(reference)))
+            return (no_splits, *self._read(lambda: self._service.uploads.add_hub(reference)))
         try:
             splits = self._service.uploads.hub_splits(reference)
             first = find_split_in(splits, reference)
         except DataError as error:
-            return gr.update(visible=False), "", inline_error(error)
+            return no_splits, "", inline_error(error)
         choices = [(f"{split.config} · {split.name}", split.reference) for split in splits]
         shown = gr.update(visible=True, choices=choices, value=first.reference)
         return (shown, *self.read_split(first.reference))

@@ -120,13 +120,14 @@ class RunHandlers:
             return False
         if look.settings.data == DEMO and look.settings.template == DEMO_TEMPLATE:
             return False
-        if look.rows is None or len(look.rows.labels) < 2 or self._service.active():
+        if look.rows is None or len(look.rows.labels) < 2:
             return False
         most = MOST_MEASURED_UNASKED[look.machine.has_gpu]
         if not look.base.is_here or look.base.parameters is None or look.base.parameters > most:
             return False
         found = self._service.measures.of(viewer)
-        return found is None or not found.is_of(look.settings, look.table.path.parent.name)
+        is_known = found is not None and found.is_of(look.settings, look.table.path.parent.name)
+        return not is_known and not self._service.active()
 
     def cancel(self, viewer: str, held: Held) -> dict[str, Any]:
         """Call the measurement off; the next tick says that it ended."""

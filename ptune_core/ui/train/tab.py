@@ -134,11 +134,12 @@ def wire_train(tab: TrainTab, handlers: TrainHandlers) -> Following:
 def _wire_unread(data: DataCard, following: Following, leave_pasted: Callable[..., Any]) -> None:
     """What is typed is not what was read: as soon as it changes there are no rows, until it is read."""
     of_rows: list[gr.blocks.Block] = [data.token, data.report]
-    for source, box in ((PASTE, data.pasted), (HUB, data.reference)):
+    no_splits = "{__type__: 'update', visible: false, value: null}"
+    for source, box, others in ((PASTE, data.pasted, {}), (HUB, data.reference, {data.split: no_splits})):
         unread = [json.dumps(quiet_line(said[source])) for said in (texts.NO_ROWS, texts.NOT_READ)]
-        js = f"text => ['', text.trim() ? {unread[1]} : {unread[0]}]"
+        given = ", ".join(["''", f"text.trim() ? {unread[1]} : {unread[0]}", *others.values()])
         # `input` is not told when text is pasted over a selection; `change` is, and when the page itself writes there.
-        box.change(None, box, of_rows, js=js, **EVENT)
+        box.change(None, box, [*of_rows, *others], js=f"text => [{given}]", **EVENT)
     following.show_data(data.pasted.blur(shown(leave_pasted), [data.pasted, data.token], of_rows, **LATEST))
     gone = f"() => ['', {json.dumps(quiet_line(texts.NO_ROWS[UPLOAD]))}]"
     following.show_data(data.file.clear(None, None, of_rows, js=gone, **EVENT))

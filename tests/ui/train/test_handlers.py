@@ -242,6 +242,16 @@ def test_a_source_gives_the_rows_that_it_holds(
     assert service.uploads.open(token).preview[0]["text"] == "hf://datasets/a/b@c/d"
 
 
+def test_a_file_of_the_hub_leaves_no_split_of_another_data_set(
+    handlers: TrainHandlers, service: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The split that was read before would be what the card seems to hold, and nothing could start."""
+    add_text = service.uploads.add_text
+    monkeypatch.setattr(service.uploads, "add_hub", lambda reference: add_text(PASTED))
+    splits, token, _ = handlers.read_reference("hf://datasets/a/b/file.csv")
+    assert token and splits["value"] is None and not splits["visible"]
+
+
 def test_rows_that_are_left_are_read_once(handlers: TrainHandlers) -> None:
     token, _ = handlers.leave_pasted(PASTED, "")
     assert isinstance(token, str) and token
